@@ -1,0 +1,1 @@
+../../mixloom/__init__.py

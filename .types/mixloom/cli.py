@@ -1,0 +1,1 @@
+../../mixloom/cli.py

@@ -1,0 +1,1 @@
+"""How much of each domain: mixtures, and the deterministic stream that serves them. Never imports Beam."""

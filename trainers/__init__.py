@@ -1,0 +1,1 @@
+"""The Mixture-of-Transformers model and its trainer. Never imports Beam."""
