@@ -21,8 +21,12 @@ KINDS: tuple[Kind, ...] = ("text", "image", "speech")
 LOCATOR = pa.struct(
     [
         pa.field("uri", pa.string()),  # path of the file, relative to the root of the source
-        pa.field("member", pa.string()),  # member of an archive, column or anchor; "" when the file is the whole
-        pa.field("offset", pa.int64()),  # byte offset, or row number where a format has no byte offsets; -1: whole file
+        pa.field(
+            "member", pa.string()
+        ),  # member of an archive, column or anchor; "" when the file is the whole
+        pa.field(
+            "offset", pa.int64()
+        ),  # byte offset, or row number where a format has no byte offsets; -1: whole file
         pa.field("length", pa.int64()),  # bytes (or rows); -1: to the end
     ]
 )
@@ -47,7 +51,9 @@ SEGMENT = pa.struct(
         pa.field("kind", pa.string(), nullable=False),
         pa.field("text", pa.string()),  # the text of a text segment; null otherwise
         pa.field("media", MEDIA),  # null for a text segment
-        pa.field("attrs", STRING_MAP),  # "alt", "title", "role" (caption, transcript, ...), as the source states
+        pa.field(
+            "attrs", STRING_MAP
+        ),  # "alt", "title", "role" (caption, transcript, ...), as the source states
     ]
 )
 
@@ -73,7 +79,9 @@ REJECTS = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("locator", LOCATOR),
         pa.field("stage", pa.string(), nullable=False),
-        pa.field("scope", pa.string(), nullable=False),  # "document", or "media" for one item of a kept document
+        pa.field(
+            "scope", pa.string(), nullable=False
+        ),  # "document", or "media" for one item of a kept document
         pa.field("outcome", pa.string(), nullable=False),  # "dropped" (a judgement) or "failed" (an error)
         pa.field("reason", pa.string(), nullable=False),
         pa.field("value", pa.float64()),
@@ -83,7 +91,9 @@ REJECTS = pa.schema(
 )
 
 # Documents still alive after a deciding stage. `row` is the row in the ingest part of the same name.
-SURVIVORS = pa.schema([pa.field("doc_id", pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False)])
+SURVIVORS = pa.schema(
+    [pa.field("doc_id", pa.string(), nullable=False), pa.field("row", pa.int32(), nullable=False)]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +189,9 @@ def document_id(source: str, locator: Locator, segments: Sequence[Segment]) -> s
 def failure_id(failure: Failure) -> str:
     """The id under which a failure stands in the ledger (there is no content to hash)."""
     f = failure
-    return _digest((f.source, f.locator.uri, f.locator.member, str(f.locator.offset), f.scope, f.reason, f.detail))
+    return _digest(
+        (f.source, f.locator.uri, f.locator.member, str(f.locator.offset), f.scope, f.reason, f.detail)
+    )
 
 
 def _locator_row(x: Locator) -> dict[str, object]:

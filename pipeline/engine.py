@@ -1,0 +1,243 @@
+"""The engine: Apache Beam over Arrow record batches.
+
+An element is one part: a record batch of about a thousand documents, with the part's name in its schema
+metadata. A run works on Beam's `FnApiRunner` by name (plain `DirectRunner` first tries to download Prism);
+any other runner is chosen with Beam's own flags.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam import coders
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.run import PartReader, StageDirectory
+from mixloom.pipeline.stage import UnitOutput, commit_unit
+
+PART_KEY = b"mixloom.part"
+STARTED_KEY = b"mixloom.started"
+WATCHDOG_SECONDS = 10.0
+
+
+class RecordBatchCoder(coders.Coder):
+    """Arrow IPC for record batches: a pickled slice would carry its whole parent buffer."""
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, value.schema) as writer:
+            writer.write_batch(value)
+        return bytes(sink.getvalue().to_pybytes())
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        with pa.ipc.open_stream(encoded) as reader:
+            return reader.read_next_batch()
+
+    def is_deterministic(self) -> bool:
+        return True
+
+    def to_type_hint(self) -> Any:
+        return pa.RecordBatch
+
+
+coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
+
+
+def part_of(batch: pa.RecordBatch) -> str:
+    """The name of the part a batch holds."""
+    return str((batch.schema.metadata or {})[PART_KEY].decode())
+
+
+def with_part(batch: pa.RecordBatch, part: str, started: float | None = None) -> pa.RecordBatch:
+    """The batch with the part's name (and when work on it began) in its schema metadata."""
+    metadata = {PART_KEY: part.encode(), STARTED_KEY: repr(started or time.time()).encode()}
+    return batch.replace_schema_metadata(metadata)
+
+
+def like(batch: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch` with the part address of `source`: every stage's output stays with its part."""
+    return batch.replace_schema_metadata(source.schema.metadata)
+
+
+def seconds_since_start(batch: pa.RecordBatch) -> float:
+    started = float((batch.schema.metadata or {}).get(STARTED_KEY, b"0"))
+    return max(0.0, time.time() - started) if started else 0.0
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table as a single record batch (also when it has no rows)."""
+    combined = table.combine_chunks()
+    batches = combined.to_batches()
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=table.schema)
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
+class _ReadPartDoFn(beam.DoFn):
+    def __init__(self, reader: PartReader, columns: list[str] | None, survivors: PartReader | None) -> None:
+        self._reader, self._columns, self._survivors = reader, columns, survivors
+
+    def process(self, part: str) -> Iterator[pa.RecordBatch]:
+        started = time.time()
+        yield with_part(read_part(part, self._reader, self._columns, self._survivors), part, started)
+
+
+def read_part(
+    part: str, reader: PartReader, columns: list[str] | None = None, survivors: PartReader | None = None
+) -> pa.RecordBatch:
+    """Read a part; with `survivors`, only the rows still alive, with their row number in a column `row`."""
+    table = reader.read(part, columns)
+    if survivors is not None:
+        rows = survivors.read(part, ["row"])["row"]
+        table = table.take(rows)
+        if "row" not in table.column_names:
+            table = table.append_column("row", rows)
+    return one_batch(table)
+
+
+class ReadParts(beam.PTransform):
+    """Names of parts -> one record batch per part, checked against its recorded sha256.
+
+    Args:
+        reader: the stage whose parts are read.
+        columns: columns to read; all by default.
+        survivors: a deciding stage; only rows alive after it are read, with a column `row` (int32).
+    """
+
+    def __init__(
+        self, reader: PartReader, columns: list[str] | None = None, survivors: PartReader | None = None
+    ) -> None:
+        super().__init__()
+        self._args = (reader, columns, survivors)
+
+    def expand(self, pcoll: Any) -> Any:
+        # The reshuffle lets a runner spread the parts over its workers.
+        spread = pcoll | "Spread" >> beam.Reshuffle()
+        return spread | "Read" >> beam.ParDo(_ReadPartDoFn(*self._args)).with_output_types(pa.RecordBatch)
+
+
+class _CommitDoFn(beam.DoFn):
+    def __init__(self, directory: StageDirectory) -> None:
+        self._directory = directory
+
+    def process(self, output: UnitOutput) -> Iterator[str]:
+        commit_unit(self._directory, output)
+        yield output.unit
+
+
+class Commit(beam.PTransform):
+    """`UnitOutput` -> files and a record in the stage's folder. Idempotent, so a runner may retry it."""
+
+    def __init__(self, directory: StageDirectory) -> None:
+        super().__init__()
+        self._directory = directory
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(_CommitDoFn(self._directory))
+
+
+def _options(workers: int, runner_args: Sequence[str], parallelism: str) -> tuple[PipelineOptions, Any]:
+    args = list(runner_args)
+    named = [a for a in args if a.startswith("--runner")]
+    if any("dask" in a.lower() for a in args):
+        raise UserError(
+            "Beam's DaskRunner is refused: it reports success while files are empty and tagged outputs are mixed",
+            fix="use the local default, or --runner=FlinkRunner, SparkRunner, DataflowRunner or PortableRunner",
+        )
+    if named:
+        return PipelineOptions(args), None
+    mode = {"threads": "multi_threading", "processes": "multi_processing"}[parallelism]
+    local = [] if workers == 1 else [f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    try:
+        options = PipelineOptions([*local, *args])
+    except SystemExit:
+        raise UserError(
+            f"Beam does not understand the flags after '--': {' '.join(args)}",
+            fix="see the runner's documentation",
+        ) from None
+    return options, FnApiRunner()
+
+
+def _worker_processes() -> set[int]:
+    import psutil
+
+    out = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if "sdk_worker_main" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                out.add(child.pid)
+        except psutil.Error:
+            continue
+    return out
+
+
+def run_pipeline(
+    build: Callable[[beam.Pipeline], Any],
+    workers: int = 1,
+    runner_args: Sequence[str] = (),
+    parallelism: str = "threads",
+    poll: Callable[[], None] | None = None,
+) -> None:
+    """Build and run one pipeline to its end.
+
+    Args:
+        build: applies transforms to the pipeline it is given.
+        workers: threads or processes of the local runner; ignored when `runner_args` name a runner.
+        runner_args: Beam flags, passed through.
+        parallelism: "threads" or "processes" (see `Stage.parallelism`).
+        poll: called about twice a second while the pipeline runs.
+
+    Raises:
+        UserError: from a stage, or when a worker process died (Beam's local runner would wait for ever).
+    """
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    options, runner = _options(workers, runner_args, parallelism)
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            pipeline = beam.Pipeline(runner=runner, options=options)
+            build(pipeline)
+            pipeline.run().wait_until_finish()
+        except BaseException as e:  # handed to the caller below
+            failure.append(e)
+
+    thread = threading.Thread(target=work, name="beam", daemon=True)
+    thread.start()
+    watched = parallelism == "processes" and workers > 1
+    seen: set[int] = set()
+    lost_since: float | None = None
+    while thread.is_alive():
+        thread.join(timeout=0.05 if poll is None else 0.4)
+        if poll is not None:
+            poll()
+        if watched and thread.is_alive():
+            alive = _worker_processes()
+            lost_since = (lost_since or time.monotonic()) if seen - alive else None
+            seen |= alive
+            if lost_since is not None and time.monotonic() - lost_since > WATCHDOG_SECONDS:
+                raise UserError(
+                    "a worker process died (often: killed by the system because memory ran out)",
+                    fix="run the same command again: finished parts are kept. Lower workers= if it dies again",
+                )
+    if failure:
+        raise _cause(failure[0])
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's error inside Beam's wrapping, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error

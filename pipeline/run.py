@@ -1,0 +1,280 @@
+"""The run directory: one folder per stage, written unit by unit, resumable after any interruption.
+
+    run/config.yaml                 the resolved configuration
+    run/<stage>/part-*.parquet      outputs, zstd; written under a temporary name, then renamed
+    run/<stage>/rejects/*.parquet   every dropped or failed document (schema `REJECTS`)
+    run/<stage>/_progress/*.json    one record per finished unit while the stage runs
+    run/<stage>/stage.json          written last: key, inputs, counts, parts with rows, bytes and sha256, times
+
+A stage is finished when its `stage.json` exists; it is current when the key in it is the key asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.ledger import Counts
+from mixloom.pipeline.storage import TEMPORARY, Store, canonical_json, read_checked, sha256_hex
+
+PROGRESS = "_progress"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One output file of a stage. `name` links the parts of different stages that hold the same documents."""
+
+    name: str
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRecord:
+    """What one finished unit of work wrote and counted."""
+
+    unit: str
+    parts: list[Part]
+    rejects: Part | None
+    counts: Counts
+    seconds: float
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        rejects = asdict(self.rejects) if self.rejects else None
+        parts = [asdict(p) for p in self.parts]
+        return {
+            "unit": self.unit,
+            "parts": parts,
+            "rejects": rejects,
+            "counts": self.counts.to_json(),
+            "seconds": self.seconds,
+            "info": self.info,
+        }
+
+    @classmethod
+    def from_json(cls, v: dict[str, Any]) -> UnitRecord:
+        rejects = Part(**v["rejects"]) if v["rejects"] else None
+        parts = [Part(**p) for p in v["parts"]]
+        return cls(v["unit"], parts, rejects, Counts.from_json(v["counts"]), v["seconds"], v["info"])
+
+
+@dataclass(frozen=True, slots=True)
+class StageManifest:
+    """The content of `stage.json`."""
+
+    stage: str
+    key: str
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    counts: Counts
+    parts: list[Part]
+    rejects: list[Part]
+    units: int
+    started: float
+    seconds: float
+    slowest: dict[str, Any]
+    info: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """Over what the stage wrote (not when, nor how): two runs with equal outputs have equal fingerprints."""
+        files = sorted((p.name, p.sha256) for p in self.parts)
+        return sha256_hex(canonical_json([self.stage, files, sorted(p.sha256 for p in self.rejects)]))
+
+    def part(self, name: str) -> Part:
+        for p in self.parts:
+            if p.name == name:
+                return p
+        raise KeyError(name)
+
+    def to_json(self) -> dict[str, Any]:
+        out = {name: getattr(self, name) for name in self.__slots__}
+        out["counts"] = self.counts.to_json()
+        out["parts"] = [asdict(p) for p in self.parts]
+        out["rejects"] = [asdict(p) for p in self.rejects]
+        return {"format": FORMAT_VERSION, "fingerprint": self.fingerprint, **out}
+
+    @classmethod
+    def from_json(cls, v: dict[str, Any]) -> StageManifest:
+        fields = {name: v[name] for name in cls.__slots__}
+        fields["counts"] = Counts.from_json(v["counts"])
+        fields["parts"] = [Part(**p) for p in v["parts"]]
+        fields["rejects"] = [Part(**p) for p in v["rejects"]]
+        return cls(**fields)
+
+
+def parquet_bytes(table: pa.Table, row_groups: list[int] | None = None) -> bytes:
+    """Serialise a table deterministically; `row_groups` gives the rows of each row group (default: one)."""
+    table = table.replace_schema_metadata(None)
+    sink = io.BytesIO()
+    # Page checksums let a reader that takes only some row groups still notice a damaged file.
+    options: dict[str, Any] = {"compression": "zstd", "compression_level": 3, "write_page_checksum": True}
+    with pq.ParquetWriter(sink, table.schema, **options) as writer:
+        start = 0
+        for rows in row_groups if row_groups is not None else [table.num_rows]:
+            writer.write_table(table.slice(start, rows), row_group_size=max(rows, 1))
+            start += rows
+    return sink.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class PartReader:
+    """Reads the parts of one finished stage, checked. Small and picklable, for use inside workers."""
+
+    store: Store
+    parts: dict[str, Part]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.parts
+
+    def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Read a whole part; its sha256 is verified."""
+        part = self.parts[name]
+        data = read_checked(self.store, part.file, part.sha256)
+        return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False)
+
+
+class StageDirectory:
+    """The folder of one stage."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name = name
+        self.store = store
+
+    def manifest(self) -> StageManifest | None:
+        """The manifest of the finished stage, or None."""
+        if not self.store.exists("stage.json"):
+            return None
+        value = self.store.read_json("stage.json")
+        if value.get("format") != FORMAT_VERSION:
+            return None  # written by another version of the format: the stage is redone
+        return StageManifest.from_json(value)
+
+    def intact(self, manifest: StageManifest) -> bool:
+        """Whether every file the manifest lists is there with its size (content is verified when read)."""
+        files = [*manifest.parts, *manifest.rejects]
+        return all(self.store.exists(p.file) and self.store.size(p.file) == p.bytes for p in files)
+
+    def progress(self) -> dict[str, Any] | None:
+        """What a running (or interrupted) stage recorded at its start: key, total, started."""
+        try:
+            return dict(self.store.read_json("progress.json"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def units(self) -> list[UnitRecord]:
+        """Records of the units finished so far, by name."""
+        names = [n for n in self.store.names(PROGRESS) if n.endswith(".json")]
+        return [UnitRecord.from_json(self.store.read_json(f"{PROGRESS}/{n}")) for n in names]
+
+    def finished_units(self) -> int:
+        return sum(1 for n in self.store.names(PROGRESS) if n.endswith(".json"))
+
+    def begin(self, key: str) -> None:
+        """Start or continue. Units finished under another key are thrown away with everything they wrote."""
+        previous = self.progress()
+        if self.store.exists("stage.json") or previous is None or previous["key"] != key:
+            self.store.remove("stage.json")  # first, so that a stage half wiped never looks finished
+            for name in self.store.names():
+                self.store.remove(name)
+        else:  # leftovers of a killed process
+            for name in self.store.files():
+                if TEMPORARY in name:
+                    self.store.remove(name)
+        if previous is None or previous["key"] != key:
+            self.store.write_json("progress.json", {"key": key, "total": None, "started": time.time()})
+
+    def set_total(self, total: int) -> None:
+        self.store.write_json("progress.json", {**(self.progress() or {}), "total": total})
+
+    def write_table(self, file: str, name: str, table: pa.Table, row_groups: list[int] | None = None) -> Part:
+        data = parquet_bytes(table, row_groups)
+        self.store.write(file, data)
+        return Part(name, file, table.num_rows, len(data), sha256_hex(data))
+
+    def write_file(self, file: str, data: bytes, rows: int = 0) -> Part:
+        """Write any other file of the stage (a fitted model, a shard's index)."""
+        self.store.write(file, data)
+        return Part(file, file, rows, len(data), sha256_hex(data))
+
+    def commit(self, record: UnitRecord) -> None:
+        self.store.write_json(f"{PROGRESS}/{record.unit}.json", record.to_json())
+
+    def finish(self, manifest: StageManifest) -> None:
+        self.store.write_json("stage.json", manifest.to_json())
+        self.store.remove(PROGRESS)
+        self.store.remove("progress.json")
+
+    def reader(self) -> PartReader:
+        manifest = self.manifest()
+        if manifest is None:
+            raise UserError(
+                f"{self.store.root}: the stage '{self.name}' has not finished",
+                fix="run `mixloom run` on this run directory first",
+            )
+        return PartReader(self.store, {p.name: p for p in manifest.parts})
+
+
+class RunDirectory:
+    """A run: its stages, its configuration, and a lock against two processes writing at once."""
+
+    def __init__(self, root: str) -> None:
+        self.store = Store.at(root)
+
+    @classmethod
+    def existing(cls, root: str) -> RunDirectory:
+        """Open a run that must be there.
+
+        Raises:
+            UserError: nothing there, or not a run directory.
+        """
+        run = cls(root)
+        if not run.store.exists("config.yaml"):
+            what = (
+                "does not exist"
+                if not run.store.exists("")
+                else "is not a run directory (it has no config.yaml)"
+            )
+            raise UserError(
+                f"{run.store.root} {what}", fix="name the run_dir of a `mixloom run` or `mixloom demo`"
+            )
+        return run
+
+    def stage(self, name: str) -> StageDirectory:
+        return StageDirectory(self.store.child(name), name)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process (local run directories only; freed by the system if we are killed).
+
+        Raises:
+            UserError: another process holds it.
+        """
+        if not self.store.local:
+            yield
+            return
+        import fcntl
+
+        os.makedirs(self.store.root, exist_ok=True)
+        with open(self.store.url(".lock"), "ab") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is running in {self.store.root}",
+                    fix="wait for it (`mixloom status` shows its progress) or use another run_dir",
+                ) from None
+            yield

@@ -1,0 +1,132 @@
+"""Files of a run on any fsspec file system: atomic writes and checked reads.
+
+Local paths and URLs (s3://, gs://, ...) are treated alike; nothing here assumes a shared local disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from mixloom.pipeline.errors import UserError
+
+TEMPORARY = ".tmp-"
+
+
+def sha256_hex(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON spelling we hash: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder on some file system. Picklable: workers open their own connection."""
+
+    root: str
+
+    @classmethod
+    def at(cls, root: str) -> Store:
+        return cls(root if "://" in root else os.path.abspath(os.path.expanduser(root)))
+
+    @property
+    def local(self) -> bool:
+        return "://" not in self.root
+
+    def url(self, relative: str) -> str:
+        return posixpath.join(self.root, relative) if relative else self.root
+
+    def child(self, relative: str) -> Store:
+        return Store(self.url(relative))
+
+    def _fs(self) -> tuple[Any, str]:
+        return fsspec.core.url_to_fs(self.root)
+
+    def _path(self, relative: str) -> tuple[Any, str]:
+        fs, root = self._fs()
+        return fs, posixpath.join(root, relative) if relative else root
+
+    def exists(self, relative: str) -> bool:
+        fs, path = self._path(relative)
+        return bool(fs.exists(path))
+
+    def size(self, relative: str) -> int:
+        fs, path = self._path(relative)
+        return int(fs.size(path))
+
+    def read(self, relative: str) -> bytes:
+        fs, path = self._path(relative)
+        with fs.open(path, "rb") as f:
+            return bytes(f.read())
+
+    def read_json(self, relative: str) -> Any:
+        return json.loads(self.read(relative))
+
+    def write(self, relative: str, data: bytes) -> None:
+        """Write whole or not at all: to a temporary name beside it, then rename."""
+        fs, path = self._path(relative)
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
+        with fs.open(temporary, "wb") as f:
+            f.write(data)
+        if self.local:
+            os.replace(temporary, path)
+        else:
+            fs.mv(temporary, path)
+
+    def write_json(self, relative: str, value: Any) -> None:
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+        self.write(relative, (text + "\n").encode("utf-8"))
+
+    def names(self, relative: str = "") -> list[str]:
+        """Names directly inside a folder, sorted; [] when the folder does not exist."""
+        fs, path = self._path(relative)
+        if not fs.exists(path):
+            return []
+        return sorted(posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False))
+
+    def files(self, relative: str = "") -> list[str]:
+        """Every file below a folder, as paths relative to this store, sorted."""
+        fs, path = self._path(relative)
+        if not fs.exists(path):
+            return []
+        _, root = self._fs()
+        return sorted(posixpath.relpath(p, root) for p in fs.find(path))
+
+    def remove(self, relative: str) -> None:
+        """Remove a file or a whole folder; no error when it is not there."""
+        fs, path = self._path(relative)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+
+
+def read_checked(store: Store, relative: str, sha256: str) -> bytes:
+    """Read a file and check that it is what was written.
+
+    Raises:
+        UserError: the file is missing or its bytes changed since the stage finished.
+    """
+    try:
+        data = store.read(relative)
+    except FileNotFoundError:
+        raise UserError(
+            f"{store.url(relative)} is missing, but the stage that wrote it is recorded as finished",
+            fix=f"remove {store.url('stage.json')} and run again: the stage will be redone",
+        ) from None
+    if sha256_hex(data) != sha256:
+        raise UserError(
+            f"{store.url(relative)} has changed since it was written "
+            f"(sha256 is {sha256_hex(data)[:12]}..., recorded {sha256[:12]}...)",
+            fix=f"remove {store.url('stage.json')} and run again: the stage will be redone",
+        )
+    return data
