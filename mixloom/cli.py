@@ -1,0 +1,111 @@
+"""The `mixloom` command: one table of sub-commands, each imported only when it is the one called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+# name: (module, function or typer app in it, what it does)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": (
+        "mixloom.trainers.cli",
+        "demo",
+        "Write a small mixed-modal corpus, run every stage on it, train, score the result",
+    ),
+    "run": (
+        "mixloom.trainers.cli",
+        "run",
+        "Run a configuration: documents in, shards and a mixture (and a model) out",
+    ),
+    "train": ("mixloom.trainers.cli", "train", "Train a model on the shards of a run"),
+    "status": (
+        "mixloom.pipeline.cli",
+        "status",
+        "Where a run stands: in, kept, dropped and failed per stage",
+    ),
+    "explain": ("mixloom.pipeline.cli", "explain", "The whole life of one document"),
+    "report": ("mixloom.trainers.cli", "report", "Write report.html for a run"),
+    "mix": ("mixloom.mixers.cli", "app", "Estimate and show mixture weights"),
+}
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {about}" for name, (_, _, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mixloom COMMAND ...",
+            "",
+            "Mixed-modal documents in; curated, ordered, tokenized shards, a mixture and a trained model out.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`mixloom COMMAND --help` tells more. Start with `mixloom demo`.",
+        ]
+    )
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    return f"mixloom: there is no command '{name}'{hint}\n  fix: use one of: {', '.join(COMMANDS)}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Returns:
+        The exit code: 0 done, 2 a mistake in what was asked for (told without a traceback), 130 interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if args[0] in ("-V", "--version"):
+        from mixloom import __version__
+
+        print(f"mixloom {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        print(_unknown(args[0]), file=sys.stderr)
+        return 2
+    return _call(args[0], args[1:])
+
+
+def _call(name: str, args: list[str]) -> int:
+    import typer
+
+    from mixloom.pipeline.errors import UserError
+
+    module, attribute, _ = COMMANDS[name]
+    app = getattr(import_module(module), attribute)
+    if not isinstance(app, typer.Typer):
+        command, app = app, typer.Typer(add_completion=False)
+        app.command()(command)
+    try:
+        result = app(args, prog_name=f"mixloom {name}", standalone_mode=False)
+    except UserError as e:
+        print(f"mixloom {name}: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"mixloom {name}: interrupted; finished parts are kept, the same command goes on", file=sys.stderr
+        )
+        return 130
+    except Exception as e:
+        if hasattr(e, "format_message") and hasattr(
+            e, "exit_code"
+        ):  # a usage error of the command line library
+            print(
+                f"mixloom {name}: {e.format_message()}\n  fix: see `mixloom {name} --help`", file=sys.stderr
+            )
+            return int(e.exit_code)
+        raise
+    return int(result or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

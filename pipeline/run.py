@@ -278,3 +278,13 @@ class RunDirectory:
                     fix="wait for it (`mixloom status` shows its progress) or use another run_dir",
                 ) from None
             yield
+
+    def locked(self) -> bool:
+        """Whether a process is working in this run now (always False for a remote run directory)."""
+        if not self.store.local or not self.store.exists(".lock"):
+            return False
+        try:
+            with self.lock():
+                return False
+        except UserError:
+            return True

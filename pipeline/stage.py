@@ -116,10 +116,16 @@ class StageContext:
         if units is not None:
             self.directory.set_total(units)
         with self.console.progress(self.stage.name) as advance:
-            poll = (lambda: advance(self.directory.finished_units(), units)) if units is not None else None
+            poll = (lambda: advance(self.directory.finished_units(), units or None)) if units is not None else None
             run_pipeline(
                 build, self.settings.workers, self.settings.runner_args, self.stage.parallelism, poll
             )
+
+    def adopt(self, folder: str) -> tuple[Part, ...]:
+        """Parts for every file below a folder of this stage that something else has written (a saved model)."""
+        files = self.directory.store.files(folder)
+        data = [(f, self.directory.store.read(f)) for f in files]
+        return tuple(Part(f, f, 0, len(d), sha256_hex(d)) for f, d in data)
 
     def commit(self, output: UnitOutput) -> None:
         """Write and record a unit from this process (for the global steps of a stage)."""

@@ -1,0 +1,71 @@
+"""Where a run stands: counts per stage, read from the run directory alone, live while it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from mixloom.pipeline import ledger
+from mixloom.pipeline.run import RunDirectory, StageDirectory
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    stage: str
+    state: str  # "finished", "running", "interrupted" or "stopped" (it failed; its ledger is there)
+    counts: ledger.Counts
+    seconds: float
+    units: int
+    total: int | None
+    slowest: dict[str, Any]
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "state": self.state,
+            **self.counts.to_json(),
+            "balanced": self.counts.conserved,
+            "seconds": self.seconds,
+            "units": self.units,
+            "units_total": self.total,
+            "slowest": self.slowest,
+            "bytes": self.bytes,
+        }
+
+
+def _unfinished(directory: StageDirectory, running: bool) -> StageStatus | None:
+    progress = directory.progress()
+    if progress is None:
+        return None
+    records = directory.units()
+    slowest = max(records, key=lambda r: r.seconds, default=None)
+    return StageStatus(
+        directory.name,
+        "running" if running else "interrupted",
+        ledger.total(r.counts for r in records),
+        round(time.time() - progress["started"], 1) if running else round(sum(r.seconds for r in records), 1),
+        len(records),
+        progress.get("total"),
+        {"unit": slowest.unit, "seconds": slowest.seconds} if slowest else {},
+        sum(p.bytes for r in records for p in r.parts),
+    )
+
+
+def stage_status(run: RunDirectory, name: str, running: bool) -> StageStatus | None:
+    """The status of one stage, or None when it has not begun."""
+    directory = run.stage(name)
+    m = directory.manifest()
+    if m is None:
+        return _unfinished(directory, running)
+    size = sum(p.bytes for p in m.parts)
+    return StageStatus(name, "finished", m.counts, m.seconds, m.units, m.units, m.slowest, size)
+
+
+def run_status(run: RunDirectory) -> list[StageStatus]:
+    """Every stage that has begun, in the order of the run (saved in `plan.json` when a run starts)."""
+    plan = run.store.read_json("plan.json")["stages"] if run.store.exists("plan.json") else []
+    running = run.locked()
+    found = [stage_status(run, name, running) for name in plan]
+    return [s for s in found if s is not None]
