@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -145,6 +147,46 @@ class PartReader:
         part = self.parts[name]
         data = read_checked(self.store, part.file, part.sha256)
         return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False)
+
+    def read_where(self, name: str, column: str, value: int, columns: list[str]) -> tuple[pa.Table, int]:
+        """Read only the row groups of a part whose `column` is `value` throughout.
+
+        The file must have been written with one row group per value. Pages are verified by their checksums.
+
+        Returns:
+            The rows, and the row number of the first of them in the part (0 when there are none).
+        """
+        with fsspec.open(self.store.url(self.parts[name].file), "rb") as f:
+            file = pq.ParquetFile(f, page_checksum_verification=True)
+            at = file.schema_arrow.get_field_index(column)
+            start, first, groups = 0, 0, []
+            for g in range(file.num_row_groups):
+                group = file.metadata.row_group(g)
+                statistics = group.column(_leaf(file, at)).statistics
+                if statistics is not None and statistics.min == value == statistics.max:
+                    first = first if groups else start
+                    groups.append(g)
+                start += group.num_rows
+            return file.read_row_groups(groups, columns=columns, use_threads=False), first
+
+    def read_rows(self, name: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Read some rows of a part (ascending row numbers), touching only the row groups that hold them."""
+        with fsspec.open(self.store.url(self.parts[name].file), "rb") as f:
+            file = pq.ParquetFile(f, page_checksum_verification=True)
+            sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+            starts = np.concatenate([[0], np.cumsum(sizes)])
+            group_of = np.searchsorted(starts, rows, side="right") - 1
+            groups = np.unique(group_of)
+            table = file.read_row_groups(groups.tolist(), columns=columns, use_threads=False)
+            base = np.zeros(len(sizes), np.int64)
+            base[groups] = np.concatenate([[0], np.cumsum(np.asarray(sizes)[groups])])[:-1]
+            return table.take(pa.array(base[group_of] + rows - starts[group_of]))
+
+
+def _leaf(file: pq.ParquetFile, field_index: int) -> int:
+    """Column index in the row group metadata of a flat top-level field."""
+    name = file.schema_arrow.field(field_index).name
+    return next(i for i in range(len(file.schema)) if file.schema.column(i).path == name)
 
 
 class StageDirectory:

@@ -6,10 +6,12 @@ A stage declares its name, a version of its code's behaviour, its configuration 
 
 from __future__ import annotations
 
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
@@ -116,16 +118,22 @@ class StageContext:
         if units is not None:
             self.directory.set_total(units)
         with self.console.progress(self.stage.name) as advance:
-            poll = (lambda: advance(self.directory.finished_units(), units or None)) if units is not None else None
+            poll = (
+                (lambda: advance(self.directory.finished_units(), units or None))
+                if units is not None
+                else None
+            )
             run_pipeline(
                 build, self.settings.workers, self.settings.runner_args, self.stage.parallelism, poll
             )
 
-    def adopt(self, folder: str) -> tuple[Part, ...]:
-        """Parts for every file below a folder of this stage that something else has written (a saved model)."""
-        files = self.directory.store.files(folder)
-        data = [(f, self.directory.store.read(f)) for f in files]
-        return tuple(Part(f, f, 0, len(d), sha256_hex(d)) for f, d in data)
+    def save_model(self, folder: str, save: Callable[[Path], object]) -> tuple[Part, ...]:
+        """Let `save` write a model into a local folder, then store its files under `folder` of this stage."""
+        with tempfile.TemporaryDirectory() as temporary:
+            save(Path(temporary))
+            files = sorted(p for p in Path(temporary).rglob("*") if p.is_file())
+            named = [(f"{folder}/{p.relative_to(temporary).as_posix()}", p.read_bytes()) for p in files]
+        return tuple(self.directory.write_file(name, data) for name, data in named)
 
     def commit(self, output: UnitOutput) -> None:
         """Write and record a unit from this process (for the global steps of a stage)."""

@@ -179,9 +179,8 @@ class EmbedStage(Stage):
         if ctx.todo([MODEL]):
             wanted = self.config.sample_documents
             sample = collect_sample(ctx, "ingest", columns, wanted, survivors, sample_texts)
-            TfidfSvd.fit(sample["text"].to_pylist(), self.config).save(ctx.directory.store.url(MODEL))
-            info = {"sampled_documents": sample.num_rows}
-            ctx.commit(UnitOutput(MODEL, files=ctx.adopt(MODEL), info=info))
+            files = ctx.save_model(MODEL, TfidfSvd.fit(sample["text"].to_pylist(), self.config).save)
+            ctx.commit(UnitOutput(MODEL, files=files, info={"sampled_documents": sample.num_rows}))
         parts = ctx.part_names(survivors)
         model = ctx.directory.store.child(MODEL)
         ctx.beam(
@@ -249,9 +248,9 @@ class ClusterStage(Stage):
         sample = pa.concat_tables(tables).sort_by("doc_id")
         vectors = vectors_of(sample)[np.asarray(sample["has_text"])]
         domains = fit_domains(vectors, self.config)
-        domains.save(ctx.directory.store.url(MODEL))
+        files = ctx.save_model(MODEL, domains.save)
         words = top_words(TfidfSvd.load(ctx.run.stage("embed").store.url(MODEL)), domains)
-        return UnitOutput(MODEL, files=ctx.adopt(MODEL), info={"top_words": words, "sampled": len(vectors)})
+        return UnitOutput(MODEL, files=files, info={"top_words": words, "sampled": len(vectors)})
 
 
 def vector_parts(ctx: StageContext) -> list[str]:

@@ -9,8 +9,12 @@ import hashlib
 import json
 import os
 import posixpath
+import tempfile
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -130,3 +134,17 @@ def read_checked(store: Store, relative: str, sha256: str) -> bytes:
             fix=f"remove {store.url('stage.json')} and run again: the stage will be redone",
         )
     return data
+
+
+@contextmanager
+def local_folder(store: Store, relative: str) -> Iterator[Path]:
+    """A folder as a local path: itself when it is local, a temporary copy otherwise."""
+    if store.local:
+        yield Path(store.url(relative))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in store.files(relative):
+            target = Path(temporary) / posixpath.relpath(name, relative)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(store.read(name))
+        yield Path(temporary)
