@@ -1,0 +1,172 @@
+"""Word shingles as 64-bit hashes, and MinHash signatures of them.
+
+A shingle is n consecutive terms (`mixloom.pipeline.words`): lower-cased words of letters and numbers, so neither
+punctuation nor spacing counts. A document with fewer than n terms has no shingle, no signature (null, never a value
+that two documents could share) and an empty shingle set, which is similar to nothing.
+
+The permutations are the strongly universal multiply-shift family of Dietzfelbinger (1996, "Universal hashing
+and k-wise independent random variables via integer arithmetic without primes"): for a 32-bit key x (the
+upper half of the shingle's hash) h(x) = ((a x + b) mod 2^64) >> 32 with a, b uniform in 64 bits. The share of
+equal values in two signatures estimates the Jaccard similarity of the shingle sets (Broder 1997).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from mixloom.pipeline.words import Cuts, cut
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+_TOP = np.uint64(0xFFFFFFFFFFFFFFFF)
+_BLOCK = 256  # shingles hashed at a time: their keys stay in the first-level cache
+
+
+class MinHashConfig(BaseModel):
+    """How documents are shingled and sketched. The defaults are those of FineWeb (arXiv 2406.17557, section 3.4)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ngram: int = Field(5, ge=1, le=64, description="Consecutive words in one shingle.")
+    bands: int = Field(14, ge=1, le=256, description="Bands; two documents that agree in one whole band are candidates.")
+    rows: int = Field(8, ge=1, le=256, description="Values in one band.")
+    seed: int = Field(1, ge=0, lt=2**63, description="Seed of the permutations; signatures of two seeds do not compare.")
+
+    @property
+    def num_perm(self) -> int:
+        """Values in a signature: bands x rows."""
+        return self.bands * self.rows
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mix(h):  # type: ignore[no-untyped-def]
+    h = (h ^ (h >> _S30)) * _MIX1
+    h = (h ^ (h >> _S27)) * _MIX2
+    return h ^ (h >> _S31)
+
+
+@njit(cache=True, nogil=True)
+def _shingles(term_hashes, first, last, ngram, out):  # type: ignore[no-untyped-def]
+    """Hash every window of `ngram` terms of term_hashes[first:last] into out; returns how many."""
+    count = max(0, last - first - ngram + 1)
+    for i in range(count):
+        h = np.uint64(ngram)
+        for k in range(ngram):
+            h = (h ^ (h >> _S32)) * _GOLDEN + term_hashes[first + i + k]
+        out[i] = _mix(h)
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _sign(offsets, term_hashes, ngram, a, b):  # type: ignore[no-untyped-def]
+    n = offsets.size - 1
+    out = np.zeros((n, a.size), np.uint32)
+    hashes = np.empty(_BLOCK, np.uint64)
+    keys = np.empty(_BLOCK, np.uint32)
+    least = np.empty(a.size, np.uint64)
+    for d in range(n):
+        least[:] = _TOP
+        shingles = offsets[d + 1] - offsets[d] - ngram + 1
+        for start in range(0, shingles, _BLOCK):
+            first = offsets[d] + start
+            count = _shingles(term_hashes, first, min(offsets[d + 1], first + _BLOCK + ngram - 1), ngram, hashes)
+            for i in range(count):
+                keys[i] = hashes[i] >> _S32
+            for p in range(a.size):
+                scale, shift, low = a[p], b[p], least[p]
+                for i in range(count):
+                    low = min(low, np.uint64(keys[i]) * scale + shift)
+                least[p] = low
+        for p in range(a.size):
+            out[d, p] = least[p] >> _S32
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _shingle_sets(offsets, term_hashes, ngram):  # type: ignore[no-untyped-def]
+    n = offsets.size - 1
+    total = 0
+    for d in range(n):
+        total += max(0, offsets[d + 1] - offsets[d] - ngram + 1)
+    values, bounds = np.empty(total, np.uint64), np.zeros(n + 1, np.int64)
+    used = 0
+    for d in range(n):
+        count = _shingles(term_hashes, offsets[d], offsets[d + 1], ngram, values[used:])
+        part = np.sort(values[used : used + count])
+        for i in range(count):
+            if i == 0 or part[i] != part[i - 1]:
+                values[used] = part[i]
+                used += 1
+        bounds[d + 1] = used
+    return bounds, values[:used].copy()
+
+
+@njit(cache=True, nogil=True)
+def _intersection(a, b):  # type: ignore[no-untyped-def]
+    i, j, common = 0, 0, 0
+    while i < a.size and j < b.size:
+        if a[i] == b[j]:
+            common += 1
+            i += 1
+            j += 1
+        elif a[i] < b[j]:
+            i += 1
+        else:
+            j += 1
+    return common
+
+
+def permutations(num_perm: int, seed: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The multipliers a and the shifts b of `num_perm` hash functions, uint64 [num_perm] each.
+
+    They are outputs 1, 2, ... of SplitMix64 started at `seed`, so they depend on no library's generator.
+    """
+    with np.errstate(over="ignore"):
+        state = np.uint64(seed) + _GOLDEN * np.arange(1, 2 * num_perm + 1, dtype=np.uint64)
+        state = (state ^ (state >> _S30)) * _MIX1
+        state = (state ^ (state >> _S27)) * _MIX2
+        drawn = state ^ (state >> _S31)
+    return drawn[:num_perm].copy(), drawn[num_perm:].copy()
+
+
+def cut_signatures(cuts: Cuts, config: MinHashConfig) -> pa.FixedSizeListArray:
+    """`signatures` of documents that are already cut."""
+    a, b = permutations(config.num_perm, config.seed)
+    values = _sign(cuts.term_offsets, cuts.term_hashes, config.ngram, a, b)
+    missing = np.diff(cuts.term_offsets) < config.ngram
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.reshape(-1), pa.uint32()), config.num_perm, mask=pa.array(missing, pa.bool_())
+    )
+
+
+def signatures(texts: pa.Array, config: MinHashConfig) -> pa.FixedSizeListArray:
+    """MinHash signatures of n texts: fixed_size_list<uint32>[num_perm] of length n; null under `ngram` words.
+
+    Value p of a signature is the least h_p over the shingles. Band j is the values j * rows to (j + 1) * rows - 1.
+    Raises TypeError unless `texts` is a string or large_string array.
+    """
+    return cut_signatures(cut(texts), config)
+
+
+def shingle_sets(texts: pa.Array, ngram: int = 5) -> pa.LargeListArray:
+    """The shingle set of each of n texts: large_list<uint64>, sorted and distinct; empty under `ngram` words.
+
+    Raises TypeError unless `texts` is a string or large_string array, ValueError for ngram < 1.
+    """
+    if ngram < 1:
+        raise ValueError(f"ngram is {ngram}; a shingle has at least one word")
+    cuts = cut(texts)
+    bounds, values = _shingle_sets(cuts.term_offsets, cuts.term_hashes, ngram)
+    return pa.LargeListArray.from_arrays(pa.array(bounds, pa.int64()), pa.array(values, pa.uint64()))
+
+
+def jaccard(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
+    """|a & b| / |a | b| of two sorted distinct uint64 arrays; 0.0 when both are empty."""
+    common = int(_intersection(a, b))
+    union = len(a) + len(b) - common
+    return common / union if union else 0.0
