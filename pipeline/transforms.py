@@ -12,6 +12,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mixloom.pipeline.annotate import AnnotateConfig, annotate
 from mixloom.pipeline.cluster import Domains
@@ -124,7 +125,7 @@ def decision_output(decisions: pa.RecordBatch, stage: str) -> UnitOutput:
     keep = decisions.column("keep")
     rows = pa.array(np.arange(decisions.num_rows, dtype=np.int32))
     survivors = pa.table([decisions.column("doc_id"), rows], schema=SURVIVORS).filter(keep)
-    dropped = decisions.filter(pa.compute.invert(keep))
+    dropped = decisions.filter(pc.invert(keep))
     n = dropped.num_rows
     rejects = pa.table(
         {
@@ -321,3 +322,21 @@ def sample_texts(batch: pa.RecordBatch) -> pa.RecordBatch:
     """doc_id and the words of each document, for fitting text models."""
     texts = pa.array(batch_texts(batch), pa.large_string())
     return pa.RecordBatch.from_arrays([batch.column("doc_id"), texts], ["doc_id", "text"])
+
+
+def sample_segments(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """One row per segment of the sampled documents: its text, or where its media lie (for fitting codecs)."""
+    counts = pc.list_value_length(batch.column("segments"))
+    of = np.repeat(np.arange(batch.num_rows), counts)
+    segments = batch.column("segments").flatten()
+    media = segments.field("media")
+    columns = {
+        "doc_id": batch.column("doc_id").take(pa.array(of)),
+        "source": batch.column("source").take(pa.array(of)),
+        "kind": segments.field("kind"),
+        "text": segments.field("text"),
+        "uri": media.field("uri"),
+        "member": media.field("member"),
+        "sha256": media.field("sha256"),
+    }
+    return pa.RecordBatch.from_pydict(columns)

@@ -1,0 +1,144 @@
+"""Stage `tokenizer`: one text tokenizer and one codec per modality, fitted on the kept documents or loaded.
+
+The outputs lie in `run/tokenizer/`: text/tokenizer.json, image/, speech/ and vocab.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
+from mixloom.pipeline.stages import collect_sample
+from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig, TextTokenizerConfig
+
+VOCAB = "vocab.json"
+
+
+class TokenizerConfig(BaseModel):
+    """How each modality becomes tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: TextTokenizerConfig = Field(
+        TextTokenizerConfig(), description="text: byte-level BPE, trained or loaded"
+    )
+    image: ImageCodecConfig = Field(
+        ImageCodecConfig(), description="images: embedded codec or a local checkpoint"
+    )
+    speech: SpeechCodecConfig = Field(
+        SpeechCodecConfig(), description="speech: embedded units or a local checkpoint"
+    )
+
+
+class TokenizerStage(Stage):
+    """Kept documents -> fitted tokenizers and the vocabulary."""
+
+    name = "tokenizer"
+    version = 1
+
+    def __init__(self, config: TokenizerConfig, survivors: str, roots: dict[str, str]) -> None:
+        self.config = config
+        self.inputs = ("ingest", survivors)
+        self.roots = roots  # where sources lie; moving them changes nothing
+
+    def settings(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+    def expected_in(self, ctx: StageContext) -> int | None:
+        return None  # a fit: no document passes through
+
+    def execute(self, ctx: StageContext) -> None:
+        from mixloom.pipeline.transforms import sample_segments
+
+        wanted = max(self.config.text.sample_documents, 1)
+        sample = collect_sample(
+            ctx, "ingest", ["doc_id", "source", "segments"], wanted, self.inputs[1], sample_segments
+        )
+        rows = sample.to_pylist()
+        if ctx.todo(["text"]):
+            ctx.commit(self._text(ctx, [r["text"] for r in rows if r["kind"] == "text"]))
+        if ctx.todo(["image"]):
+            ctx.commit(self._image(ctx, _distinct_media(rows, "image")))
+        if ctx.todo(["speech"]):
+            ctx.commit(self._speech(ctx, _distinct_media(rows, "speech")))
+        ctx.commit(self._vocabulary(ctx))
+
+    def _text(self, ctx: StageContext, texts: list[str]) -> UnitOutput:
+        from mixloom.tokenizers.text import TextTokenizer, train_text_tokenizer
+
+        config = self.config.text
+        tokenizer = TextTokenizer.load(config.path) if config.path else train_text_tokenizer(texts, config)
+        info = {"size": tokenizer.size, "fingerprint": tokenizer.fingerprint, "fitted_on": len(texts)}
+        return UnitOutput("text", files=ctx.save_model("text", tokenizer.save), info=info)
+
+    def _image(self, ctx: StageContext, media: list[dict[str, Any]]) -> UnitOutput:
+        from mixloom.tokenizers.codecs import make_image_codec
+
+        if not media:
+            return UnitOutput("image", info={"size": 0, "fingerprint": ""})
+        config = self.config.image
+        with ctx.console.progress("image codec") as advance:
+            codec, facts = make_image_codec(config, self._images(media[: config.max_images]), advance)
+        info = {
+            "size": codec.codebook_size,
+            "fingerprint": codec.fingerprint,
+            "fitted_on": len(media),
+            **facts,
+        }
+        return UnitOutput("image", files=ctx.save_model("image", codec.save), info=info)
+
+    def _images(self, media: list[dict[str, Any]]) -> Iterator[Any]:
+        from mixloom.pipeline.ingest.media import load_image, open_media
+
+        for m in media:
+            yield load_image(open_media(self.roots[m["source"]], m["uri"], m["member"]))
+
+    def _speech(self, ctx: StageContext, media: list[dict[str, Any]]) -> UnitOutput:
+        from mixloom.tokenizers.codecs import make_speech_codec
+
+        if not media:
+            return UnitOutput("speech", info={"size": 0, "fingerprint": ""})
+        codec, facts = make_speech_codec(self.config.speech, self._waves(media))
+        info = {
+            "size": codec.codebook_size,
+            "fingerprint": codec.fingerprint,
+            "fitted_on": len(media),
+            **facts,
+        }
+        return UnitOutput("speech", files=ctx.save_model("speech", codec.save), info=info)
+
+    def _waves(self, media: list[dict[str, Any]]) -> Iterator[Any]:
+        from mixloom.pipeline.ingest.media import load_audio, open_media
+        from mixloom.tokenizers.codecs import speech_rate
+
+        for m in media:
+            yield load_audio(
+                open_media(self.roots[m["source"]], m["uri"], m["member"]), speech_rate(self.config.speech)
+            )
+
+    def _vocabulary(self, ctx: StageContext) -> UnitOutput:
+        from mixloom.tokenizers.vocab import Vocabulary
+
+        info = {r.unit: r.info for r in ctx.directory.units()}
+        vocabulary = Vocabulary.build(
+            info["text"]["size"],
+            info["text"]["fingerprint"],
+            image_size=info["image"]["size"],
+            image_fingerprint=info["image"]["fingerprint"],
+            speech_size=info["speech"]["size"],
+            speech_fingerprint=info["speech"]["fingerprint"],
+        )
+        data = (json.dumps(vocabulary.to_json(), indent=1) + "\n").encode()
+        file = ctx.directory.write_file(VOCAB, data)
+        return UnitOutput(
+            "vocabulary", files=(file,), info={"size": vocabulary.size, "fingerprint": vocabulary.fingerprint}
+        )
+
+
+def _distinct_media(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """One reference per distinct file, in the order of their hashes: a fit never sees one picture twice."""
+    by_hash = {r["sha256"]: r for r in rows if r["kind"] == kind}
+    return [by_hash[h] for h in sorted(by_hash)]

@@ -1,0 +1,214 @@
+"""Stage `tokenize`: documents -> token ids, media read and encoded where they lie.
+
+Rows of a part are sorted by cell with one row group per cell, so that the packer of a cell reads exactly the
+row groups it needs from every part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from mixloom.pipeline.engine import part_of
+from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.ingest.media import load_audio, load_image, open_media
+from mixloom.pipeline.run import PartReader
+from mixloom.pipeline.schema import REJECTS
+from mixloom.pipeline.stage import OutputTable, UnitOutput
+from mixloom.pipeline.storage import Store, local_folder
+from mixloom.tokenizers.codecs import load_image_codec, load_speech_codec
+from mixloom.tokenizers.interleave import encode_document
+from mixloom.tokenizers.text import TextTokenizer
+from mixloom.tokenizers.vocab import Vocabulary
+
+SPAN = pa.struct([pa.field("kind", pa.string()), pa.field("start", pa.int32()), pa.field("stop", pa.int32())])
+
+TOKENS = pa.schema(
+    [
+        pa.field("doc_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("domain", pa.int32(), nullable=False),
+        pa.field("cell", pa.int32(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),  # number of tokens
+        pa.field("input_ids", pa.list_(pa.uint32()), nullable=False),
+        pa.field("spans", pa.list_(SPAN), nullable=False),  # tokens of each segment, its sentinels included
+    ]
+)
+
+
+@dataclass(slots=True)
+class Codecs:
+    """The fitted tokenizers of a run, ready to encode. `image` and `speech` are None when the corpus has none."""
+
+    text: TextTokenizer
+    image: Any
+    speech: Any
+    vocabulary: Vocabulary
+
+    @classmethod
+    def load(cls, store: Store) -> Codecs:
+        """Load `run/tokenizer/`."""
+        vocabulary = Vocabulary.from_json(store.read_json("vocab.json"))
+        with local_folder(store, "") as folder:
+            text = TextTokenizer.load(folder / "text")
+            image = load_image_codec(folder / "image") if vocabulary.image.size else None
+            speech = load_speech_codec(folder / "speech") if vocabulary.speech.size else None
+        return cls(text, image, speech, vocabulary)
+
+
+class _MediaError(Exception):
+    """One medium of a document could not be encoded; the document fails."""
+
+
+def _encode_media(
+    kind: str, source: str, media: dict[str, Any], roots: dict[str, str], codecs: Codecs
+) -> np.ndarray:
+    """What stands for one medium before batching: pixels uint8 [H, W, 3] of an image, or units int64 [n] of speech."""
+    where = f"{media['uri']}{'#' + media['member'] if media['member'] else ''}"
+    try:
+        data = open_media(roots[source], media["uri"], media["member"])
+        if kind == "image":
+            return np.asarray(codecs.image.prepare(load_image(data)))
+        units, _ = codecs.speech.encode(load_audio(data, codecs.speech.rate))
+        return np.asarray(units)
+    except (UserError, OSError, ValueError, SyntaxError) as e:
+        raise _MediaError(f"{where}: {type(e).__name__}: {e}") from e
+
+
+def tokenize(
+    documents: pa.RecordBatch, codecs: Codecs, roots: dict[str, str]
+) -> tuple[list[Any], list[tuple[int, str]]]:
+    """Encode a batch of documents (columns doc_id, source, segments).
+
+    Texts and images of the whole batch are each encoded in one call.
+
+    Returns:
+        Per document (ids uint32 [n], spans) or None where it failed; and the failures as (row, what happened).
+    """
+    sources = documents.column("source").to_pylist()
+    rows = documents.column("segments").to_pylist()
+    texts: list[str] = []
+    pixels: list[np.ndarray] = []
+    plan: list[list[tuple[str, Any]] | None] = []
+    failures: list[tuple[int, str]] = []
+    for i, segments in enumerate(rows):
+        items: list[tuple[str, Any]] = []
+        first_text, first_pixel = len(texts), len(pixels)
+        try:
+            for s in segments:
+                if s["kind"] == "text":
+                    items.append(("text", len(texts)))
+                    texts.append(s["text"])
+                    continue
+                encoded = _encode_media(s["kind"], sources[i], s["media"], roots, codecs)
+                if s["kind"] == "image":
+                    items.append(("image", len(pixels)))
+                    pixels.append(encoded)
+                else:
+                    items.append(("speech", encoded))
+            plan.append(items)
+        except _MediaError as e:
+            del texts[first_text:], pixels[first_pixel:]
+            failures.append((i, str(e)))
+            plan.append(None)
+    text_ids = codecs.text.encode_batch(texts)
+    codes = codecs.image.encode(np.stack(pixels)) if pixels else []
+    return [_join(p, text_ids, codes, codecs.vocabulary) for p in plan], failures
+
+
+def _join(
+    items: list[tuple[str, Any]] | None, text_ids: list[np.ndarray], codes: Any, vocabulary: Vocabulary
+) -> Any:
+    if items is None:
+        return None
+    kinds: list[Any] = [kind for kind, _ in items]
+    by_kind: dict[str, list[np.ndarray]] = {"text": [], "image": [], "speech": []}
+    for kind, at in items:
+        by_kind[kind].append(at if kind == "speech" else text_ids[at] if kind == "text" else codes[at])
+    return encode_document(kinds, by_kind["text"], by_kind["image"], by_kind["speech"], vocabulary)
+
+
+def tokens_output(
+    documents: pa.RecordBatch, encoded: list[Any], failures: list[tuple[int, str]]
+) -> UnitOutput:
+    """Encoded documents (with columns domain and cell) -> the rows of `TOKENS` by cell, and the ledger."""
+    part = part_of(documents)
+    done = [i for i, e in enumerate(encoded) if e is not None]
+    cells = np.asarray(documents.column("cell"))
+    order = sorted(done, key=lambda i: (cells[i], i))
+    picked = documents.select(["doc_id", "source", "domain", "cell"]).take(pa.array(order, pa.int64()))
+    ids = [encoded[i][0] for i in order]
+    spans = [[{"kind": s.kind, "start": s.start, "stop": s.stop} for s in encoded[i][1]] for i in order]
+    lengths = np.array([len(x) for x in ids], np.int32)
+    flat = np.concatenate(ids) if ids else np.zeros(0, np.uint32)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    columns = [*picked.columns, pa.array(lengths)]
+    columns += [
+        pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat)),
+        pa.array(spans, TOKENS.field("spans").type),
+    ]
+    table = pa.table(columns, schema=TOKENS)
+    groups = np.unique(cells[order], return_counts=True)[1].tolist() if order else [0]
+    output = OutputTable(part, table, groups)
+    return UnitOutput(part, (output,), _failures(documents, failures), len(order))
+
+
+def _failures(documents: pa.RecordBatch, failures: list[tuple[int, str]]) -> pa.Table:
+    ids, sources = documents.column("doc_id"), documents.column("source")
+    rows = [
+        {
+            "doc_id": ids[i].as_py(),
+            "source": sources[i].as_py(),
+            "stage": "tokenize",
+            "scope": "document",
+            "outcome": "failed",
+            "reason": "media_not_encodable",
+            "detail": detail,
+        }
+        for i, detail in failures
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTS)
+
+
+class _TokenizeDoFn(beam.DoFn):
+    def __init__(self, tokenizer: Store, assignments: PartReader, roots: dict[str, str]) -> None:
+        self._store, self._assignments, self._roots = tokenizer, assignments, roots
+        self._codecs: Codecs | None = None
+
+    def setup(self) -> None:
+        self._codecs = Codecs.load(self._store)
+
+    def process(self, documents: pa.RecordBatch) -> Iterator[UnitOutput]:
+        assert self._codecs is not None
+        started = time.perf_counter()
+        assigned = self._assignments.read(part_of(documents), ["domain", "cell"])
+        for name in ("domain", "cell"):
+            documents = documents.append_column(name, assigned[name].combine_chunks())
+        encoded, failures = tokenize(documents, self._codecs, self._roots)
+        output = tokens_output(documents, encoded, failures)
+        yield UnitOutput(
+            output.unit, output.tables, output.rejects, output.kept, seconds=time.perf_counter() - started
+        )
+
+
+class Tokenize(beam.PTransform):
+    """Documents -> `UnitOutput` with rows of `TOKENS`.
+
+    Args:
+        tokenizer: folder of the fitted tokenizers (`run/tokenizer`).
+        assignments: domain and cell of every document, part by part, in the order of the documents.
+        roots: where each source lies, by name.
+    """
+
+    def __init__(self, tokenizer: Store, assignments: PartReader, roots: dict[str, str]) -> None:
+        super().__init__()
+        self._args = (tokenizer, assignments, roots)
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(_TokenizeDoFn(*self._args))
