@@ -1,0 +1,208 @@
+"""Candidate pairs of near duplicates by MinHash LSH: documents that agree on all rows of a band.
+
+Two documents of Jaccard similarity s share at least one band with probability 1 - (1 - s**rows)**bands
+(Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, section 3.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mixloom.pipeline.doc_ids import (
+    I64,
+    ROW_BITS,
+    U64,
+    columns,
+    concatenate,
+    distinct_rows,
+    id_batch,
+    mix,
+    pack_ids,
+    partition_of,
+    run_bounds,
+    run_starts,
+)
+from mixloom.pipeline.engine import part_of
+from mixloom.pipeline.shuffle import Keyed, keyed
+
+
+def _uint64(*names: str) -> pa.Schema:
+    return pa.schema([pa.field(n, pa.uint64(), nullable=False) for n in names])
+
+
+ROWS = ("doc_id", "row", "preference", "minhash")
+"""Columns near deduplication reads of each part, whose name is in the schema metadata: string, int32, uint64
+(see `preference.preference`), fixed_size_list<uint32> (null for a document without shingles)."""
+
+BUCKETS = _uint64("key", "preference", "hi", "lo", "place")
+PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")
+"""Two documents each, the preferred one first, with where their text lies (see `places`)."""
+
+
+def places(part: str, rows: npt.NDArray[np.int32], parts: Sequence[str]) -> U64:
+    """Where documents lie, uint64 [n]: index of their part in the sorted `parts` << 32 | row.
+
+    Raises:
+        ValueError: the part is not among `parts`.
+    """
+    index = int(np.searchsorted(np.asarray(parts), part)) if len(parts) else 0
+    if index >= len(parts) or parts[index] != part:
+        raise ValueError(f"the part '{part}' is not among the {len(parts)} declared parts")
+    return (np.uint64(index) << ROW_BITS) | rows.astype(np.uint64)
+
+
+def signature_matrix(minhash: pa.Array) -> tuple[npt.NDArray[np.uint32], I64]:
+    """The signatures that are not null, uint32 [k, num_perm], and the rows they belong to, int64 [k]."""
+    rows = np.flatnonzero(np.asarray(minhash.is_valid()))
+    values = minhash.drop_null().flatten().to_numpy(zero_copy_only=False)
+    width = minhash.type.list_size
+    return np.ascontiguousarray(values, dtype=np.uint32).reshape(len(rows), width), rows
+
+
+@numba.njit(cache=True, nogil=True)
+def _fold_bands(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64:
+    out = np.empty((signatures.shape[0], bands), dtype=np.uint64)
+    for i in range(signatures.shape[0]):
+        for b in range(bands):
+            h = np.uint64(b + 1) * np.uint64(0x9E3779B97F4A7C15)
+            for r in range(rows):
+                h ^= np.uint64(signatures[i, b * rows + r])
+                h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+                h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+                h ^= h >> np.uint64(31)
+            out[i, b] = h
+    return out
+
+
+def band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64:
+    """Hash each band of `rows` values of each signature: uint32 [n, width] -> uint64 [n, bands].
+
+    Keys of different bands differ. Two unequal bands share a key with probability about 2**-64, which only
+    costs a comparison: pairs are verified.
+
+    Raises:
+        ValueError: bands * rows is greater than the width of the signatures.
+    """
+    if bands * rows > signatures.shape[1]:
+        raise ValueError(
+            f"{bands} bands of {rows} rows need {bands * rows} hash values, "
+            f"the signatures have {signatures.shape[1]}"
+        )
+    return _fold_bands(np.ascontiguousarray(signatures), bands, rows)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pairs_of_runs(starts: I64, stops: I64, cap: int, leaders: int) -> I64:
+    total = 0
+    for i in range(len(starts)):
+        n = stops[i] - starts[i]
+        best = n - 1 if n <= cap else leaders
+        total += best * (n - 1) - best * (best - 1) // 2
+    out = np.empty((total, 2), dtype=np.int64)
+    k = 0
+    for i in range(len(starts)):
+        n = stops[i] - starts[i]
+        best = n - 1 if n <= cap else leaders
+        for a in range(starts[i], starts[i] + best):
+            for b in range(a + 1, stops[i]):
+                out[k, 0] = a
+                out[k, 1] = b
+                k += 1
+    return out
+
+
+def bucket_pairs(rows: U64, cap: int, leaders: int) -> U64:
+    """Compare the members of each bucket: rows (schema `BUCKETS`) uint64 [n, 5] -> pairs uint64 [m, 6].
+
+    A bucket of at most `cap` documents gives all its pairs. A larger one gives the pairs of its `leaders` most
+    preferred documents with all the others, so the number of pairs is linear and none of its documents is
+    left out. Pairs (schema `PAIRS`) are distinct and sorted by their second, then their first document.
+    """
+    rows = rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
+    starts, stops = run_bounds(run_starts(rows[:, :1]))
+    several = stops - starts > 1
+    left_right = _pairs_of_runs(starts[several], stops[several], cap, min(leaders, cap))
+    a, b = rows[left_right[:, 0]], rows[left_right[:, 1]]
+    other = (a[:, 2:4] != b[:, 2:4]).any(axis=1)  # a document read twice is not a duplicate of itself
+    return distinct_pairs(np.concatenate([a[other, 2:], b[other, 2:]], axis=1))
+
+
+def distinct_pairs(pairs: U64) -> U64:
+    """The distinct pairs of uint64 [n, 6], sorted by their second, then their first document."""
+    flipped = pairs[:, [3, 4, 5, 0, 1, 2]]
+    return distinct_rows(flipped)[:, [3, 4, 5, 0, 1, 2]]
+
+
+class _KeyByBandDoFn(beam.DoFn):
+    def __init__(self, parts: tuple[str, ...], bands: int, rows: int, partitions: int) -> None:
+        self._parts, self._bands, self._rows, self._partitions = parts, bands, rows, partitions
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
+        signatures, alive = signature_matrix(batch.column("minhash"))
+        if not len(alive):
+            return
+        keys = band_keys(signatures, self._bands, self._rows)
+        place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)
+        preferred = columns(batch, ["preference"])
+        rows = np.empty((len(alive), self._bands, 5), dtype=np.uint64)
+        rows[:, :, 0] = keys
+        rows[:, :, 1] = preferred[alive]
+        rows[:, :, 2:4] = pack_ids(batch.column("doc_id"))[alive, None, :]
+        rows[:, :, 4] = place[alive, None]
+        flat = rows.reshape(-1, 5)
+        partition = (mix(flat[:, 0]) % np.uint64(self._partitions)).astype(np.int64)
+        yield from keyed(id_batch(BUCKETS, flat), partition)
+
+
+class _BucketsDoFn(beam.DoFn):
+    def __init__(self, cap: int, leaders: int, partitions: int) -> None:
+        self._cap, self._leaders, self._partitions = cap, leaders, partitions
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+        rows = columns(concatenate(element[1], BUCKETS), BUCKETS.names)
+        pairs = bucket_pairs(rows, self._cap, self._leaders)
+        # By the less preferred document: the leader of a huge cluster would make one partition huge.
+        yield from keyed(id_batch(PAIRS, pairs), partition_of(pairs[:, 3:5], self._partitions))
+
+
+class _DistinctDoFn(beam.DoFn):
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+        pairs = distinct_pairs(columns(concatenate(element[1], PAIRS), PAIRS.names))
+        yield element[0], id_batch(PAIRS, pairs)
+
+
+class CandidatePairs(beam.PTransform):
+    """One `ROWS` batch per part -> (partition, `PAIRS` batch): distinct pairs that share an LSH bucket.
+
+    A pair stands in the partition of its less preferred document, and each partition is one element.
+
+    Args:
+        parts: names of all the parts, sorted; a place refers to a part by its index here.
+        bands, rows: the banding; the first bands * rows values of each signature are used.
+        bucket_cap, leaders: see `bucket_pairs`.
+        partitions: keys of each shuffle; the pairs do not depend on it.
+    """
+
+    def __init__(
+        self, parts: Sequence[str], bands: int, rows: int, bucket_cap: int, leaders: int, partitions: int
+    ) -> None:
+        super().__init__()
+        self._bands = _KeyByBandDoFn(tuple(parts), bands, rows, partitions)
+        self._buckets = _BucketsDoFn(bucket_cap, leaders, partitions)
+
+    def expand(self, pcoll: Any) -> Any:
+        return (
+            pcoll
+            | "ByBand" >> beam.ParDo(self._bands).with_output_types(Keyed)
+            | "Bucket" >> beam.GroupByKey()
+            | "Pair" >> beam.ParDo(self._buckets).with_output_types(Keyed)
+            | "ByPair" >> beam.GroupByKey()
+            | "Distinct" >> beam.ParDo(_DistinctDoFn()).with_output_types(Keyed)
+        )

@@ -1,0 +1,285 @@
+"""Near deduplication from end to end as Beam pipelines: edges, components, drops.
+
+Usable in any Beam pipeline; `dedup.NearDedupStage` puts it to work in a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from mixloom.pipeline.candidates import CandidatePairs, places
+from mixloom.pipeline.components import ENDS, STARS, components_local, connected_components
+from mixloom.pipeline.dedup_config import NearConfig
+from mixloom.pipeline.doc_ids import (
+    ROW_BITS,
+    U64,
+    columns,
+    id_batch,
+    pack_ids,
+    partition_of,
+    ranks,
+    unpack_ids,
+)
+from mixloom.pipeline.engine import part_of
+from mixloom.pipeline.exact import DROPS
+from mixloom.pipeline.shuffle import (
+    Keyed,
+    ReadBatches,
+    RunPipeline,
+    WriteBatches,
+    by_schema,
+    keyed,
+    read_batches,
+)
+from mixloom.pipeline.storage import Store
+from mixloom.pipeline.survivors import (
+    MEMBERS,
+    component_keepers,
+    greedy_keepers,
+    incomplete,
+    sorted_members,
+)
+from mixloom.pipeline.verify import EDGES, F64, SKETCHES, WANTED, ReadShingles, ReadTexts, Sets, VerifyPairs
+
+_DOCUMENTS = pa.schema(
+    [pa.field(n, pa.uint64(), nullable=False) for n in ("preference", "hi", "lo", "place")]
+)
+_ROOTED_EDGES = pa.schema(
+    [*(pa.field(n, pa.uint64(), nullable=False) for n in ("root_hi", "root_lo")), *EDGES]
+)
+_WANTED = "wanted"
+
+
+class _DocumentsDoFn(beam.DoFn):
+    def __init__(self, parts: tuple[str, ...], partitions: int) -> None:
+        self._parts, self._partitions = parts, partitions
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
+        alive = np.asarray(batch.column("minhash").is_valid())
+        ids = pack_ids(batch.column("doc_id"))[alive]
+        place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)[alive]
+        rows = id_batch(_DOCUMENTS, columns(batch, ["preference"])[alive], ids, place)
+        yield from keyed(rows, partition_of(ids, self._partitions))
+
+
+class _StarsDoFn(beam.DoFn):
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
+        stars = columns(batch, STARS.names)
+        rooted = np.concatenate([stars, stars[:, [2, 3, 2, 3]]])  # the smallest node belongs to it too
+        yield from keyed(id_batch(STARS, rooted), partition_of(rooted[:, :2], self._partitions))
+
+
+class _EdgesDoFn(beam.DoFn):
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
+        yield from keyed(batch, partition_of(columns(batch, ["a_hi", "a_lo"]), self._partitions))
+
+
+def roots_of(ids: U64, stars: U64) -> tuple[U64, Any]:
+    """The component of each id: uint64 [n, 2], and bool [n], False where it is in none."""
+    both, codes = ranks(np.concatenate([stars[:, :2], ids]))
+    at = np.full(len(both), -1, dtype=np.int64)
+    at[codes[: len(stars)]] = np.arange(len(stars))
+    row = at[codes[len(stars) :]]
+    return stars[row, 2:] if len(stars) else np.zeros_like(ids), row >= 0
+
+
+class _JoinDoFn(beam.DoFn):
+    """Gives documents and edges their component, and sends them there."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+        documents, stars, edges = by_schema(element[1], _DOCUMENTS, STARS, EDGES)
+        known = columns(stars, STARS.names)
+        rows = columns(documents, _DOCUMENTS.names)
+        root, found = roots_of(rows[:, 1:3], known)
+        members = id_batch(MEMBERS, root[found], rows[found])
+        yield from keyed(members, partition_of(root[found], self._partitions))
+        root, found = roots_of(columns(edges, ["a_hi", "a_lo"]), known)
+        similarity = np.asarray(edges.column("jaccard"))
+        rooted = id_batch(_ROOTED_EDGES, root[found], columns(edges, ENDS)[found], similarity[found])
+        yield from keyed(rooted, partition_of(root[found], self._partitions))
+
+
+def _members_and_edges(members: pa.RecordBatch, edges: pa.RecordBatch) -> tuple[U64, U64, F64]:
+    rows = sorted_members(columns(members, MEMBERS.names))
+    return rows, columns(edges, ENDS), np.asarray(edges.column("jaccard"))
+
+
+class _WantDoFn(beam.DoFn):
+    """Asks for the shingles of components in which some two documents have not been compared."""
+
+    def __init__(self, compare_cap: int) -> None:
+        self._compare_cap = compare_cap
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Any]:
+        both = by_schema(element[1], MEMBERS, _ROOTED_EDGES)
+        for batch in both:
+            yield element[0], batch
+        members, edges, similarity = _members_and_edges(*both)
+        lacking = members[incomplete(members, edges, similarity, self._compare_cap)]
+        key = np.full(len(lacking), element[0], dtype=np.uint64)
+        wanted = id_batch(WANTED, lacking[:, 5], lacking[:, 3:5], key)
+        for want in keyed(wanted, (lacking[:, 5] >> ROW_BITS).astype(np.int64)):
+            yield beam.pvalue.TaggedOutput(_WANTED, want)
+
+
+class _ChooseDoFn(beam.DoFn):
+    def __init__(self, parts: tuple[str, ...], config: NearConfig) -> None:
+        self._parts, self._config = parts, config
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+        config = self._config
+        *both, sketches = by_schema(element[1], MEMBERS, _ROOTED_EDGES, SKETCHES)
+        members, edges, similarity = _members_and_edges(*both)
+        if config.merge == "components":
+            keeper, near = component_keepers(members, edges, similarity)
+        else:
+            sets = Sets(sketches)
+            keeper, near = greedy_keepers(
+                members, edges, similarity, sets, config.compare_cap, config.threshold
+            )
+        gone = np.flatnonzero(keeper != np.arange(len(keeper)))
+        if len(gone):
+            yield self._drops(members[gone], members[keeper[gone]], near[gone])
+
+    def _drops(self, dropped: U64, kept: U64, near: F64) -> pa.RecordBatch:
+        part = [self._parts[int(p)] for p in dropped[:, 5] >> ROW_BITS]
+        row = (dropped[:, 5] & np.uint64(0xFFFFFFFF)).astype(np.int32)
+        ids = unpack_ids(np.ascontiguousarray(dropped[:, 3:5]))
+        kept_ids = unpack_ids(np.ascontiguousarray(kept[:, 3:5]))
+        return pa.RecordBatch.from_arrays(
+            [pa.array(part, pa.string()), pa.array(row), ids, kept_ids, pa.array(near)], schema=DROPS
+        )
+
+
+class NearDuplicates(beam.PTransform):
+    """One batch per part (columns `candidates.ROWS`) -> `DROPS` batches, given edges and components.
+
+    Args:
+        edges: folder of verified edges (`EDGES`).
+        stars: folder of final components (`STARS`).
+        read_texts, parts: as for `VerifyPairs`.
+        config: threshold, ngram, max_shingles, compare_cap and merge are used.
+        partitions: keys of each shuffle; the drops do not depend on it.
+    """
+
+    def __init__(
+        self,
+        edges: Store,
+        stars: Store,
+        read_texts: ReadTexts,
+        parts: Sequence[str],
+        config: NearConfig,
+        partitions: int,
+    ) -> None:
+        super().__init__()
+        self._edges, self._stars, self._read_texts = edges, stars, read_texts
+        self._parts, self._config, self._partitions = tuple(parts), config, partitions
+
+    def expand(self, pcoll: Any) -> Any:
+        n, config, root = self._partitions, self._config, pcoll.pipeline
+        documents = pcoll | "Documents" >> beam.ParDo(_DocumentsDoFn(self._parts, n)).with_output_types(Keyed)
+        stars = (
+            root
+            | "ReadStars" >> ReadBatches(self._stars)
+            | "Stars" >> beam.ParDo(_StarsDoFn(n)).with_output_types(Keyed)
+        )
+        edges = (
+            root
+            | "ReadEdges" >> ReadBatches(self._edges)
+            | "Edges" >> beam.ParDo(_EdgesDoFn(n)).with_output_types(Keyed)
+        )
+        rooted = (
+            (documents, stars, edges)
+            | "ByDocument" >> beam.Flatten()
+            | "Join" >> beam.GroupByKey()
+            | "Root" >> beam.ParDo(_JoinDoFn(n)).with_output_types(Keyed)
+            | "ByComponent" >> beam.GroupByKey()
+        )
+        if config.merge == "greedy":
+            want = beam.ParDo(_WantDoFn(config.compare_cap)).with_output_types(Keyed)
+            tagged = rooted | "Want" >> want.with_outputs(_WANTED, main="rows")
+            read = ReadShingles(self._read_texts, self._parts, config.ngram, config.max_shingles)
+            sets = tagged[_WANTED] | "Shingles" >> read
+            rooted = (tagged["rows"], sets) | "Meet" >> beam.Flatten() | "Again" >> beam.GroupByKey()
+        choose = beam.ParDo(_ChooseDoFn(self._parts, config)).with_output_types(pa.RecordBatch)
+        return rooted | "Choose" >> choose
+
+
+def near_duplicates(
+    documents: Callable[[beam.Pipeline], Any],
+    read_texts: ReadTexts,
+    parts: Sequence[str],
+    config: NearConfig,
+    partitions: int,
+    work: Store,
+    run: RunPipeline,
+) -> Callable[[beam.Pipeline], Any]:
+    """Find near duplicates: runs the pipelines for edges and components, then leaves the last to the caller.
+
+    Args:
+        documents: applied to a pipeline, gives one batch per part with the columns `candidates.ROWS`.
+        read_texts: reads the texts of some rows of a part; must be picklable.
+        parts: names of all the parts, sorted.
+        config: thresholds and knobs.
+        partitions: keys of each shuffle; nothing depends on it but memory and the number of files.
+        work: a folder for intermediate files; what is finished in it is not done again.
+        run: runs a Beam pipeline built by the function it is given.
+
+    Returns:
+        A function that, applied to a pipeline, gives `DROPS` batches.
+    """
+    edges, stars = work.child("edges"), work.child("components")
+    if not edges.exists("done.json"):
+        run(lambda p: _find_edges(p, documents, read_texts, parts, config, partitions, edges))
+        edges.write_json("done.json", {})
+    if config.components == "distributed":
+        stars = connected_components(edges, stars, run, partitions, config.max_rounds)
+    elif not stars.exists("done.json"):
+        _components_here(edges, stars)
+        stars.write_json("done.json", {})
+
+    def drops(pipeline: beam.Pipeline) -> Any:
+        find = NearDuplicates(edges, stars, read_texts, parts, config, partitions)
+        return documents(pipeline) | "NearDuplicates" >> find
+
+    return drops
+
+
+def _find_edges(
+    pipeline: beam.Pipeline,
+    documents: Callable[[beam.Pipeline], Any],
+    read_texts: ReadTexts,
+    parts: Sequence[str],
+    config: NearConfig,
+    partitions: int,
+    edges: Store,
+) -> None:
+    pairs = documents(pipeline) | CandidatePairs(
+        parts, config.bands, config.rows, config.bucket_cap, config.leaders, partitions
+    )
+    verify = VerifyPairs(read_texts, parts, config.threshold, config.ngram, config.max_shingles)
+    _ = pairs | verify | WriteBatches(edges)
+
+
+def _components_here(edges: Store, stars: Store) -> None:
+    from mixloom.pipeline.engine import RecordBatchCoder
+
+    batches = read_batches(edges)
+    if batches:
+        all_edges = np.concatenate([columns(b, ENDS) for b in batches])
+        labels = id_batch(STARS, components_local(all_edges))
+        stars.write("0000000.arrow", RecordBatchCoder().encode(labels))

@@ -1,0 +1,85 @@
+"""Arrow batches in a shuffle: (plain int key, small record batch of numbers), and the files between pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from mixloom.pipeline.doc_ids import I64, concatenate, split
+from mixloom.pipeline.engine import RecordBatchCoder
+from mixloom.pipeline.storage import Store
+
+Keyed = tuple[int, pa.RecordBatch]
+RunPipeline = Callable[[Callable[[beam.Pipeline], Any]], None]
+"""Builds a Beam pipeline with the function it is given and runs it to its end (see `engine.run_pipeline`)."""
+
+ARROW = ".arrow"
+
+
+def keyed(batch: pa.RecordBatch, partition: I64) -> Iterator[Keyed]:
+    """The rows of a batch by partition, as elements ready for `GroupByKey`."""
+    if batch.num_rows:
+        yield from split(batch, partition)
+
+
+def by_schema(batches: Iterable[pa.RecordBatch], *schemas: pa.Schema) -> list[pa.RecordBatch]:
+    """Sort the values of one key by what they are: one contiguous batch for each of the schemas."""
+    found: dict[int, list[pa.RecordBatch]] = {i: [] for i in range(len(schemas))}
+    for batch in batches:
+        found[next(i for i, s in enumerate(schemas) if batch.schema.equals(s))].append(batch)
+    return [concatenate(found[i], schema) for i, schema in enumerate(schemas)]
+
+
+class _WriteDoFn(beam.DoFn):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def process(self, element: Keyed) -> Iterator[str]:
+        name = f"{element[0]:07d}{ARROW}"
+        self._store.write(name, RecordBatchCoder().encode(element[1]))
+        yield name
+
+
+class WriteBatches(beam.PTransform):
+    """(int, RecordBatch), each int once -> one Arrow file per int in a folder. Idempotent under retries."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(_WriteDoFn(self._store)).with_output_types(str)
+
+
+class _ReadDoFn(beam.DoFn):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def process(self, name: str) -> Iterator[pa.RecordBatch]:
+        yield RecordBatchCoder().decode(self._store.read(name))
+
+
+class ReadBatches(beam.PTransform):
+    """Pipeline root -> the batches `WriteBatches` left in a folder that is finished."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def expand(self, root: Any) -> Any:
+        names = [n for n in self._store.names() if n.endswith(ARROW)]
+        created = root | "Names" >> beam.Create(names, reshuffle=True).with_output_types(str)
+        return created | "Read" >> beam.ParDo(_ReadDoFn(self._store)).with_output_types(pa.RecordBatch)
+
+
+def has_batches(store: Store) -> bool:
+    """Whether there is any batch in a folder."""
+    return any(n.endswith(ARROW) for n in store.names())
+
+
+def read_batches(store: Store) -> list[pa.RecordBatch]:
+    """The batches of a folder, in this process, in the order of their partitions."""
+    return [RecordBatchCoder().decode(store.read(n)) for n in store.names() if n.endswith(ARROW)]
