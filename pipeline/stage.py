@@ -6,6 +6,7 @@ A stage declares its name, a version of its code's behaviour, its configuration 
 
 from __future__ import annotations
 
+import posixpath
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -132,7 +133,9 @@ class StageContext:
         with tempfile.TemporaryDirectory() as temporary:
             save(Path(temporary))
             files = sorted(p for p in Path(temporary).rglob("*") if p.is_file())
-            named = [(f"{folder}/{p.relative_to(temporary).as_posix()}", p.read_bytes()) for p in files]
+            named = [
+                (posixpath.join(folder, p.relative_to(temporary).as_posix()), p.read_bytes()) for p in files
+            ]
         return tuple(self.directory.write_file(name, data) for name, data in named)
 
     def commit(self, output: UnitOutput) -> None:

@@ -1,0 +1,229 @@
+"""A recipe: one configuration, and the stages it stands for.
+
+This is the one place that knows all four folders; each section of the configuration lives beside its owner.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mixloom.mixers.estimate import MixtureConfig
+from mixloom.mixers.stage import MixtureStage
+from mixloom.pipeline.annotate import AnnotateConfig
+from mixloom.pipeline.cluster import ClusterConfig
+from mixloom.pipeline.console import Console
+from mixloom.pipeline.dedup_config import DedupConfig
+from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
+from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.ingest.config import SourceConfig
+from mixloom.pipeline.ingest_stage import IngestStage
+from mixloom.pipeline.order import OrderConfig
+from mixloom.pipeline.run import RunDirectory, StageManifest
+from mixloom.pipeline.stage import RunSettings, Stage, run_stage
+from mixloom.pipeline.stages import (
+    AnnotateStage,
+    ClusterStage,
+    EmbedStage,
+    FilterConfig,
+    FilterStage,
+    OrderStage,
+)
+from mixloom.pipeline.tfidf import EmbedConfig
+from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage
+from mixloom.tokenizers.stages import PackStage, ShardsConfig, ShardsStage, TokenizeStage
+from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.stage import TrainStage
+
+
+class RunConfig(BaseModel):
+    """Everything one run does. Only `run_dir` and `sources` have no default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_dir: str = Field(description="where everything is written (path or URL)")
+    data_root: str = Field(
+        ".", description="folder or URL against which the paths of the sources are resolved"
+    )
+    sources: list[SourceConfig] = Field(
+        min_length=1, description="what to read; docs/ingest.md lists the formats"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of everything that draws (each section may have its own)"
+    )
+    workers: int = Field(
+        1, ge=1, le=1024, description="threads or processes of the local runner; changes time only"
+    )
+    part_documents: int = Field(1000, ge=1, le=100_000, description="documents in one part, at most")
+    part_bytes: int = Field(32 << 20, ge=1024, description="bytes of text in one part, about")
+    max_failed_share: float = Field(
+        0.01, ge=0, le=1, description="share of failed documents above which a stage of 1000 or more stops"
+    )
+    annotate: AnnotateConfig = Field(AnnotateConfig(), description="measures of every document")
+    filter: FilterConfig = Field(FilterConfig(), description="rules that decide on the measures")
+    dedup: DedupConfig = Field(DedupConfig(), description="exact and near duplicates")
+    embed: EmbedConfig = Field(EmbedConfig(), description="document vectors")
+    cluster: ClusterConfig = Field(ClusterConfig(), description="domains")
+    order: OrderConfig = Field(OrderConfig(), description="order of documents in context")
+    tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="text tokenizer and codecs")
+    shards: ShardsConfig = Field(ShardsConfig(), description="packed contexts")
+    mixture: MixtureConfig = Field(MixtureConfig(), description="weights of the domains")
+    model: ModelConfig = Field(
+        ModelConfig(), description="the model to train; used when there is a train section"
+    )
+    train: TrainConfig | None = Field(
+        None, description="how to train; left out: the run ends with the mixture"
+    )
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [s.name for s in self.sources]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"two sources are named '{twice[0]}'; give each a name of its own")
+        unknown = sorted(set(self.filter.by_source) - set(names))
+        if unknown:
+            raise ValueError(
+                f"filter.by_source names '{unknown[0]}', which is not a source; sources are {', '.join(names)}"
+            )
+        return self
+
+    @property
+    def budget_tokens(self) -> int | None:
+        """Tokens of the training run, when there is one."""
+        return self.train.steps * self.train.batch_contexts * self.shards.seq_len if self.train else None
+
+
+def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
+    """The stages of a run, in order.
+
+    Args:
+        roots: where each source lies, by name.
+    """
+    survivors = "filter"
+    deduplication: list[Stage] = []
+    if config.dedup.exact:
+        deduplication.append(ExactDedupStage(config.dedup, survivors))
+        survivors = deduplication[-1].name
+    if config.dedup.near is not None:
+        deduplication.append(NearDedupStage(config.dedup, survivors))
+        survivors = deduplication[-1].name
+    stages: list[Stage] = [
+        IngestStage(config.sources, roots, config.part_documents, config.part_bytes),
+        AnnotateStage(config.annotate),
+        FilterStage(config.filter),
+        *deduplication,
+        EmbedStage(config.embed, survivors),
+        ClusterStage(config.cluster),
+        OrderStage(config.order),
+        TokenizerStage(config.tokenizer, survivors, roots),
+        TokenizeStage(roots),
+        PackStage(config.shards),
+        ShardsStage(config.shards),
+        MixtureStage(config.mixture, config.budget_tokens),
+    ]
+    if config.train is not None:
+        stages.append(TrainStage(config.model, config.train, None))
+    return stages
+
+
+def run_recipe(config: RunConfig, console: Console, runner_args: Sequence[str] = ()) -> bool:
+    """Bring a run up to date.
+
+    Returns:
+        Whether any stage had work to do.
+
+    Raises:
+        UserError: anything wrong with the configuration or the input, told with its fix.
+    """
+    roots = {s.name: _root(config.data_root, s.path) for s in config.sources}
+    run = RunDirectory(config.run_dir)
+    with run.lock():
+        stages = stages_of(config, roots)
+        save_plan(run, config, [s.name for s in stages])
+        settings = RunSettings(config.seed, config.workers, tuple(runner_args), config.max_failed_share)
+        return run_stages(stages, run, settings, console)
+
+
+def run_stages(
+    stages: Sequence[Stage],
+    run: RunDirectory,
+    settings: RunSettings,
+    console: Console,
+    manifests: dict[str, StageManifest] | None = None,
+) -> bool:
+    """Run stages in order, each after its inputs; returns whether any did work."""
+    manifests = dict(manifests or {})
+    worked = False
+    for stage in stages:
+        began = time.perf_counter()
+        manifest, did = run_stage(stage, run, settings, console, manifests)
+        manifests[stage.name] = manifest
+        worked |= did
+        if did:
+            console.say(_line(manifest, time.perf_counter() - began))
+    return worked
+
+
+def _line(m: StageManifest, seconds: float) -> str:
+    c = m.counts
+    if not c.documents_in:
+        return f"{m.stage:<12} done, {seconds:.1f} s"
+    gone = [f"{n} {reason}" for reason, n in sorted({**c.dropped, **c.failed}.items(), key=lambda x: -x[1])]
+    less = f" ({', '.join(gone[:4])}{', ...' if len(gone) > 4 else ''})" if gone else ""
+    return f"{m.stage:<12} {c.documents_in} in, {c.kept} kept{less}, {seconds:.1f} s"
+
+
+def _root(data_root: str, path: str) -> str:
+    import os
+
+    if "://" in path or os.path.isabs(path):
+        return path
+    joined = f"{data_root.rstrip('/')}/{path}" if path not in (".", "") else data_root
+    return joined if "://" in joined else os.path.abspath(os.path.expanduser(joined))
+
+
+def save_plan(run: RunDirectory, config: BaseModel, stages: list[str]) -> None:
+    """Save the resolved configuration and the list of stages (only when they changed)."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
+    if not run.store.exists("config.yaml") or run.store.read("config.yaml") != text:
+        run.store.write("config.yaml", text)
+    plan = {"stages": stages}
+    if not run.store.exists("plan.json") or run.store.read_json("plan.json") != plan:
+        run.store.write_json("plan.json", plan)
+
+
+class TrainRecipe(BaseModel):
+    """Training on the shards of a finished run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_dir: str = Field(description="the run whose shards are trained on; the model is written into it too")
+    name: str = Field(
+        "train", pattern=r"^[A-Za-z0-9_-]+$", description="folder of this training inside the run"
+    )
+    mixture: MixtureConfig = Field(MixtureConfig(), description="weights of the domains for this training")
+    model: ModelConfig = Field(ModelConfig(), description="the model")
+    train: TrainConfig = Field(TrainConfig(), description="how to train it")
+
+
+def train_recipe(config: TrainRecipe, console: Console) -> bool:
+    """Train on a run; returns whether there was anything to do.
+
+    Raises:
+        UserError: the run is not there or has no shards.
+    """
+    run = RunDirectory.existing(config.run_dir)
+    shards = run.stage("shards").manifest()
+    if shards is None:
+        raise UserError(f"{run.store.root} has no finished shards", fix="run `mixloom run` on it first")
+    with run.lock():
+        stage = TrainStage(config.model, config.train, config.mixture, config.name)
+        plan = run.store.read_json("plan.json")
+        if stage.name not in plan["stages"]:
+            run.store.write_json("plan.json", {"stages": [*plan["stages"], stage.name]})
+        return run_stages([stage], run, RunSettings(config.train.seed), console, {"shards": shards})
