@@ -8,6 +8,7 @@ any other runner is chosen with Beam's own flags.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -233,11 +234,20 @@ def run_pipeline(
         raise _cause(failure[0])
 
 
+# How Beam tells an error of a worker: the message, then the step it happened in; from another process only as text.
+_TOLD = re.compile(r"(?:^|UserError: )(?P<what>.*?)(?:\n  fix: (?P<fix>.*?))?\s*\[while running '", re.DOTALL)
+
+
 def _cause(error: BaseException) -> BaseException:
-    """The user's error inside Beam's wrapping, if there is one."""
+    """The user's error as it was raised, out of what Beam made of it."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, UserError):
+        if isinstance(seen, UserError) and "[while running '" not in str(seen):
             return seen
         seen = seen.__cause__ or seen.__context__
+    text = str(error)
+    if isinstance(error, UserError) or "UserError: " in text:
+        told = _TOLD.search(text if isinstance(error, UserError) else text[text.rindex("UserError: ") :])
+        if told:
+            return UserError(told["what"], fix=told["fix"] or "")
     return error
