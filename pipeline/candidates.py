@@ -37,9 +37,10 @@ def _uint64(*names: str) -> pa.Schema:
     return pa.schema([pa.field(n, pa.uint64(), nullable=False) for n in names])
 
 
-ROWS = ("doc_id", "row", "preference", "minhash")
+ROWS = ("doc_id", "row", "preference", "media_key", "minhash")
 """Columns near deduplication reads of each part, whose name is in the schema metadata: string, int32, uint64
-(see `preference.preference`), fixed_size_list<uint32> (null for a document without shingles)."""
+(see `preference.preference`), uint64 (only documents of one media key are compared; see
+`near_rows.media_keys`), fixed_size_list<uint32> (null for a document without shingles)."""
 
 BUCKETS = _uint64("key", "preference", "hi", "lo", "place")
 PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")
@@ -148,7 +149,8 @@ class _KeyByBandDoFn(beam.DoFn):
         signatures, alive = signature_matrix(batch.column("minhash"))
         if not len(alive):
             return
-        keys = band_keys(signatures, self._bands, self._rows)
+        media = columns(batch, ["media_key"])[alive]
+        keys = mix(band_keys(signatures, self._bands, self._rows) ^ mix(media))
         place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)
         preferred = columns(batch, ["preference"])
         rows = np.empty((len(alive), self._bands, 5), dtype=np.uint64)
@@ -157,7 +159,7 @@ class _KeyByBandDoFn(beam.DoFn):
         rows[:, :, 2:4] = pack_ids(batch.column("doc_id"))[alive, None, :]
         rows[:, :, 4] = place[alive, None]
         flat = rows.reshape(-1, 5)
-        partition = (mix(flat[:, 0]) % np.uint64(self._partitions)).astype(np.int64)
+        partition = (flat[:, 0] % np.uint64(self._partitions)).astype(np.int64)
         yield from keyed(id_batch(BUCKETS, flat), partition)
 
 

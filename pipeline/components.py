@@ -28,7 +28,7 @@ from mixloom.pipeline.doc_ids import (
     run_bounds,
     run_starts,
 )
-from mixloom.pipeline.shuffle import Keyed, ReadBatches, RunPipeline, WriteBatches, has_batches, keyed
+from mixloom.pipeline.shuffle import DONE, Keyed, ReadBatches, RunPipeline, WriteBatches, has_batches, keyed
 from mixloom.pipeline.storage import Store
 
 ENDS = ("a_hi", "a_lo", "b_hi", "b_lo")
@@ -201,9 +201,9 @@ def connected_components(
         return edges
     for number in range(max_rounds):
         folder = work.child(f"round-{number:03d}")
-        if not folder.exists("done.json"):
+        if not folder.exists(DONE):
             _run_round(run, source, folder, partitions)
-            folder.write_json("done.json", {})
+            folder.write_json(DONE, {})
         digest = read_digest(folder)
         if digest == before:
             return folder

@@ -8,7 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class NearConfig(BaseModel):
-    """Near deduplication: MinHash-LSH candidates, verified by the true Jaccard similarity of word n-grams."""
+    """Near deduplication: MinHash-LSH candidates, verified by the true Jaccard similarity of word n-grams.
+
+    Words per shingle and the banding are those of the signatures, `annotate.minhash`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -18,14 +21,11 @@ class NearConfig(BaseModel):
         le=1.0,
         description="Jaccard similarity of word n-gram sets from which two are duplicates",
     )
-    ngram: int = Field(
-        default=5, ge=1, le=64, description="words per shingle; must be that of the signatures"
+    media: Literal["equal", "ignore"] = Field(
+        default="equal",
+        description="equal: only documents with the same images and recordings can be near duplicates; "
+        "ignore: text alone decides",
     )
-    bands: int = Field(default=14, ge=1, le=4096, description="LSH bands; more find less similar pairs")
-    rows: int = Field(
-        default=8, ge=1, le=256, description="hash values per band; more find fewer dissimilar pairs"
-    )
-    seed: int = Field(default=1, ge=0, lt=2**63, description="seed of the MinHash permutations")
     bucket_cap: int = Field(
         default=8,
         ge=2,
@@ -72,6 +72,12 @@ class DedupConfig(BaseModel):
     )
     partitions: int = Field(
         default=16, ge=1, le=1_000_000, description="keys of each shuffle; about one per 100,000 documents"
+    )
+    quality: str | None = Field(
+        default=None, description="annotation by which near duplicates are ranked, greater is better"
+    )
+    length: str = Field(
+        default="words", description="annotation by which near duplicates of equal quality are ranked"
     )
     priority: tuple[str, ...] = Field(
         default=(), description="source names, preferred first; the rest come after these and rank equally"

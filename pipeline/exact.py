@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mixloom.pipeline.doc_ids import I64, U64, concatenate, hash_columns, pack_ids, partition_of, run_starts
-from mixloom.pipeline.engine import part_of
+from mixloom.pipeline.engine import like, part_of
+from mixloom.pipeline.preference import source_priority
 from mixloom.pipeline.shuffle import Keyed, keyed
 
 ROWS = pa.schema(
@@ -55,6 +56,13 @@ def exact_survivors(hashes: U64, ids: U64, priority: npt.NDArray[np.int32] | Non
     keeper = np.empty(len(hashes), dtype=np.int64)
     keeper[order] = order[first][np.cumsum(first) - 1]
     return keeper
+
+
+def exact_rows(annotations: pa.RecordBatch, priority: Sequence[str]) -> pa.RecordBatch:
+    """doc_id, source, row and content_hash of a part -> `ROWS`, preferring sources in this order."""
+    rank = pa.array(source_priority(annotations.column("source"), priority))
+    columns = [annotations.column(c) for c in ("doc_id", "row", "content_hash")]
+    return like(pa.RecordBatch.from_arrays([*columns, rank], schema=ROWS), annotations)
 
 
 def exact_drops(rows: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,17 +1,19 @@
 """Near deduplication from end to end as Beam pipelines: edges, components, drops.
 
-Usable in any Beam pipeline; `dedup.NearDedupStage` puts it to work in a run.
+Usable in any Beam pipeline; `dedup_stage.NearDedupStage` puts it to work in a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from mixloom.pipeline.annotate_config import MinHashConfig
 from mixloom.pipeline.candidates import CandidatePairs, places
 from mixloom.pipeline.components import ENDS, STARS, components_local, connected_components
 from mixloom.pipeline.dedup_config import NearConfig
@@ -28,6 +30,7 @@ from mixloom.pipeline.doc_ids import (
 from mixloom.pipeline.engine import part_of
 from mixloom.pipeline.exact import DROPS
 from mixloom.pipeline.shuffle import (
+    DONE,
     Keyed,
     ReadBatches,
     RunPipeline,
@@ -35,6 +38,7 @@ from mixloom.pipeline.shuffle import (
     by_schema,
     keyed,
     read_batches,
+    write_batch,
 )
 from mixloom.pipeline.storage import Store
 from mixloom.pipeline.survivors import (
@@ -172,7 +176,8 @@ class NearDuplicates(beam.PTransform):
         edges: folder of verified edges (`EDGES`).
         stars: folder of final components (`STARS`).
         read_texts, parts: as for `VerifyPairs`.
-        config: threshold, ngram, max_shingles, compare_cap and merge are used.
+        config: threshold, max_shingles, compare_cap and merge are used.
+        ngram: words per shingle.
         partitions: keys of each shuffle; the drops do not depend on it.
     """
 
@@ -183,11 +188,13 @@ class NearDuplicates(beam.PTransform):
         read_texts: ReadTexts,
         parts: Sequence[str],
         config: NearConfig,
+        ngram: int,
         partitions: int,
     ) -> None:
         super().__init__()
-        self._edges, self._stars, self._read_texts = edges, stars, read_texts
-        self._parts, self._config, self._partitions = tuple(parts), config, partitions
+        self._edges, self._stars, self._partitions = edges, stars, partitions
+        self._parts, self._config = tuple(parts), config
+        self._shingles = ReadShingles(read_texts, parts, ngram, config.max_shingles)
 
     def expand(self, pcoll: Any) -> Any:
         n, config, root = self._partitions, self._config, pcoll.pipeline
@@ -212,74 +219,70 @@ class NearDuplicates(beam.PTransform):
         if config.merge == "greedy":
             want = beam.ParDo(_WantDoFn(config.compare_cap)).with_output_types(Keyed)
             tagged = rooted | "Want" >> want.with_outputs(_WANTED, main="rows")
-            read = ReadShingles(self._read_texts, self._parts, config.ngram, config.max_shingles)
-            sets = tagged[_WANTED] | "Shingles" >> read
+            sets = tagged[_WANTED] | "Shingles" >> self._shingles
             rooted = (tagged["rows"], sets) | "Meet" >> beam.Flatten() | "Again" >> beam.GroupByKey()
         choose = beam.ParDo(_ChooseDoFn(self._parts, config)).with_output_types(pa.RecordBatch)
         return rooted | "Choose" >> choose
 
 
-def near_duplicates(
-    documents: Callable[[beam.Pipeline], Any],
-    read_texts: ReadTexts,
-    parts: Sequence[str],
-    config: NearConfig,
-    partitions: int,
-    work: Store,
-    run: RunPipeline,
-) -> Callable[[beam.Pipeline], Any]:
-    """Find near duplicates: runs the pipelines for edges and components, then leaves the last to the caller.
+@dataclass(frozen=True)
+class Search:
+    """One search for near duplicates: what is compared, how, and where intermediate files are kept.
 
-    Args:
+    Attributes:
         documents: applied to a pipeline, gives one batch per part with the columns `candidates.ROWS`.
         read_texts: reads the texts of some rows of a part; must be picklable.
         parts: names of all the parts, sorted.
         config: thresholds and knobs.
+        signature: how the signatures were made (ngram, bands, rows).
         partitions: keys of each shuffle; nothing depends on it but memory and the number of files.
         work: a folder for intermediate files; what is finished in it is not done again.
-        run: runs a Beam pipeline built by the function it is given.
-
-    Returns:
-        A function that, applied to a pipeline, gives `DROPS` batches.
     """
-    edges, stars = work.child("edges"), work.child("components")
-    if not edges.exists("done.json"):
-        run(lambda p: _find_edges(p, documents, read_texts, parts, config, partitions, edges))
-        edges.write_json("done.json", {})
-    if config.components == "distributed":
-        stars = connected_components(edges, stars, run, partitions, config.max_rounds)
-    elif not stars.exists("done.json"):
-        _components_here(edges, stars)
-        stars.write_json("done.json", {})
 
-    def drops(pipeline: beam.Pipeline) -> Any:
-        find = NearDuplicates(edges, stars, read_texts, parts, config, partitions)
-        return documents(pipeline) | "NearDuplicates" >> find
+    documents: Callable[[beam.Pipeline], Any]
+    read_texts: ReadTexts
+    parts: Sequence[str]
+    config: NearConfig
+    signature: MinHashConfig
+    partitions: int
+    work: Store
 
-    return drops
+    def run(self, run: RunPipeline) -> Callable[[beam.Pipeline], Any]:
+        """Run the pipelines for edges and components; the last one is left to the caller.
 
+        Args:
+            run: runs a Beam pipeline built by the function it is given.
 
-def _find_edges(
-    pipeline: beam.Pipeline,
-    documents: Callable[[beam.Pipeline], Any],
-    read_texts: ReadTexts,
-    parts: Sequence[str],
-    config: NearConfig,
-    partitions: int,
-    edges: Store,
-) -> None:
-    pairs = documents(pipeline) | CandidatePairs(
-        parts, config.bands, config.rows, config.bucket_cap, config.leaders, partitions
-    )
-    verify = VerifyPairs(read_texts, parts, config.threshold, config.ngram, config.max_shingles)
-    _ = pairs | verify | WriteBatches(edges)
+        Returns:
+            A function that, applied to a pipeline, gives `DROPS` batches.
+        """
+        edges, stars = self.work.child("edges"), self.work.child("components")
+        if not edges.exists(DONE):
+            run(lambda p: self._edges(p) | WriteBatches(edges))
+            edges.write_json(DONE, {})
+        if self.config.components == "distributed":
+            stars = connected_components(edges, stars, run, self.partitions, self.config.max_rounds)
+        elif not stars.exists(DONE):
+            _components_here(edges, stars)
+            stars.write_json(DONE, {})
+
+        def drops(pipeline: beam.Pipeline) -> Any:
+            args = (self.read_texts, self.parts, self.config, self.signature.ngram, self.partitions)
+            return self.documents(pipeline) | NearDuplicates(edges, stars, *args)
+
+        return drops
+
+    def _edges(self, pipeline: beam.Pipeline) -> Any:
+        c, s = self.config, self.signature
+        pairs = self.documents(pipeline) | CandidatePairs(
+            self.parts, s.bands, s.rows, c.bucket_cap, c.leaders, self.partitions
+        )
+        return pairs | VerifyPairs(self.read_texts, self.parts, c.threshold, s.ngram, c.max_shingles)
 
 
 def _components_here(edges: Store, stars: Store) -> None:
-    from mixloom.pipeline.engine import RecordBatchCoder
-
     batches = read_batches(edges)
     if batches:
         all_edges = np.concatenate([columns(b, ENDS) for b in batches])
         labels = id_batch(STARS, components_local(all_edges))
-        stars.write("0000000.arrow", RecordBatchCoder().encode(labels))
+        write_batch(stars, 0, labels)

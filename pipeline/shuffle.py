@@ -17,6 +17,7 @@ RunPipeline = Callable[[Callable[[beam.Pipeline], Any]], None]
 """Builds a Beam pipeline with the function it is given and runs it to its end (see `engine.run_pipeline`)."""
 
 ARROW = ".arrow"
+DONE = "done.json"  # in a folder whose files are all there
 
 
 def keyed(batch: pa.RecordBatch, partition: I64) -> Iterator[Keyed]:
@@ -33,14 +34,19 @@ def by_schema(batches: Iterable[pa.RecordBatch], *schemas: pa.Schema) -> list[pa
     return [concatenate(found[i], schema) for i, schema in enumerate(schemas)]
 
 
+def write_batch(store: Store, partition: int, batch: pa.RecordBatch) -> str:
+    """Write one partition's file into a folder; returns its name."""
+    name = f"{partition:07d}{ARROW}"
+    store.write(name, RecordBatchCoder().encode(batch))
+    return name
+
+
 class _WriteDoFn(beam.DoFn):
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def process(self, element: Keyed) -> Iterator[str]:
-        name = f"{element[0]:07d}{ARROW}"
-        self._store.write(name, RecordBatchCoder().encode(element[1]))
-        yield name
+        yield write_batch(self._store, *element)
 
 
 class WriteBatches(beam.PTransform):

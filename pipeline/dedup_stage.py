@@ -1,0 +1,117 @@
+"""Deduplication as stages of a run: `dedup_exact`, then `dedup_near`.
+
+Both read survivors and annotations and write survivors; text is read only where two documents are compared.
+Beam and the kernels are imported when a stage has work to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mixloom.pipeline.dedup_config import DedupConfig
+from mixloom.pipeline.errors import UserError, nearest
+from mixloom.pipeline.stage import Stage, StageContext
+
+WORK = "_work"
+
+
+class ExactDedupStage(Stage):
+    """Survivors -> survivors with one document of each content: preferred source first, then smallest id."""
+
+    name = "dedup_exact"
+    version = 1
+
+    def __init__(self, config: DedupConfig, survivors: str = "filter") -> None:
+        self.config = config
+        self.inputs = (survivors, "annotate")
+
+    def settings(self) -> dict[str, Any]:
+        return {"priority": list(self.config.priority)}  # partitions change no byte
+
+    def execute(self, ctx: StageContext) -> None:
+        import apache_beam as beam
+        import pyarrow as pa
+
+        from mixloom.pipeline.engine import Commit, ReadParts
+        from mixloom.pipeline.exact import ExactDuplicates, exact_rows
+        from mixloom.pipeline.settle import Settle
+
+        survivors, annotations = ctx.reader(self.inputs[0]), ctx.reader("annotate")
+        parts = ctx.part_names(self.inputs[0])
+        todo = ctx.todo(parts)
+        if not todo:
+            return
+        ctx.beam(
+            lambda p: (
+                p
+                | beam.Create(parts)
+                | ReadParts(annotations, ["doc_id", "source", "content_hash"], survivors)
+                | "Rank"
+                >> beam.Map(exact_rows, priority=self.config.priority).with_output_types(pa.RecordBatch)
+                | ExactDuplicates(self.config.partitions)
+                | Settle(todo, survivors, annotations, self.name, "exact_duplicate", 1.0)
+                | Commit(ctx.directory)
+            ),
+            len(parts),
+        )
+
+
+class NearDedupStage(Stage):
+    """Survivors -> survivors without near duplicates of others.
+
+    Candidates by MinHash LSH, verified by Jaccard similarity, joined into components, then the best documents
+    kept (see `survivors`). Finished edges and rounds are kept while the stage is unfinished.
+    """
+
+    name = "dedup_near"
+    version = 1
+
+    def __init__(self, config: DedupConfig, survivors: str = "dedup_exact") -> None:
+        if config.near is None:
+            raise ValueError("near deduplication is turned off (dedup.near is null)")
+        self.config, self.near = config, config.near
+        self.inputs = (survivors, "annotate", "ingest")
+
+    def settings(self) -> dict[str, Any]:
+        neutral = {"components", "max_rounds"}  # how, not what
+        near = self.near.model_dump(mode="json", exclude=neutral)
+        rest = self.config.model_dump(mode="json", include={"priority", "quality", "length"})
+        return {"near": near, **rest}
+
+    def execute(self, ctx: StageContext) -> None:
+        from mixloom.pipeline.annotate_config import MinHashConfig
+        from mixloom.pipeline.engine import Commit
+        from mixloom.pipeline.near import Search
+        from mixloom.pipeline.near_rows import ReadNearRows, ReadTextsOf
+        from mixloom.pipeline.settle import Settle
+
+        self._check_columns()
+        documents, annotations = ctx.reader("ingest"), ctx.reader("annotate")
+        survivors = ctx.reader(self.inputs[0])
+        parts = sorted(ctx.part_names(self.inputs[0]))
+        todo = ctx.todo(parts)
+        if todo:
+            search = Search(
+                lambda p: p | ReadNearRows(parts, documents, annotations, survivors, self.config),
+                ReadTextsOf(documents),
+                parts,
+                self.near,
+                MinHashConfig(**ctx.manifest("annotate").config["minhash"]),
+                self.config.partitions,
+                ctx.directory.store.child(f"{WORK}/{self.config.partitions}"),
+            )
+            drops = search.run(ctx.beam)
+            settle = Settle(todo, survivors, annotations, self.name, "near_duplicate", self.near.threshold)
+            ctx.beam(lambda p: drops(p) | settle | Commit(ctx.directory), len(parts))
+        ctx.directory.store.remove(WORK)
+
+    def _check_columns(self) -> None:
+        from mixloom.pipeline.measures import MEASURE_NAMES
+
+        for key in ("quality", "length"):
+            column = getattr(self.config, key)
+            if column is not None and column not in MEASURE_NAMES:
+                raise UserError(
+                    f"dedup.{key} is '{column}', which is not an annotation{nearest(column, MEASURE_NAMES)}",
+                    fix=f"use one of: {', '.join(MEASURE_NAMES)}",
+                )

@@ -1,0 +1,137 @@
+"""Drops of a deduplication written down: survivors and ledger of every part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from mixloom.pipeline.doc_ids import concatenate
+from mixloom.pipeline.exact import DROPS
+from mixloom.pipeline.run import PartReader
+from mixloom.pipeline.schema import REJECTS, SURVIVORS
+from mixloom.pipeline.stage import OutputTable, UnitOutput
+
+PartDrops = tuple[str, pa.RecordBatch]
+
+
+def settle_part(
+    survivors: pa.Table, sources: pa.Array, drops: pa.RecordBatch, stage: str, reason: str, limit: float
+) -> tuple[pa.Table, pa.Table]:
+    """What is left of a part, and the ledger of what is not.
+
+    Args:
+        survivors: the part before this stage (`SURVIVORS`).
+        sources: source of each of those rows.
+        drops: rows of this part to drop (`DROPS`).
+        stage, reason, limit: for the ledger.
+
+    Returns:
+        `SURVIVORS` and `REJECTS` tables; the detail of a reject is the id of the document kept in its place.
+    """
+    order = np.argsort(np.asarray(drops.column("row")), kind="stable")
+    drops = drops.take(pa.array(order))
+    rows = np.asarray(survivors.column("row"))
+    gone = np.isin(rows, np.asarray(drops.column("row")))
+    n = drops.num_rows
+    if int(gone.sum()) != n:
+        raise AssertionError(f"{stage}: {n} drops name {int(gone.sum())} of the documents of their part")
+    at = np.flatnonzero(gone)
+    at = at[np.argsort(rows[at], kind="stable")]
+    rejects = pa.table(
+        {
+            "doc_id": drops.column("doc_id"),
+            "source": sources.take(pa.array(at)),
+            "locator": pa.nulls(n, REJECTS.field("locator").type),
+            "stage": pa.array([stage] * n, pa.string()),
+            "scope": pa.array(["document"] * n, pa.string()),
+            "outcome": pa.array(["dropped"] * n, pa.string()),
+            "reason": pa.array([reason] * n, pa.string()),
+            "value": drops.column("similarity"),
+            "limit": pa.array(np.full(n, limit)),
+            "detail": drops.column("kept_id"),
+        },
+        schema=REJECTS,
+    )
+    return survivors.filter(pa.array(~gone)).select(SURVIVORS.names).cast(SURVIVORS), rejects
+
+
+class _ByPartDoFn(beam.DoFn):
+    def process(self, drops: pa.RecordBatch) -> Iterator[PartDrops]:
+        part = np.asarray(drops.column("part").to_pylist(), dtype=object)
+        for name in sorted(set(part)):
+            yield name, drops.take(pa.array(np.flatnonzero(part == name)))
+
+
+class _AnnounceDoFn(beam.DoFn):
+    """Every part is settled, also one that loses nothing."""
+
+    def process(self, part: str) -> Iterator[PartDrops]:
+        yield part, concatenate([], DROPS)
+
+
+class _SettleDoFn(beam.DoFn):
+    def __init__(
+        self,
+        todo: frozenset[str],
+        survivors: PartReader,
+        annotations: PartReader,
+        ledger: tuple[str, str, float],
+    ) -> None:
+        self._todo, self._survivors, self._annotations = todo, survivors, annotations
+        self._ledger = ledger
+
+    def process(self, element: tuple[str, Iterable[pa.RecordBatch]]) -> Iterator[UnitOutput]:
+        started = time.perf_counter()
+        part, batches = element
+        if part not in self._todo:  # finished by an earlier, interrupted run
+            return
+        survivors = self._survivors.read(part, SURVIVORS.names)
+        sources = self._annotations.read(part, ["source"])["source"].combine_chunks()
+        sources = sources.take(survivors["row"].combine_chunks())
+        kept, rejects = settle_part(survivors, sources, concatenate(batches, DROPS), *self._ledger)
+        seconds = time.perf_counter() - started
+        yield UnitOutput(part, (OutputTable(part, kept),), rejects, kept.num_rows, seconds=seconds)
+
+
+class Settle(beam.PTransform):
+    """`DROPS` batches -> one `UnitOutput` for each part in `todo`: its survivors and its rejects.
+
+    Args:
+        todo: names of the parts.
+        survivors: the deciding stage before this one.
+        annotations: rows of every document with its source.
+        stage, reason, limit: for the ledger.
+    """
+
+    def __init__(
+        self,
+        todo: Sequence[str],
+        survivors: PartReader,
+        annotations: PartReader,
+        stage: str,
+        reason: str,
+        limit: float,
+    ) -> None:
+        super().__init__()
+        self._todo = sorted(todo)
+        ledger = (stage, reason, limit)
+        self._settle = _SettleDoFn(frozenset(todo), survivors, annotations, ledger)
+
+    def expand(self, pcoll: Any) -> Any:
+        drops = pcoll | "ByPart" >> beam.ParDo(_ByPartDoFn()).with_output_types(PartDrops)
+        parts = (
+            pcoll.pipeline
+            | "Parts" >> beam.Create(self._todo).with_output_types(str)
+            | "Announce" >> beam.ParDo(_AnnounceDoFn()).with_output_types(PartDrops)
+        )
+        return (
+            (drops, parts)
+            | beam.Flatten()
+            | "OfPart" >> beam.GroupByKey()
+            | "Settle" >> beam.ParDo(self._settle)
+        )
