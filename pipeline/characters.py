@@ -25,14 +25,17 @@ TERMINAL = 1 << 9  # the Unicode property Sentence_Terminal
 CONTROL = 1 << 10  # Cc that is no white space, Cn, Co, Cs: never part of running text
 FORMAT = 1 << 11  # Cf: joiners, soft hyphen, direction marks; invisible to the word cut
 LATIN = 1 << 12  # letters below U+0250 and in U+1E00..U+1EFF
-VOWEL = 1 << 13  # Latin letters whose base letter is one of a e i o u y, and the ligatures and variants of them
+VOWEL = (
+    1 << 13
+)  # Latin letters whose base letter is one of a e i o u y, and the ligatures and variants of them
 
-# Han with its extensions, Kana, Bopomofo, Thai, Lao, Myanmar, Khmer (Korean and Tibetan mark their words).
+# Han with its extensions, Kana, Bopomofo, Thai, Lao, Myanmar, Khmer, Tai Le, New Tai Lue, Tai Tham, Balinese and
+# Javanese. (Korean puts spaces between words, Tibetan puts marks between syllables.)
 _UNSPACED_RANGES = (
     *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FDF), (0x3005, 0x3007)),
     *((0x3021, 0x312F), (0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF)),
     *((0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0xF900, 0xFAFF), (0xFF66, 0xFF9F), (0x1AFF0, 0x1B16F)),
-    (0x20000, 0x3FFFF),
+    *((0x1950, 0x19DF), (0x1A20, 0x1AAF), (0x1B00, 0x1B7F), (0xA980, 0xA9DF), (0x20000, 0x3FFFF)),
 )
 
 # Sentence_Terminal, from the Unicode Character Database (PropList.txt); `unicodedata` does not carry it.
@@ -66,6 +69,11 @@ def terminal_punctuation() -> frozenset[str]:
     return frozenset(found)
 
 
+def is_unspaced(char: str) -> bool:
+    """Whether this character is of a script written without spaces between words (as flag `UNSPACED`)."""
+    return unicodedata.category(char)[0] in "LN" and any(a <= ord(char) <= b for a, b in _UNSPACED_RANGES)
+
+
 def _is_vowel(char: str) -> bool:
     return char in _VOWELS or unicodedata.normalize("NFD", char.lower())[0] in _VOWELS
 
@@ -75,8 +83,17 @@ def character_flags() -> NDArray[np.uint16]:
     """The flags above for every code point, uint16 [0x110000]."""
     category = unicodedata.category
     by_name = {two: _BY_CATEGORY[two[0]] for two in map(category, map(chr, range(0x30000)))}
-    by_name |= {"Nd": NUMBER | DIGIT, "Lu": ALPHA | UPPER, "Lt": ALPHA | UPPER, "Cf": FORMAT, "Co": CONTROL, "Cs": CONTROL}
-    flags = np.full(sys.maxunicode + 1, CONTROL, dtype=np.uint16)  # the empty planes hold nothing but Cn and Co
+    by_name |= {
+        "Nd": NUMBER | DIGIT,
+        "Lu": ALPHA | UPPER,
+        "Lt": ALPHA | UPPER,
+        "Cf": FORMAT,
+        "Co": CONTROL,
+        "Cs": CONTROL,
+    }
+    flags = np.full(
+        sys.maxunicode + 1, CONTROL, dtype=np.uint16
+    )  # the empty planes hold nothing but Cn and Co
     for first, last in ((0, 0x40000), (0xE0000, 0xE1000)):
         flags[first:last] = [by_name[category(chr(c))] for c in range(first, last)]
     for c in range(0x3001):

@@ -14,16 +14,13 @@ Only n-grams whose two (n-1)-grams both repeat can repeat, so after the first or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from mixloom.pipeline.measures import DUPLICATE_ORDERS, TOP_ORDERS
 from mixloom.pipeline.words import Cuts
 
-TOP_ORDERS = (2, 3, 4)
-DUPLICATE_ORDERS = (5, 6, 7, 8, 9, 10)
 # The columns of `repetition`, in order.
 REPEATS = (
     "distinct_terms",
@@ -163,12 +160,18 @@ def _repetition(  # type: ignore[no-untyped-def]
         row = out[d]
         first, last = term_offsets[d], term_offsets[d + 1]
         row[0] = last - first - _duplicates(term_hashes, token_chars, first, last, keys, counts)[0]
-        row[1], row[2] = _duplicates(line_hashes, line_chars, line_offsets[d], line_offsets[d + 1], keys, counts)
-        row[3], row[4] = _duplicates(para_hashes, para_chars, para_offsets[d], para_offsets[d + 1], keys, counts)
+        row[1], row[2] = _duplicates(
+            line_hashes, line_chars, line_offsets[d], line_offsets[d + 1], keys, counts
+        )
+        row[3], row[4] = _duplicates(
+            para_hashes, para_chars, para_offsets[d], para_offsets[d + 1], keys, counts
+        )
         first, last = token_offsets[d], token_offsets[d + 1]
         for k in range(last - first):
             starts[k + 1] = starts[k] + token_chars[first + k]
-        _ngram_measures(token_hashes[first:last], starts, last - first, row[5:], grams, at, slots, keys, counts)
+        _ngram_measures(
+            token_hashes[first:last], starts, last - first, row[5:], grams, at, slots, keys, counts
+        )
     return out
 
 
@@ -180,8 +183,3 @@ def repetition(cuts: Cuts) -> NDArray[np.int64]:
         c.line_offsets, c.line_hashes, c.line_chars, c.paragraph_offsets, c.paragraph_hashes, c.paragraph_chars,
         len(REPEATS),
     )  # fmt: skip
-
-
-def column(repeats: NDArray[np.int64], name: str, names: Sequence[str] = REPEATS) -> NDArray[np.int64]:
-    """One named column of what `repetition` returned, int64 [n]."""
-    return repeats[:, list(names).index(name)]

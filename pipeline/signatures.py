@@ -16,31 +16,17 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
+from mixloom.pipeline.annotate_config import MinHashConfig
 from mixloom.pipeline.words import Cuts, cut
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
 _TOP = np.uint64(0xFFFFFFFFFFFFFFFF)
+__all__ = ["MinHashConfig", "cut_signatures", "jaccard", "permutations", "shingle_sets", "signatures"]
+
 _BLOCK = 256  # shingles hashed at a time: their keys stay in the first-level cache
-
-
-class MinHashConfig(BaseModel):
-    """How documents are shingled and sketched. The defaults are those of FineWeb (arXiv 2406.17557, section 3.4)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ngram: int = Field(5, ge=1, le=64, description="Consecutive words in one shingle.")
-    bands: int = Field(14, ge=1, le=256, description="Bands; two documents that agree in one whole band are candidates.")
-    rows: int = Field(8, ge=1, le=256, description="Values in one band.")
-    seed: int = Field(1, ge=0, lt=2**63, description="Seed of the permutations; signatures of two seeds do not compare.")
-
-    @property
-    def num_perm(self) -> int:
-        """Values in a signature: bands x rows."""
-        return self.bands * self.rows
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -74,7 +60,9 @@ def _sign(offsets, term_hashes, ngram, a, b):  # type: ignore[no-untyped-def]
         shingles = offsets[d + 1] - offsets[d] - ngram + 1
         for start in range(0, shingles, _BLOCK):
             first = offsets[d] + start
-            count = _shingles(term_hashes, first, min(offsets[d + 1], first + _BLOCK + ngram - 1), ngram, hashes)
+            count = _shingles(
+                term_hashes, first, min(offsets[d + 1], first + _BLOCK + ngram - 1), ngram, hashes
+            )
             for i in range(count):
                 keys[i] = hashes[i] >> _S32
             for p in range(a.size):

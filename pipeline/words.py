@@ -26,7 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mixloom.pipeline import characters as ch
-from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.annotate_config import check_stop_words
 
 # The columns of `Cuts.counts`, in the order the kernel writes them.
 COUNTS = (
@@ -64,6 +64,8 @@ COUNTS = (
     "short_lines",
     "max_line_chars",
     "paragraphs",
+    "latin_letters",
+    "vowels",
 )
 _WIDTH = len(COUNTS)
 
@@ -75,7 +77,12 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _START = np.uint64(0x243F6A8885A308D3)
 _S27, _S29, _S30, _S31 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
-_NO_TOKEN, _TERM, _LONE_TERM, _RUN = 0, 1, 2, 3  # what token is open: none, a term, an unspaced character, a run
+_NO_TOKEN, _TERM, _LONE_TERM, _RUN = (
+    0,
+    1,
+    2,
+    3,
+)  # what token is open: none, a term, an unspaced character, a run
 _ELLIPSIS, _BULLET, _REPLACEMENT = 0x2026, 0x2022, 0xFFFD
 
 
@@ -173,11 +180,14 @@ def _cut_document(  # type: ignore[no-untyped-def]
     bullets, ellipsis_lines, terminal_lines, short_lines, max_line = 0, 0, 0, 0, 0
     first_token, first_term, first_line, first_para = tokens, terms, lines, paras
 
-    previous, dots_left, dot_run = -1, 0, 0
-    word, word_alpha = 0, 0
-    kind, tok_h, low_h, tok_len, tok_code, tok_flags = _NO_TOKEN, _START, _START, 0, -1, 0
-    all_latin, vowels, consonants, worst = True, 0, 0, 0
-    line_h, line_len, line_end_h, line_end, line_first, line_last, line_dots = _START, 0, _START, 0, 0, 0, 0
+    latin_letters, all_vowels = 0, 0
+    nothing = np.int64(0)
+    previous, dots_left, dot_run = nothing, 0, 0
+    word, word_alpha = 0, nothing
+    kind, tok_h, low_h, tok_len, tok_code, tok_flags = _NO_TOKEN, _START, _START, 0, nothing, nothing
+    plain, letters, vowels, consonants, worst, changes, case = True, 0, 0, 0, 0, 0, nothing
+    line_h, line_len, line_end_h, line_end = _START, 0, _START, 0
+    line_first, line_last, line_dots = nothing, nothing, 0
     para_h, para_len, para_end_h, para_end = _START, 0, _START, 0
 
     while True:
@@ -226,7 +236,7 @@ def _cut_document(  # type: ignore[no-untyped-def]
                 word_total += word
                 alpha_words += word_alpha != 0
                 max_word = max(max_word, word)
-                word, word_alpha = 0, 0
+                word, word_alpha = 0, nothing
         else:
             word += 1
             word_alpha |= f & _ALPHA
@@ -257,28 +267,41 @@ def _cut_document(  # type: ignore[no-untyped-def]
                                 stop_seen |= np.uint64(1) << np.uint64(s)
                         for s in range(stop_lower.size):
                             stop_count += stop_lower[s] == low
-                        if all_latin and tok_len >= 4:
+                        latin_letters += letters
+                        all_vowels += vowels
+                        if plain and letters > 0 and tok_len >= 4:
                             latin_terms += 1
-                            odd_terms += vowels == 0 or max(worst, consonants) >= 5
+                            unspeakable = (vowels == 0 and letters >= 4) or max(worst, consonants) >= 5
+                            odd_terms += unspeakable or 2 * changes >= tok_len
                 if letter:
                     kind = _LONE_TERM if f & _UNSPACED != 0 else _TERM
                 else:
                     kind = _NO_TOKEN if is_space else _RUN
-                tok_h, low_h, tok_len, tok_code, tok_flags = _START, _START, 0, code, 0
-                all_latin, vowels, consonants, worst = True, 0, 0, 0
+                tok_h, low_h, tok_len, tok_code, tok_flags = _START, _START, 0, code, nothing
+                plain, letters, vowels, consonants, worst, changes, case = True, 0, 0, 0, 0, 0, nothing
             if kind != _NO_TOKEN:
                 tok_h = _step(tok_h, code)
                 low_h = _step(low_h, np.int64(lower[code]) if code < lower.size else code)
                 tok_len += 1
                 tok_flags |= f
-                if f & _LATIN == 0:
-                    all_latin = all_latin and marks
-                elif f & _VOWEL != 0:
-                    vowels += 1
-                    worst = max(worst, consonants)
-                    consonants = 0
+                # Latin letters and digits: how pronounceable, and how often it changes between cases and digits.
+                if f & (_LATIN | _DIGIT) != 0:
+                    now = f & (_DIGIT | _UPPER) | _LATIN
+                    changes += tok_len > 1 and now != case
+                    case = now
+                    if f & _LATIN == 0:
+                        worst = max(worst, consonants)
+                        consonants = 0
+                    else:
+                        letters += 1
+                        if f & _VOWEL != 0:
+                            vowels += 1
+                            worst = max(worst, consonants)
+                            consonants = 0
+                        else:
+                            consonants += 1
                 else:
-                    consonants += 1
+                    plain = plain and marks
 
         # Lines and paragraphs.
         if code == 10:
@@ -317,9 +340,24 @@ def _cut_document(  # type: ignore[no-untyped-def]
         if at_end:
             break
 
-    row[1], row[2], row[3], row[4], row[5], row[6], row[7] = chars, newlines, upper, digit, punct, symbol, space
+    row[1], row[2], row[3], row[4], row[5], row[6], row[7] = (
+        chars,
+        newlines,
+        upper,
+        digit,
+        punct,
+        symbol,
+        space,
+    )
     row[8], row[9], row[10], row[11], row[12] = non_ascii, alpha, replacement, control, repeated
-    row[13], row[14], row[15], row[16], row[17], row[18] = hashes, ellipses, words, word_total, alpha_words, max_word
+    row[13], row[14], row[15], row[16], row[17], row[18] = (
+        hashes,
+        ellipses,
+        words,
+        word_total,
+        alpha_words,
+        max_word,
+    )
     row[19], row[20], row[21], row[22] = terms - first_term, term_total, tokens - first_token, alpha_tokens
     row[23], row[24], row[26] = latin_terms, odd_terms, stop_count
     while stop_seen != np.uint64(0):
@@ -327,6 +365,7 @@ def _cut_document(  # type: ignore[no-untyped-def]
         stop_seen >>= np.uint64(1)
     row[27], row[28], row[29], row[30] = lines - first_line, bullets, ellipsis_lines, terminal_lines
     row[31], row[32], row[33] = short_lines, max_line, paras - first_para
+    row[34], row[35] = latin_letters, all_vowels
     return tokens, terms, lines, paras
 
 
@@ -348,7 +387,10 @@ def _cut(data, offsets, flags, lower, stop_cased, stop_lower, short_line):  # ty
     for d in range(n):
         start, stop = offsets[d], offsets[d + 1]
         most = stop - start + 1  # a document of k bytes has at most k tokens and (k + 1) / 2 lines
-        token_hashes, token_chars = _reserve(token_hashes, used[0], most), _reserve(token_chars, used[0], most)
+        token_hashes, token_chars = (
+            _reserve(token_hashes, used[0], most),
+            _reserve(token_chars, used[0], most),
+        )
         term_hashes = _reserve(term_hashes, used[1], most)
         line_hashes, line_chars = _reserve(line_hashes, used[2], most), _reserve(line_chars, used[2], most)
         para_hashes, para_chars = _reserve(para_hashes, used[3], most), _reserve(para_chars, used[3], most)
@@ -410,16 +452,7 @@ def cut(texts: pa.Array, *, stop_words: Sequence[str] = (), short_line_chars: in
         UserError: more than 64 stop words, or one that is not a single term.
         TypeError: `texts` holds no strings.
     """
+    check_stop_words(stop_words)
     nothing = np.zeros(0, np.uint64)
-    if not stop_words:
-        return _run(texts, nothing, nothing, short_line_chars)
-    if len(stop_words) > 64:
-        raise UserError(f"stop_words has {len(stop_words)} entries; at most 64 are counted.", fix="Shorten the list.")
     listed = _run(pa.array(list(stop_words), pa.large_string()), nothing, nothing, short_line_chars)
-    for word, tokens, terms in zip(stop_words, listed.count("tokens"), listed.count("terms")):
-        if tokens != 1 or terms != 1:
-            raise UserError(
-                f"stop_words: {word!r} is not a single word of letters and numbers.",
-                fix='Write each stop word alone and without punctuation, for example "the".',
-            )
     return _run(texts, np.unique(listed.token_hashes), np.unique(listed.term_hashes), short_line_chars)

@@ -1,0 +1,180 @@
+"""Annotate: one row of numbers per document, computed once; what to drop is decided later, by rules over these rows.
+
+A thousand documents are measured per call. Text is joined and measured without any Python per document (but for
+one call of the content hash); the kernels release the GIL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.measures import DIFFERENCES, MEASURES, MEDIA_MEASURES
+from mixloom.pipeline.repetition import REPEATS, repetition
+from mixloom.pipeline.signatures import cut_signatures
+from mixloom.pipeline.words import COUNTS, Cuts, cut
+
+__all__ = [
+    "ANNOTATIONS",
+    "AnnotateConfig",
+    "annotate",
+    "annotations_schema",
+    "content_hashes",
+    "document_text",
+    "media_measures",
+    "text_measures",
+]
+
+
+def annotations_schema(config: AnnotateConfig) -> pa.Schema:
+    """Schema of what `annotate` returns under this config (the length of a signature is part of it)."""
+    return pa.schema(
+        [
+            pa.field("doc_id", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            *(pa.field(name, m.type, nullable=False) for name, m in MEASURES.items()),
+            *(pa.field(name, kind) for name, (kind, _) in MEDIA_MEASURES.items()),
+            pa.field("content_hash", pa.binary(16), nullable=False),
+            pa.field("minhash", pa.list_(pa.uint32(), config.minhash.num_perm)),
+        ]
+    )
+
+
+ANNOTATIONS = annotations_schema(AnnotateConfig())
+
+
+def text_measures(cuts: Cuts) -> dict[str, pa.Array]:
+    """All `MEASURES` of n documents, by name: int64, int32 or float32 arrays of length n, without nulls."""
+    repeats = repetition(cuts)
+    counts = {name: cuts.counts[:, k] for k, name in enumerate(COUNTS)}
+    counts |= {name: repeats[:, k] for k, name in enumerate(REPEATS)}
+    counts |= {name: counts[a] - counts[b] for name, (a, b) in DIFFERENCES.items()}
+    out: dict[str, pa.Array] = {}
+    for name, m in MEASURES.items():
+        value = counts[m.count]
+        if m.over is not None:
+            value = np.divide(value, np.maximum(counts[m.over], 1)).astype(np.float32)
+        out[name] = pa.array(value).cast(m.type)
+    return out
+
+
+def _segments(documents: pa.RecordBatch) -> tuple[NDArray[np.int64], pa.StructArray]:
+    """The bounds of each document's segments (int64 [n+1], from 0) and all segments in order."""
+    lists = documents.column("segments")
+    bounds = lists.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
+    return bounds - bounds[0], lists.flatten()
+
+
+def _before(mask: NDArray[np.bool_], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many selected segments lie before each bound, int64 [n+1]."""
+    return np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])[bounds]
+
+
+def document_text(documents: pa.RecordBatch) -> pa.LargeStringArray:
+    """The text of each of n documents: its text segments in order, joined by an empty line ("\\n\\n").
+
+    Returns a large_string array of length n without nulls; "" where a document has no text segment.
+    """
+    bounds, segments = _segments(documents)
+    chosen = pc.equal(pc.struct_field(segments, "kind"), "text")
+    texts = pc.fill_null(pc.struct_field(segments, "text").filter(chosen).cast(pa.large_string()), "")
+    offsets = _before(chosen.to_numpy(zero_copy_only=False), bounds)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), texts)
+    return pc.binary_join(lists, pa.scalar("\n\n", pa.large_string()))
+
+
+def _length_prefixed(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """The byte lengths as 8 little-endian bytes each, and the values, both large_binary."""
+    raw = pc.fill_null(values.cast(pa.large_binary()), b"")
+    lengths = np.ascontiguousarray(pc.binary_length(raw).to_numpy(zero_copy_only=False).astype("<u8"))
+    fixed = pa.Array.from_buffers(pa.binary(8), len(raw), [None, pa.py_buffer(lengths)])
+    return fixed.cast(pa.large_binary()), raw
+
+
+def content_hashes(documents: pa.RecordBatch) -> pa.FixedSizeBinaryArray:
+    """`schema.content_id` of each of n documents as 16 bytes: equal for exact duplicates, whatever their source."""
+    bounds, segments = _segments(documents)
+    parts = [
+        column
+        for values in (
+            pc.struct_field(segments, "kind"),
+            pc.struct_field(segments, "text"),
+            pc.struct_field(segments, ["media", "sha256"]),
+        )
+        for column in _length_prefixed(values)
+    ]
+    encoded = pc.binary_join_element_wise(*parts, pa.scalar(b"", pa.large_binary()))
+    _, starts, data = encoded.buffers()
+    ends = (
+        np.frombuffer(starts, np.int64)[encoded.offset :][bounds] if len(encoded) else np.zeros_like(bounds)
+    )
+    view = memoryview(data) if data is not None else memoryview(b"")
+    digests = [hashlib.blake2b(view[a:b], digest_size=16).digest() for a, b in pairwise(ends)]
+    return pa.array(digests, pa.binary(16))
+
+
+def _reduced(values: pa.Array, owner: NDArray[np.int64], n: int, how: str, kind: pa.DataType) -> pa.Array:
+    """min, max or sum of the known values of each document's segments; null where there is none."""
+    known = pc.is_valid(values).to_numpy(zero_copy_only=False)
+    number = values.drop_null().to_numpy(zero_copy_only=False).astype(np.float64)
+    at = owner[known]
+    out = np.full(n, {"min": np.inf, "max": -np.inf, "sum": 0.0}[how])
+    {"min": np.minimum, "max": np.maximum, "sum": np.add}[how].at(out, at, number)
+    seen = np.zeros(n, np.bool_)
+    seen[at] = True
+    return pa.array(np.where(seen, out, 0.0), mask=~seen).cast(kind)
+
+
+def media_measures(documents: pa.RecordBatch) -> dict[str, pa.Array]:
+    """`MEDIA_MEASURES` of n documents, by name, from what the segments say of their media."""
+    bounds, segments = _segments(documents)
+    n = len(documents)
+    owner = np.repeat(np.arange(n, dtype=np.int64), np.diff(bounds))
+    kind = pc.struct_field(segments, "kind")
+    image, speech = pc.equal(kind, "image"), pc.equal(kind, "speech")
+    width, height = (
+        pc.if_else(image, pc.struct_field(segments, ["media", side]), None) for side in ("width", "height")
+    )
+    seconds = pc.if_else(speech, pc.struct_field(segments, ["media", "seconds"]), None)
+    short = pc.min_element_wise(width, height, skip_nulls=False)
+    long = pc.max_element_wise(width, height, skip_nulls=False)
+    aspect = pc.divide(long.cast(pa.float64()), pc.max_element_wise(short, 1).cast(pa.float64()))
+    aspect = pc.if_else(pc.is_valid(short), aspect, None)
+    counts = {
+        name: pa.array(np.diff(_before(mask.to_numpy(zero_copy_only=False), bounds)), pa.int32())
+        for name, mask in (("images", image), ("speech_clips", speech))
+    }
+    return counts | {
+        "min_image_side": _reduced(short, owner, n, "min", pa.int32()),
+        "max_image_aspect": _reduced(aspect, owner, n, "max", pa.float32()),
+        "speech_seconds": _reduced(seconds, owner, n, "sum", pa.float32()),
+        "min_clip_seconds": _reduced(seconds, owner, n, "min", pa.float32()),
+        "max_clip_seconds": _reduced(seconds, owner, n, "max", pa.float32()),
+    }
+
+
+def annotate(documents: pa.RecordBatch, config: AnnotateConfig) -> pa.RecordBatch:
+    """Measure n documents: one row each, in order, of `annotations_schema(config)`.
+
+    The metadata of the input's schema (which part it is) is kept on the output's.
+    """
+    cuts = cut(
+        document_text(documents), stop_words=config.stop_words, short_line_chars=config.short_line_chars
+    )
+    columns: dict[str, pa.Array] = {
+        "doc_id": documents.column("doc_id"),
+        "source": documents.column("source"),
+        **text_measures(cuts),
+        **media_measures(documents),
+        "content_hash": content_hashes(documents),
+        "minhash": cut_signatures(cuts, config.minhash),
+    }
+    schema = annotations_schema(config)
+    output = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+    return output.replace_schema_metadata(documents.schema.metadata)

@@ -1,0 +1,146 @@
+"""Every number a rule can ask about the text of a document: its name, its type and its exact definition.
+
+A measure is a count of the kernels (`words.COUNTS`, `repetition.REPEATS`) or the ratio of two of them; a ratio whose
+denominator is 0 is 0. This is the table alone: rules are checked against it without loading any compiled code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+TOP_ORDERS = (2, 3, 4)  # n of the n-grams whose most frequent one is measured
+DUPLICATE_ORDERS = (5, 6, 7, 8, 9, 10)  # n of the n-grams whose repetitions are measured
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One measure: `over` is None for a count, else the count that divides it."""
+
+    count: str
+    over: str | None
+    description: str
+
+    @property
+    def type(self) -> pa.DataType:
+        if self.over is not None:
+            return pa.float32()
+        return pa.int64() if self.count in ("bytes", "chars") else pa.int32()
+
+
+# Counts that are the difference of two counts of the kernels.
+DIFFERENCES = {"visible": ("chars", "space"), "chars_without_newlines": ("chars", "newlines")}
+
+MEASURES: dict[str, Measure] = {
+    "text_bytes": Measure("bytes", None, "Bytes of UTF-8."),
+    "text_chars": Measure("chars", None, "Characters (code points)."),
+    "words": Measure("words", None, "Maximal runs without white space."),
+    "terms": Measure(
+        "terms", None, "Runs of letters, numbers and marks; one per character in unspaced scripts."
+    ),
+    "tokens": Measure("tokens", None, "Terms and runs of one other visible character."),
+    "lines": Measure("lines", None, "Lines that are not empty."),
+    "paragraphs": Measure("paragraphs", None, "Runs of lines between empty lines."),
+    "mean_word_chars": Measure("word_chars", "words", "Mean characters of a word."),
+    "mean_term_chars": Measure("term_chars", "terms", "Mean characters of a term."),
+    "max_word_chars": Measure("max_word_chars", None, "Characters of the longest word."),
+    "max_line_chars": Measure("max_line_chars", None, "Characters of the longest line."),
+    "hashes_per_word": Measure("hashes", "words", "'#' per word."),
+    "ellipses_per_word": Measure("ellipses", "words", "'...' and U+2026 per word."),
+    "hashes_per_token": Measure("hashes", "tokens", "'#' per token."),
+    "ellipses_per_token": Measure("ellipses", "tokens", "'...' and U+2026 per token."),
+    "alpha_word_share": Measure("alpha_words", "words", "Share of words with a letter."),
+    "alpha_token_share": Measure("alpha_tokens", "tokens", "Share of tokens with a letter."),
+    "unique_term_share": Measure("distinct_terms", "terms", "Distinct terms (lower case) over terms."),
+    "odd_term_share": Measure(
+        "odd_terms",
+        "latin_terms",
+        "Share of Latin terms that look random: four letters or more and no vowel, five consonants in a row, or a "
+        "change between lower case, upper case and digit at half of the characters or more.",
+    ),
+    "latin_terms": Measure(
+        "latin_terms",
+        None,
+        "Terms of four or more characters, all Latin letters and digits, not digits alone.",
+    ),
+    "latin_letters": Measure("latin_letters", None, "Latin letters in terms."),
+    "vowel_share": Measure("vowels", "latin_letters", "Share of Latin letters that are vowels (y is one)."),
+    "stop_words_distinct": Measure(
+        "stop_words_distinct", None, "How many of the stop words occur, as written."
+    ),
+    "stop_words": Measure("stop_words", None, "Occurrences of stop words, in any case."),
+    "bullet_line_share": Measure("bullet_lines", "lines", "Share of lines that start with U+2022 or '-'."),
+    "ellipsis_line_share": Measure(
+        "ellipsis_lines", "lines", "Share of lines that end with '...' or U+2026."
+    ),
+    "terminal_line_share": Measure(
+        "terminal_lines", "lines", "Share of lines that end with a Sentence_Terminal."
+    ),
+    "short_line_share": Measure(
+        "short_lines", "lines", "Share of lines of at most `short_line_chars` characters."
+    ),
+    "newlines_per_word": Measure("newlines", "words", "Newline characters per word."),
+    "newlines_per_token": Measure("newlines", "tokens", "Newline characters per token."),
+    "upper_share": Measure("upper", "chars", "Share of characters that are upper or title case (Lu, Lt)."),
+    "digit_share": Measure("digit", "chars", "Share of characters that are decimal digits (Nd)."),
+    "punctuation_share": Measure("punctuation", "chars", "Share of characters that are punctuation (P*)."),
+    "symbol_share": Measure("symbol", "chars", "Share of characters that are symbols (S*)."),
+    "space_share": Measure("space", "chars", "Share of characters that are white space."),
+    "non_ascii_share": Measure("non_ascii", "chars", "Share of characters above U+007F."),
+    "alpha_share": Measure(
+        "alpha", "chars", "Share of characters that are letters or combining marks (L*, M*)."
+    ),
+    "control_share": Measure("control", "chars", "Share of control, private and unassigned characters."),
+    "replacement_chars": Measure("replacement", None, "U+FFFD, and bytes that are no UTF-8."),
+    "replacement_share": Measure("replacement", "chars", "Share of characters that are U+FFFD."),
+    "repeated_char_share": Measure(
+        "repeated", "visible", "Visible characters equal to the one before, of all visible."
+    ),
+    "term_char_share": Measure(
+        "term_chars", "visible", "Visible characters that stand in terms, of all visible."
+    ),
+    "duplicate_line_share": Measure(
+        "duplicate_lines", "lines", "Lines equal to an earlier line, of all lines."
+    ),
+    "duplicate_line_char_share": Measure(
+        "duplicate_line_chars", "chars", "Their characters, of all characters."
+    ),
+    "duplicate_line_char_share_of_lines": Measure(
+        "duplicate_line_chars", "chars_without_newlines", "Their characters, of all characters but newlines."
+    ),
+    "duplicate_paragraph_share": Measure(
+        "duplicate_paragraphs", "paragraphs", "Paragraphs equal to an earlier one."
+    ),
+    "duplicate_paragraph_char_share": Measure(
+        "duplicate_paragraph_chars", "chars", "Their share of characters."
+    ),
+    **{
+        f"top_{n}gram_char_share": Measure(
+            f"top_{n}gram_chars", "chars", f"Characters of the top {n}-gram of tokens."
+        )
+        for n in TOP_ORDERS
+    },
+    **{
+        f"duplicated_{n}gram_char_share": Measure(
+            f"duplicated_{n}gram_chars", "chars", f"Characters of repeated {n}-grams of tokens."
+        )
+        for n in DUPLICATE_ORDERS
+    },
+}
+
+# Measures of the media of a document. Null says that there is nothing to measure, and no rule fires on it.
+MEDIA_MEASURES: dict[str, tuple[pa.DataType, str]] = {
+    "images": (pa.int32(), "Image segments."),
+    "speech_clips": (pa.int32(), "Speech segments."),
+    "min_image_side": (
+        pa.int32(),
+        "Pixels of the shortest side of any image of known size; null without one.",
+    ),
+    "max_image_aspect": (pa.float32(), "Greatest long over short side; null without an image of known size."),
+    "speech_seconds": (pa.float32(), "Seconds of all clips of known length together; null without one."),
+    "min_clip_seconds": (pa.float32(), "Seconds of the shortest clip; null without one of known length."),
+    "max_clip_seconds": (pa.float32(), "Seconds of the longest clip; null without one of known length."),
+}
+
+MEASURE_NAMES: tuple[str, ...] = (*MEASURES, *MEDIA_MEASURES)
