@@ -1,0 +1,257 @@
+"""HTML and XHTML: text as a browser lays it out, images in reading order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text
+from mixloom.pipeline.ingest.config import HtmlSource, is_plain_name
+from mixloom.pipeline.ingest.decode import newlines, read_whole
+from mixloom.pipeline.ingest.layout import Flow, attribute, local_name, walk
+from mixloom.pipeline.ingest.markup import decode_markup, parse_html, parse_xml
+from mixloom.pipeline.ingest.problems import Problem
+from mixloom.pipeline.ingest.split import Split
+
+_HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+_PARAGRAPHS = _HEADINGS | {"p", "pre", "blockquote", "ul", "ol", "dl", "table", "figure", "hr", "address"}
+_BLOCKS = frozenset(
+    [
+        "article",
+        "aside",
+        "body",
+        "center",
+        "dd",
+        "details",
+        "dialog",
+        "div",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "footer",
+        "form",
+        "header",
+        "hgroup",
+        "html",
+        "legend",
+        "li",
+        "main",
+        "nav",
+        "optgroup",
+        "option",
+        "search",
+        "section",
+        "summary",
+        "tbody",
+        "tfoot",
+        "thead",
+        "tr",
+        "caption",
+    ]
+)
+_PREFORMATTED = frozenset(("pre", "textarea", "listing", "xmp"))
+_LISTS = frozenset(("ul", "ol", "menu"))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a new document starts: the number of the match and the text of the element."""
+
+    number: int
+    heading: str
+
+
+def read(split: Split, source: HtmlSource, root: str) -> Iterator[Output]:
+    """Documents and failures of a split of an HTML source."""
+    make = Assembler(source, root)
+
+    def one(uri: str) -> Iterator[Output]:
+        data = read_whole(make.files, uri, source.max_bytes)
+        text = decode_markup(data, source.encoding, source.on_encoding_error, f"'{uri}'", is_html=True)
+        tree = _tree(newlines(text), uri)
+        if tree is None:
+            yield from make.document(uri, [])
+            return
+        yield from _page(make, source, uri, tree)
+
+    yield from make.each_file(split.files, one)
+
+
+def _tree(text: str, uri: str) -> Any | None:
+    """XHTML as XML where it is well-formed (an HTML parser misreads <script/>), anything else as HTML."""
+    head = text[:1000]
+    if (
+        uri.removesuffix(".gz").endswith(".xhtml")
+        or "<?xml" in head
+        or "http://www.w3.org/1999/xhtml" in head
+    ):
+        try:
+            tree = parse_xml(text)
+        except Problem:
+            return parse_html(text)
+        if local_name(tree) == "html":
+            return tree
+    return parse_html(text)
+
+
+def _page(make: Assembler, source: HtmlSource, uri: str, tree: Any) -> Iterator[Output]:
+    meta = _head(tree)
+    language = attribute(tree, "lang")
+    items = html_items(tree, drop=source.drop, split_on=source.split_on)
+    items = strip_boilerplate(items, source.boilerplate_start, source.boilerplate_end)
+    sections = _sections(items)
+    for number, heading, part in sections:
+        if number == 0 and not any(isinstance(x, Ref) or x.text.strip() for x in part) and len(sections) > 1:
+            continue  # nothing stands before the first heading: there is no such document
+        member = f"section-{number}" if source.split_on is not None else ""
+        extra = {"heading": heading} if heading else {}
+        yield from make.document(uri, part, member=member, meta={**meta, **extra}, language=language)
+
+
+def _head(tree: Any) -> dict[str, str]:
+    for element in tree.iter():
+        if local_name(element) == "title":
+            title = " ".join("".join(element.itertext()).split())
+            return {"title": title} if title else {}
+        if local_name(element) == "body":
+            break
+    return {}
+
+
+def html_items(tree: Any, *, drop: Iterable[str], split_on: str | None = None) -> list[Any]:
+    """Text, images and split marks below an element, in reading order."""
+    layout = _Layout(frozenset(drop) | {"head"}, _marks(tree, split_on))
+    walk(tree, layout.enter, layout.leave, layout.text)
+    return layout.flow.finish()
+
+
+def html_fragment_items(text: str) -> list[Any]:
+    """Items of a piece of HTML held in a field of something else."""
+    tree = parse_html(text)
+    return [] if tree is None else html_items(tree, drop=("script", "style", "template"))
+
+
+def _marks(tree: Any, split_on: str | None) -> dict[Any, Mark]:
+    if split_on is None:
+        return {}
+    if is_plain_name(split_on):
+        found = [e for e in tree.iter() if local_name(e) == split_on.lower()]
+    else:
+        found = _xpath(tree, split_on)
+    heading = (" ".join("".join(e.itertext()).split()) for e in found)
+    return {e: Mark(i + 1, text[:300]) for i, (e, text) in enumerate(zip(found, heading, strict=True))}
+
+
+def _xpath(tree: Any, expression: str) -> list[Any]:
+    strip_namespaces(tree)
+    result = tree.xpath(expression)
+    found = result if isinstance(result, list) else []
+    return [x for x in found if isinstance(getattr(x, "tag", None), str)]
+
+
+def strip_namespaces(tree: Any) -> None:
+    """Rename every element to its local name, so that XPath needs no prefixes."""
+    for element in tree.iter():
+        if isinstance(element.tag, str) and element.tag.startswith("{"):
+            element.tag = local_name(element)
+
+
+class _Layout:
+    def __init__(self, drop: frozenset[str], marks: dict[Any, Mark]) -> None:
+        self.flow = Flow()
+        self._drop, self._marks = drop, marks
+        self._preformatted, self._lists, self._cells = 0, 0, 0
+
+    def enter(self, element: Any) -> bool:
+        name = local_name(element)
+        mark = self._marks.get(element)
+        if mark is not None:
+            self.flow.add(mark)
+        if name in self._drop:
+            return False
+        if name == "img":
+            self._image(element)
+            return False
+        if name == "br":
+            self.flow.line_break()
+            return False
+        self._block(name)
+        if name in _PREFORMATTED:
+            self._preformatted += 1
+        elif name in _LISTS:
+            self._lists += 1
+        elif name == "li":
+            self.flow.mark("  " * max(0, self._lists - 1) + "- ")
+        elif name == "tr":
+            self._cells = 0
+        elif name in ("td", "th"):
+            if self._cells:
+                self.flow.tab()
+            self._cells += 1
+        elif name == "figcaption":
+            self.flow.open_role("caption")
+        return True
+
+    def leave(self, element: Any) -> None:
+        name = local_name(element)
+        if name in _PREFORMATTED:
+            self._preformatted -= 1
+        elif name in _LISTS:
+            self._lists -= 1
+        elif name == "figcaption":
+            self.flow.close_role()
+        self._block(name)
+
+    def text(self, value: str, element: Any) -> None:
+        self.flow.text(value, preserve=self._preformatted > 0)
+
+    def _block(self, name: str) -> None:
+        if name in _LISTS and self._lists:
+            self.flow.lines(1)
+        elif name in _PARAGRAPHS or name in _LISTS:
+            self.flow.lines(2)
+        elif name in _BLOCKS:
+            self.flow.lines(1)
+
+    def _image(self, element: Any) -> None:
+        # Pages that load images late keep the real source in data-src.
+        target = (attribute(element, "src") or attribute(element, "data-src") or "").strip()
+        if not target:
+            return
+        attrs = {
+            k: " ".join(v.split()) for k in ("alt", "title") if (v := attribute(element, k)) and v.strip()
+        }
+        self.flow.media(Ref("image", target, attrs))
+
+
+def _sections(items: list[Any]) -> list[tuple[int, str, list[Item]]]:
+    out: list[tuple[int, str, list[Item]]] = [(0, "", [])]
+    for item in items:
+        if isinstance(item, Mark):
+            out.append((item.number, item.heading, []))
+        else:
+            out[-1][2].append(item)
+    return out
+
+
+def strip_boilerplate(items: list[Any], start: str | None, stop: str | None) -> list[Any]:
+    """Drop everything up to the first match of `start` and from the first match of `stop` after it.
+
+    A regex that matches nowhere drops nothing. A match lies inside one run of text, between two images.
+    """
+    if start is not None:
+        pattern = re.compile(start)
+        for i, item in enumerate(items):
+            match = pattern.search(item.text) if isinstance(item, Text) else None
+            if match is not None:
+                items = [Text(item.text[match.end() :], item.attrs, item.flow), *items[i + 1 :]]
+                break
+    if stop is not None:
+        pattern = re.compile(stop)
+        for i, item in enumerate(items):
+            match = pattern.search(item.text) if isinstance(item, Text) else None
+            if match is not None:
+                return [*items[:i], Text(item.text[: match.start()], item.attrs, item.flow)]
+    return items

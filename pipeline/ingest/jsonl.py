@@ -1,0 +1,116 @@
+"""JSON Lines, plain, .gz or .zst: a document per line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from mixloom.pipeline.ingest.assemble import Assembler, Output
+from mixloom.pipeline.ingest.config import JsonlSource
+from mixloom.pipeline.ingest.decode import decode, line_safe, read_whole, split_bom
+from mixloom.pipeline.ingest.fields import record_document
+from mixloom.pipeline.ingest.lines import Line, line_number, lines
+from mixloom.pipeline.ingest.problems import Problem
+from mixloom.pipeline.ingest.split import Split
+from mixloom.pipeline.ingest.text import empty_file, line_too_long
+
+
+def read(split: Split, source: JsonlSource, root: str) -> Iterator[Output]:
+    """Documents and failures of a split of a JSON Lines source."""
+    make = Assembler(source, root)
+
+    def one(uri: str) -> Iterator[Output]:
+        return _read_file(make, source, uri, split.start, split.stop)
+
+    yield from make.each_file(split.files, one)
+
+
+def _read_file(make: Assembler, source: JsonlSource, uri: str, start: int, stop: int) -> Iterator[Output]:
+    found, number = False, _Numbers(make, uri, start)
+    for line in _lines(make, source, uri, start, stop):
+        number.step(line)
+        found = True
+        place: dict[str, Any] = {"offset": line.offset, "length": line.length}
+        try:
+            if line.data is None:
+                raise line_too_long(line.length, source.max_bytes)
+            record = _parse(line, source, number)
+        except Problem as p:
+            p.offset = -1
+            yield make.fail(p, uri, **place)
+            continue
+        if record is not None:
+            yield from record_document(make, source, uri, record, place=place, where=number.text())
+    if not found and start == 0:
+        yield make.fail(empty_file(), uri)
+
+
+def _lines(make: Assembler, source: JsonlSource, uri: str, start: int, stop: int) -> Iterator[Line]:
+    if line_safe(source.encoding):
+        yield from lines(make.files, uri, start, stop, source.max_bytes)
+        return
+    data = read_whole(make.files, uri, source.max_bytes)
+    bom, encoding = split_bom(data, source.encoding)
+    at = bom
+    for text in decode(data[bom:], encoding, source.on_encoding_error, base=bom, what="the file").split("\n"):
+        size = len((text + "\n").encode(encoding, "replace"))
+        yield Line(at, text.encode("utf-8", "surrogatepass"), size)
+        at += size
+
+
+class _Numbers:
+    """The number of the current line; counted from the start of the file only when a message needs it."""
+
+    def __init__(self, make: Assembler, uri: str, start: int) -> None:
+        self._make, self._uri = make, uri
+        self._number: int | None = 0 if start == 0 else None
+        self._offset = 0
+
+    def step(self, line: Line) -> None:
+        self._offset = line.offset
+        if self._number is not None:
+            self._number += 1
+
+    def text(self) -> str:
+        if self._number is None:
+            self._number = line_number(self._make.files, self._uri, self._offset)
+        return f"line {self._number}" if self._number is not None else f"the line at byte {self._offset}"
+
+
+def _parse(line: Line, source: JsonlSource, number: _Numbers) -> dict[str, Any] | None:
+    """The object of a line; None for a blank line."""
+    data = line.data or b""
+    encoding = source.encoding if line_safe(source.encoding) else "utf-8"
+    if line.offset == 0:
+        bom, encoding = split_bom(data, encoding)
+        data = data[bom:]
+    if not data.strip():
+        return None
+    try:
+        text = decode(data, encoding, source.on_encoding_error, base=line.offset, what="the line")
+    except Problem as p:
+        p.detail = f"{number.text()}: {p.detail}"
+        raise
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise _malformed(f"{number.text()}, column {e.colno}: {e.msg}") from None
+    except (ValueError, RecursionError) as e:  # a number of many thousand digits; brackets without end
+        raise _malformed(f"{number.text()}: {e}") from None
+    if not isinstance(record, dict):
+        raise Problem(
+            "not_an_object",
+            f"{number.text()} holds a JSON {_json_type(record)}, not an object",
+            fix='write each line as {"text": ...}',
+        )
+    return record
+
+
+def _malformed(what: str) -> Problem:
+    return Problem("malformed_json", f"{what}", fix="correct the line; each line must be one JSON object")
+
+
+def _json_type(value: Any) -> str:
+    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")

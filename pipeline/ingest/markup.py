@@ -1,0 +1,122 @@
+"""Encodings and safe parsers of HTML and XML: no network, no entity expansion, no huge trees."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any
+
+from mixloom.pipeline.ingest.decode import canonical, decode, split_bom
+from mixloom.pipeline.ingest.problems import Problem
+
+_PROLOG = re.compile(rb"\A\s*<\?xml[^>]*?\bencoding\s*=\s*[\"']([\w.:-]+)", re.IGNORECASE)
+_META = re.compile(rb"<meta\b[^>]*?\bcharset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
+# What browsers take these labels to mean (WHATWG Encoding Standard, section 4.2).
+_BROWSER = {"iso8859-1": "cp1252", "ascii": "cp1252", "gb2312": "gb18030", "gbk": "gb18030"}
+_BROWSER |= {"shift_jis": "cp932", "euc_kr": "cp949", "iso8859-9": "cp1254", "tis-620": "cp874"}
+
+
+def declared_encoding(data: bytes, default: str, *, is_html: bool) -> tuple[int, str]:
+    """Length of a byte order mark, and the encoding: by that mark, the XML prolog, <meta charset>, or the default."""
+    bom, encoding = split_bom(data, "")
+    if bom:
+        return bom, encoding
+    head = data[:4096]
+    match = _PROLOG.search(head) or (_META.search(head) if is_html else None)
+    if match is None:
+        if head[:4] in (b"<\0?\0", b"\0<\0?"):  # UTF-16 without a mark, as XML 1.0 appendix F tells it
+            return 0, "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
+        return 0, default
+    try:
+        info = codecs.lookup(match[1].decode("ascii"))
+    except (LookupError, UnicodeDecodeError):
+        return 0, default
+    if not info._is_text_encoding:
+        return 0, default
+    if info.name.startswith(("utf-16", "utf-32")):  # the declaration was readable as bytes: it is wrong
+        return 0, "utf-8"
+    return 0, _BROWSER.get(info.name, info.name) if is_html else info.name
+
+
+def decode_markup(data: bytes, default: str, errors: str, what: str, *, is_html: bool) -> str:
+    """Text of an HTML or XML file. Raises Problem as `decode`."""
+    bom, encoding = declared_encoding(data, default, is_html=is_html)
+    body = data[bom:]
+    if canonical(encoding) == "cp1252" and is_html:
+        # Browsers give the five bytes Windows-1252 leaves open their Latin-1 meaning.
+        try:
+            return body.decode("cp1252")
+        except UnicodeDecodeError:
+            return body.decode("latin-1")
+    return decode(body, encoding, errors, base=bom, what=what)
+
+
+def parse_html(text: str) -> Any | None:
+    """The root element of an HTML text; None when there is no element in it.
+
+    Raises:
+        Problem: "bad_html": nested too deeply, or a text too long, for the parser's limits.
+    """
+    from lxml import etree
+
+    parser = etree.HTMLParser(
+        encoding="utf-8", no_network=True, huge_tree=False, remove_comments=True, remove_pis=True
+    )
+    raw = text.replace("\0", "\ufffd").encode("utf-8", "replace")
+    if not raw.strip():
+        return None
+    try:
+        root = etree.fromstring(raw, parser)
+    except etree.XMLSyntaxError as e:
+        if "empty" in str(e).lower():
+            return None
+        raise _bad_html(str(e)) from None
+    for error in parser.error_log:
+        # The parser stops here and says so only in its log: what follows would be lost in silence.
+        if (
+            error.level_name == "FATAL"
+            or "xcessive depth" in error.message
+            or "huge" in error.message.lower()
+        ):
+            raise _bad_html(f"line {error.line}: {error.message}")
+    return root
+
+
+def _bad_html(message: str) -> Problem:
+    return Problem("bad_html", f"the HTML cannot be parsed: {message}", fix="repair the page or exclude it")
+
+
+def xml_parser_options() -> dict[str, Any]:
+    return {
+        "resolve_entities": False,
+        "no_network": True,
+        "huge_tree": False,
+        "remove_comments": True,
+        "remove_pis": True,
+    }
+
+
+def parse_xml(text: str) -> Any:
+    """The root element of an XML text.
+
+    Raises:
+        Problem: "bad_xml", with line and column.
+    """
+    from lxml import etree
+
+    parser = etree.XMLParser(encoding="utf-8", **xml_parser_options())
+    try:
+        return etree.fromstring(text.encode("utf-8", "replace"), parser)
+    except etree.XMLSyntaxError as e:
+        raise bad_xml(e) from None
+
+
+def bad_xml(e: Any) -> Problem:
+    """The problem of an lxml XMLSyntaxError."""
+    line, column = e.position if e.lineno is not None else (0, 0)
+    text = re.sub(r", line \d+, column \d+.*$", "", e.msg or "not well-formed")
+    return Problem(
+        "bad_xml",
+        f"line {line}, column {column}: {text}",
+        fix="repair the file (xmllint shows the place), or exclude it",
+    )
