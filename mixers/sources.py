@@ -38,11 +38,11 @@ class Sources:
     def tokens(self) -> list[int]:
         return [d.tokens for d in self.domains]
 
-
-def from_manifest(manifest: ShardManifest, origin: str = "manifest") -> Sources:
-    """Domains of a shard manifest; the fingerprint is the manifest's own."""
-    domains = [Domain(d.name, d.tokens, tuple(d.tokens_by_modality.items())) for d in manifest.domains]
-    return _checked(domains, origin, manifest.fingerprint)
+    @classmethod
+    def from_manifest(cls, manifest: ShardManifest, origin: str = "manifest") -> Sources:
+        """Domains of a shard manifest; the fingerprint is the manifest's own."""
+        domains = [Domain(d.name, d.tokens, tuple(d.tokens_by_modality.items())) for d in manifest.domains]
+        return _checked(domains, origin, manifest.fingerprint)
 
 
 def load_sources(path: str | Path) -> Sources:
@@ -53,7 +53,7 @@ def load_sources(path: str | Path) -> Sources:
     """
     if str(path).lower().endswith(".csv"):
         return _from_csv(Path(path))
-    return from_manifest(ShardManifest.load(path), str(path))
+    return Sources.from_manifest(ShardManifest.load(path), str(path))
 
 
 def _from_csv(path: Path) -> Sources:

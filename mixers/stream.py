@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _STATE_VERSION = 1
 
 
-class ContextRef(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ContextRef:
     """A context of the shards, and how often its domain had been served in full before it."""
 
     domain: str
@@ -119,13 +120,13 @@ class Stream:
         shares = per_token / rate
         budget = max(1, math.floor(self.mixture.budget_tokens * rate + 1e-6))
         # A share may miss its cap by the fraction of a context that rounding down costs, and by no more.
-        over = np.flatnonzero(budget * shares > self._capacity + 1 + 1e-6 * self._capacity)
-        if len(over):
-            self._refuse(
-                int(over[0]), int(budget * shares[over[0]]), f"the mixture's budget of {budget:,} contexts"
-            )
+        wanted = budget * shares
+        if bool(np.any(wanted > self._capacity + 1 + 1e-6 * self._capacity)):
+            self._refuse(wanted, f"the mixture's budget of {budget:,} contexts")
         some = shares > 0
         budget = min(budget, int(self._capacity[some].sum()))
+        if budget < 1:
+            self._refuse(np.maximum(wanted, 1), "any run: not one context fits under the cap")
         period = min(budget, MAX_PERIOD)
         caps = np.array([int(c) * period // budget for c in self._capacity], dtype=np.int64)
         period = min(period, int(caps[some].sum()))
@@ -134,8 +135,7 @@ class Stream:
     def _check_capacity(self) -> None:
         total = self.steps * self.batch_contexts
         served = self._schedule.served(total)
-        over = np.flatnonzero(served > self._capacity)
-        if not len(over):
+        if bool((served <= self._capacity).all()):
             return
         low, high = 0, self.steps  # the most steps that fit: served(low) fits, served(high) does not
         while high - low > 1:
@@ -143,13 +143,15 @@ class Stream:
             fits = bool((self._schedule.served(middle * self.batch_contexts) <= self._capacity).all())
             low, high = (middle, high) if fits else (low, middle)
         run = f"{self.steps:,} steps of {self.batch_contexts:,} contexts"
-        self._refuse(int(over[0]), int(served[over[0]]), run, f"train at most {low:,} steps, or ")
+        self._refuse(served, run, f"train at most {low:,} steps, or ")
 
-    def _refuse(self, i: int, wanted: int, run: str, first: str = "") -> None:
+    def _refuse(self, wanted: NDArray[Any], run: str, first: str = "") -> None:
+        i = int(np.argmax(wanted / np.maximum(self._capacity, 1)))  # the domain furthest beyond its cap
+        epochs = float(wanted[i]) / int(self._sizes[i])
         name = self.domains[i]
         limit = next(d.max_epochs for d in self.mixture.domains if d.name == name)
         raise UserError(
-            f"domain '{name}' would be served {wanted / self._sizes[i]:.4g} epochs ({wanted:,} contexts) in {run};"
+            f"domain '{name}' would be served {epochs:.4g} epochs ({int(wanted[i]):,} contexts) in {run};"
             f" allowed: {limit:g} epochs of {int(self._sizes[i]):,} contexts",
             fix=f"{first}estimate the mixture again for this training length and these shards",
         )
@@ -174,14 +176,12 @@ class Stream:
             UserError: batch_contexts is not a multiple of world.
             IndexError: a step outside 0..steps, or a rank outside 0..world.
         """
-        domain, index, epoch = self._rows(step, rank, world)
-        rows = zip(domain.tolist(), index.tolist(), epoch.tolist())
-        return [ContextRef(self.domains[d], i, e) for d, i, e in rows]
+        return self._refs(*self._rows(step, rank, world))
 
     def contexts(self, step: int, rank: int = 0, world: int = 1) -> StreamBatch:
         """The tokens of a step on a rank (see `batch` for the split and the errors)."""
-        domain, _, _ = self._rows(step, rank, world)
-        refs = self.batch(step, rank, world)
+        domain, index, epoch = self._rows(step, rank, world)
+        refs = self._refs(domain, index, epoch)
         views = [self.reader.context(r.domain, r.index) for r in refs]
         return StreamBatch(step, np.stack([ids for ids, _ in views]), [n for _, n in views], domain, refs)
 
@@ -202,6 +202,12 @@ class Stream:
         own = self.batch_contexts // world
         first = step * self.batch_contexts + rank * own
         return self.draws(first, first + own)
+
+    def _refs(
+        self, domain: NDArray[np.int32], index: NDArray[np.int64], epoch: NDArray[np.int64]
+    ) -> list[ContextRef]:
+        rows = zip(domain.tolist(), index.tolist(), epoch.tolist())
+        return [ContextRef(self.domains[d], i, e) for d, i, e in rows]
 
     def exposure(self, step: int, *, exact: bool = True) -> list[Exposure]:
         """What each domain has given in steps 0..step (not including `step`), over all ranks.
