@@ -1,0 +1,217 @@
+"""From packed contexts to what the model eats: targets, positions and the modality-major order.
+
+A context is a row of token ids holding whole pieces of documents, then padding. Everything here is integer
+bookkeeping in numpy on the CPU, so that the accelerator never has to ask how many tokens a modality has.
+
+    T = B * L   tokens of a batch, context after context ("sequence order")
+    P           pieces: the documents of all contexts, and one more for the padding of each context
+    K           modalities; V ids of the vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORE = -100
+Arrays = tuple[np.ndarray, Sequence[np.ndarray], np.ndarray]
+
+
+class StreamLike(Protocol):
+    """Where the contexts of a step come from; the answer must depend on the step alone."""
+
+    def batch_arrays(self, step: int) -> Arrays:
+        """`(input_ids uint16|uint32 [B, L], doc_lengths: B int arrays, domains int32 [B])` of update `step` from 0."""
+        ...
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint before update `step` must record to go on with the same data; JSON values only."""
+        ...
+
+    def check(self, state: dict[str, Any]) -> None:
+        """Raise UserError where a recorded state belongs to other data."""
+        ...
+
+    def documents(self, step: int) -> list[str]:
+        """Ids of the documents in update `step`, to name them when its loss is not finite."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Contexts ready for the model. All tensors are in sequence order unless they say otherwise.
+
+    input_ids, targets, positions, target_modality: int64 [T]; `targets` is IGNORE at the last token of a
+    piece and in padding. documents: int64 [B, L], one number per piece, padding being a piece of its own.
+    perm: int64 [T], sequence index of every row of the modality-major order (stable); inverse: the way back.
+    sizes: tokens per modality, padding counted as text. piece_lengths: int64 [P], in sequence order, sum T.
+    target_counts: targets per modality. domains: int64 [B].
+    """
+
+    shape: tuple[int, int]
+    input_ids: Tensor
+    targets: Tensor
+    positions: Tensor
+    documents: Tensor
+    perm: Tensor
+    inverse: Tensor
+    target_modality: Tensor
+    domains: Tensor
+    sizes: list[int]
+    target_counts: list[int]
+    piece_lengths: np.ndarray
+
+    @property
+    def targets_total(self) -> int:
+        return sum(self.target_counts)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on `device`, copied without waiting where memory is pinned."""
+        if device.type == "cpu":
+            return self
+        moved = {
+            f.name: value.pin_memory().to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+def modality_table(vocabulary: dict[str, Any]) -> np.ndarray:
+    """Modality of every id, uint8 [V], from a serialised vocabulary; ids outside all ranges are text (0)."""
+    table = np.zeros(int(vocabulary["size"]), dtype=np.uint8)
+    for item in vocabulary["ranges"]:
+        start = int(item["start"])
+        table[start : start + int(item["size"])] = int(item["modality"])
+    return table
+
+
+def modality_names(vocabulary: dict[str, Any]) -> list[str]:
+    """Name of each modality, by its number; `special` ids are text."""
+    names: dict[int, str] = {}
+    for item in vocabulary["ranges"]:
+        if item["name"] != "special":
+            names[int(item["modality"])] = str(item["name"])
+    return [names.get(m, f"modality{m}") for m in range(max(names, default=0) + 1)]
+
+
+def make_batch(
+    input_ids: np.ndarray,
+    doc_lengths: Sequence[np.ndarray],
+    modality: np.ndarray,
+    *,
+    domains: np.ndarray | None = None,
+    modalities: int = 3,
+) -> Batch:
+    """Turn contexts into a Batch.
+
+    Args:
+        input_ids: uint16 or uint32 [B, L].
+        doc_lengths: for each context the lengths of its pieces in order; zeros are ignored, the rest is padding.
+        modality: uint8 [V], see `modality_table`.
+        domains: int [B], only carried along.
+        modalities: K.
+
+    Raises:
+        ValueError: pieces longer than their context, or an id outside the vocabulary.
+    """
+    contexts, length = input_ids.shape
+    tokens = contexts * length
+    ids = input_ids.reshape(-1).astype(np.int64)
+    if tokens and int(ids.max()) >= modality.shape[0]:
+        raise ValueError(f"token id {int(ids.max())} is outside the vocabulary of {modality.shape[0]}")
+    pieces, padding = _pieces(doc_lengths, contexts, length)
+    starts = np.cumsum(pieces) - pieces
+    piece_of = np.repeat(np.arange(pieces.shape[0]), pieces)
+    is_padding = padding[piece_of]
+
+    targets = np.empty(tokens, dtype=np.int64)
+    targets[:-1] = ids[1:]
+    targets[starts + pieces - 1] = IGNORE
+    targets[is_padding] = IGNORE
+    valid = targets != IGNORE
+    target_modality = modality[np.where(valid, targets, 0)].astype(np.int64)
+
+    input_modality = modality[ids]
+    input_modality[is_padding] = 0
+    if tokens and int(input_modality.max()) >= modalities:
+        raise ValueError(f"modality {int(input_modality.max())} in the data, but the model has {modalities}")
+    perm = np.argsort(input_modality, kind="stable")
+    inverse = np.empty_like(perm)
+    inverse[perm] = np.arange(tokens)
+    return Batch(
+        shape=(contexts, length),
+        input_ids=torch.from_numpy(ids),
+        targets=torch.from_numpy(targets),
+        positions=torch.from_numpy(np.arange(tokens) - starts[piece_of]),
+        documents=torch.from_numpy(piece_of.reshape(contexts, length)),
+        perm=torch.from_numpy(perm),
+        inverse=torch.from_numpy(inverse),
+        target_modality=torch.from_numpy(target_modality),
+        domains=torch.from_numpy(np.zeros(contexts) if domains is None else np.asarray(domains)).to(torch.int64),
+        sizes=np.bincount(input_modality, minlength=modalities).tolist(),
+        target_counts=np.bincount(target_modality[valid], minlength=modalities).tolist(),
+        piece_lengths=pieces,
+    )
+
+
+def _pieces(doc_lengths: Sequence[np.ndarray], contexts: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths of all pieces that tile the batch, int64 [P], and which of them are padding, bool [P]."""
+    if len(doc_lengths) != contexts:
+        raise ValueError(f"{len(doc_lengths)} lists of document lengths for {contexts} contexts")
+    rest = np.array([length - int(np.sum(d)) for d in doc_lengths], dtype=np.int64)
+    if contexts and int(rest.min()) < 0:
+        row = int(rest.argmin())
+        raise ValueError(f"the documents of context {row} hold {length - int(rest[row])} tokens, more than {length}")
+    parts = [np.append(np.asarray(d, dtype=np.int64), r) for d, r in zip(doc_lengths, rest)]
+    pieces = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    padding = np.zeros(pieces.shape[0], dtype=bool)
+    padding[np.cumsum([p.shape[0] for p in parts], dtype=np.int64) - 1] = True
+    keep = pieces > 0
+    return pieces[keep], padding[keep]
+
+
+def micro_batches(arrays: Arrays, parts: int, modality: np.ndarray, modalities: int) -> list[Batch]:
+    """The contexts of one update cut into `parts` batches of equal height."""
+    input_ids, doc_lengths, domains = arrays
+    height = input_ids.shape[0] // parts
+    return [
+        make_batch(
+            input_ids[i : i + height],
+            doc_lengths[i : i + height],
+            modality,
+            domains=domains[i : i + height],
+            modalities=modalities,
+        )
+        for i in range(0, height * parts, height)
+    ]
+
+
+class Prefetcher:
+    """Batches of the steps from `start` on, the next one being made in a thread while this one is used.
+
+    There is nothing to save: the stream is a pure function of the step.
+    """
+
+    def __init__(
+        self, stream: StreamLike, start: int, stop: int, *, parts: int, modality: np.ndarray, modalities: int
+    ) -> None:
+        self._stream, self._start, self._stop = stream, start, stop
+        self._parts, self._modality, self._modalities = parts, modality, modalities
+
+    def _make(self, step: int) -> list[Batch]:
+        return micro_batches(self._stream.batch_arrays(step), self._parts, self._modality, self._modalities)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+            ahead: Future[list[Batch]] | None = None
+            for step in range(self._start, self._stop):
+                now = ahead or pool.submit(self._make, step)
+                ahead = pool.submit(self._make, step + 1) if step + 1 < self._stop else None
+                yield now.result()

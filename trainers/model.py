@@ -1,0 +1,234 @@
+"""The model: a decoder-only transformer that is dense or a Mixture-of-Transformers, by one setting.
+
+In a Mixture-of-Transformers (Liang et al., arXiv 2411.04996, Algorithm 1) every modality has its own weights
+for everything but the embedding, the head and the attention itself, which runs over the whole sequence. A
+token is routed by its own modality, not by that of the token it predicts; special tokens are text.
+
+The residual stream is a list of K contiguous tensors, one per modality, so an untied layer is a plain matrix
+product per tensor: no gather, no scatter, no question to the device. Only attention needs the sequence; it
+comes and goes once per block. A dense model is the same code with a list of one. Parts left tied while
+others are untied use the same weight on each of the K tensors.
+
+    T tokens of a batch, T_m those of modality m   D width   N heads   H = D / N   F hidden width of the SwiGLU
+    K modalities   V vocabulary   E = 3D merged queries, keys, values   S slots of attention
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mixloom.trainers.attention import Kind, make_plan, rotary_table
+from mixloom.trainers.config import ModelConfig
+from mixloom.trainers.data import Batch
+
+
+class Attend(Protocol):
+    """Attention over rows in the order of the residual stream; a training plan or a decoding cache."""
+
+    def attend(self, qkv_TE: Tensor, layer: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Input of the model: ids int64 [T] in the order of the residual stream, rows per modality, attention."""
+
+    input_ids: Tensor
+    sizes: list[int]
+    attention: Attend
+
+
+def towers(copies: int, *shape: int) -> nn.ParameterList:
+    """One parameter of this shape per modality, or a single one that all share."""
+    return nn.ParameterList([nn.Parameter(torch.empty(*shape)) for _ in range(copies)])
+
+
+def own(parameters: nn.ParameterList, modality: int) -> Tensor:
+    """The parameter of this modality, or the shared one."""
+    return parameters[modality if len(parameters) > 1 else 0]
+
+
+def linear(x: Tensor, parameters: nn.ParameterList, modality: int) -> Tensor:
+    return F.linear(x, own(parameters, modality).to(x.dtype))
+
+
+def rms_norm(x: Tensor, parameters: nn.ParameterList, modality: int) -> Tensor:
+    weight = own(parameters, modality)
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps=1e-6)
+
+
+class Attention(nn.Module):
+    """Untied projections around one shared causal attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        copies = config.modalities if "attention" in config.untie else 1
+        norms = config.modalities if "norm" in config.untie else 1
+        self.heads = config.heads
+        self.qkv = towers(copies, 3 * config.dim, config.dim)
+        self.out = towers(copies, config.dim, config.dim)
+        self.qk_norm = towers(norms, 2, 1, config.head_dim) if config.qk_norm else None
+
+    def forward(self, x_KTD: list[Tensor], layer: int, attention: Attend) -> list[Tensor]:
+        qkv_KTE = [self._project(x_TD, m) for m, x_TD in enumerate(x_KTD)]
+        qkv_TE = qkv_KTE[0] if len(qkv_KTE) == 1 else torch.cat(qkv_KTE)
+        o_TD = attention.attend(qkv_TE, layer)
+        o_KTD = torch.split(o_TD, [x_TD.shape[0] for x_TD in x_KTD])
+        return [linear(o_TD, self.out, m) for m, o_TD in enumerate(o_KTD)]
+
+    def _project(self, x_TD: Tensor, m: int) -> Tensor:
+        qkv_TE = linear(x_TD, self.qkv, m)
+        if self.qk_norm is None:
+            return qkv_TE
+        qk_TE, v_TD = qkv_TE.tensor_split([2 * x_TD.shape[1]], dim=1)
+        qk_T2NH = qk_TE.reshape(x_TD.shape[0], 2, self.heads, x_TD.shape[1] // self.heads)
+        weight_2NH = own(self.qk_norm, m).to(x_TD.dtype)
+        qk_T2NH = F.rms_norm(qk_T2NH, qk_T2NH.shape[-1:], eps=1e-6) * weight_2NH
+        return torch.cat([qk_T2NH.flatten(1), v_TD], dim=1)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer, arXiv 2002.05202), gate and value in one product."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        copies = config.modalities if "ffn" in config.untie else 1
+        self.up = towers(copies, 2 * config.hidden, config.dim)
+        self.down = towers(copies, config.dim, config.hidden)
+
+    def forward(self, x_TD: Tensor, m: int) -> Tensor:
+        gate_TF, value_TF = linear(x_TD, self.up, m).chunk(2, dim=-1)
+        return linear(F.silu(gate_TF) * value_TF, self.down, m)
+
+
+class Block(nn.Module):
+    """Attention and feed-forward with their residual connections, norms before (pre) or after (swin) each."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        copies = config.modalities if "norm" in config.untie else 1
+        self.layer = layer
+        self.pre = config.norm == "pre"
+        self.attention_norm = towers(copies, config.dim)
+        self.attention = Attention(config)
+        self.ffn_norm = towers(copies, config.dim)
+        self.ffn = FeedForward(config)
+
+    def forward(self, x_KTD: list[Tensor], attention: Attend) -> list[Tensor]:
+        h_KTD = self._norm(x_KTD, self.attention_norm) if self.pre else x_KTD
+        h_KTD = self.attention(h_KTD, self.layer, attention)
+        h_KTD = h_KTD if self.pre else self._norm(h_KTD, self.attention_norm)
+        x_KTD = [x_TD + h_TD for x_TD, h_TD in zip(x_KTD, h_KTD)]
+        h_KTD = self._norm(x_KTD, self.ffn_norm) if self.pre else x_KTD
+        h_KTD = [self.ffn(h_TD, m) for m, h_TD in enumerate(h_KTD)]
+        h_KTD = h_KTD if self.pre else self._norm(h_KTD, self.ffn_norm)
+        return [x_TD + h_TD for x_TD, h_TD in zip(x_KTD, h_KTD)]
+
+    @staticmethod
+    def _norm(x_KTD: list[Tensor], weights: nn.ParameterList) -> list[Tensor]:
+        return [rms_norm(x_TD, weights, m) for m, x_TD in enumerate(x_KTD)]
+
+
+class Model(nn.Module):
+    """Embedding, blocks, last norm and head.
+
+    Args:
+        config: with `vocab_size` filled in.
+        seed: of the initial weights; they depend on the seed, the name of the parameter and, unless
+            `config.init` is "copy", the modality, not on the order in which they are made.
+    """
+
+    rope_cos: Tensor
+    rope_sin: Tensor
+
+    def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        if not config.vocab_size:
+            raise ValueError("vocab_size is 0; take it from the vocabulary (ModelConfig.filled)")
+        self.config = config
+        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.dim))
+        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.layers)])
+        self.norm = towers(config.modalities if "norm" in config.untie else 1, config.dim)
+        self.head = None if config.tie_embeddings else nn.Parameter(torch.empty_like(self.embedding))
+        cos, sin = rotary_table(config.seq_len, config.head_dim, config.rope_theta)
+        self.register_buffer("rope_cos", cos, persistent=False)
+        self.register_buffer("rope_sin", sin, persistent=False)
+        self._initialise(seed)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """Output head, float32 [V, D]."""
+        return self.embedding if self.head is None else self.head
+
+    def rows(self, batch: Batch, kind: Kind, dtype: torch.dtype) -> Rows:
+        """Inputs for a batch that is on the device of the model; ways to attend are in `attention.Kind`."""
+        if batch.shape[1] > self.config.seq_len:
+            raise ValueError(f"contexts of {batch.shape[1]} tokens, but the model has seq_len {self.config.seq_len}")
+        modality_major = self.config.streams > 1
+        plan = make_plan(
+            batch,
+            heads=self.config.heads,
+            rotary=(self.rope_cos, self.rope_sin),
+            modality_major=modality_major,
+            kind=kind,
+            dtype=dtype,
+        )
+        if modality_major:
+            return Rows(batch.input_ids[batch.perm], batch.sizes, plan)
+        return Rows(batch.input_ids, [batch.input_ids.shape[0]], plan)
+
+    def order(self, batch: Batch) -> Tensor | None:
+        """Sequence index of every row of the residual stream, int64 [T]; None: rows are in sequence order."""
+        return batch.perm if self.config.streams > 1 else None
+
+    def forward(self, rows: Rows, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Hidden states [T, D] after the last norm, in the order of the residual stream; logits: `@ head_weight.T`."""
+        x_TD = F.embedding(rows.input_ids, self.embedding).to(dtype)
+        x_KTD = list(torch.split(x_TD, rows.sizes))
+        for block in self.blocks:
+            x_KTD = block(x_KTD, rows.attention)
+        x_KTD = [rms_norm(x_TD, self.norm, m) for m, x_TD in enumerate(x_KTD)]
+        return x_KTD[0] if len(x_KTD) == 1 else torch.cat(x_KTD)
+
+    def tower(self, modality: int) -> list[nn.Parameter]:
+        """Parameters that belong to one modality alone; empty for a dense model."""
+        return [
+            parameters[modality]
+            for parameters in self.modules()
+            if isinstance(parameters, nn.ParameterList) and len(parameters) > 1
+        ]
+
+    @torch.no_grad()
+    def _initialise(self, seed: int) -> None:
+        """Truncated normal matrices, norms one; what adds to the residual stream is scaled down by its depth."""
+        for name, parameter in self.named_parameters():
+            path = name.split(".")
+            modality = int(path.pop()) if path[-1].isdigit() else 0
+            if path[-1].endswith("norm"):
+                parameter.fill_(1.0)
+                continue
+            std = self.config.init_std
+            if path[-1] in ("out", "down") and self.config.norm == "pre":
+                std /= (2 * self.config.layers) ** 0.5
+            if self.config.init == "copy":
+                modality = 0
+            key = zlib.crc32(f"{seed}/{'.'.join(path)}/{modality}".encode())
+            nn.init.trunc_normal_(
+                parameter, std=std, a=-3 * std, b=3 * std, generator=torch.Generator().manual_seed(key)
+            )
+
+
+def compile_blocks(model: Model) -> None:
+    """Compile every block in place. Sizes are plain numbers: one graph for the first batch, one for all others,
+    and one more for each set of modalities that is absent."""
+    import torch._dynamo
+
+    dynamo: Any = torch._dynamo
+    dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, 64)
+    for block in model.blocks:
+        block.compile(fullgraph=True)
