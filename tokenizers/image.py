@@ -1,0 +1,194 @@
+"""The default image codec: a small autoencoder around a finite scalar quantiser, fitted on the corpus itself.
+
+Patches of `downsample` squared pixels are projected onto their principal components, mixed with their neighbours
+by residual convolutions, quantised to one code each, and drawn again by the mirror image of all that. Starting
+from the principal components, the untrained network already draws blurred pictures; a few minutes on a
+laptop sharpen them. It is meant for small-scale research and for pipelines that must run without a download;
+larger runs plug in a published model (see `codecs`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mixloom.pipeline.errors import UserError
+from mixloom.tokenizers.autoencoder import Autoencoder, to_bytes, to_float
+from mixloom.tokenizers.codebook import FiniteScalarQuantiser, weights_fingerprint
+from mixloom.tokenizers.determinism import torch_threads
+from mixloom.tokenizers.pixels import Picture, Pixels, check_codes, check_pixels, codebook_use, psnr, square
+from mixloom.tokenizers.settings import ImageCodecConfig
+
+__all__ = ["ImageCodec", "codebook_use", "fit_image_codec", "psnr"]
+
+Progress = Callable[[int, int, float], None]  # step, of steps, loss
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+class ImageCodec:
+    """Pictures to `tokens` codes each, in raster order, and back.
+
+    Ids do not depend on how pictures are batched or on the number of threads: each picture goes through the
+    network alone, on one thread, in float32. A processor with other instructions may round a borderline value
+    to the neighbouring level, so encode one corpus on one kind of machine.
+    """
+
+    kind = "fsq"
+    can_decode = True
+
+    def __init__(self, config: ImageCodecConfig, weights: dict[str, Tensor]) -> None:
+        self.config = config
+        self.size = config.size
+        self.tokens = (config.size // config.downsample) ** 2
+        self._quantiser = FiniteScalarQuantiser(config.levels)
+        self.codebook_size = self._quantiser.size
+        with torch.device("meta"):
+            self._model = Autoencoder(config)
+        self._model.load_state_dict(weights, assign=True, strict=True)
+        self._model.requires_grad_(False).eval()
+        self.fingerprint = _fingerprint(config, weights)
+
+    def prepare(self, picture: Picture) -> Pixels:
+        """uint8 [size, size, 3]: any picture brought to the size of the codec by the declared policy."""
+        return square(picture, self.size, self.config.resize)
+
+    @torch.inference_mode()
+    def encode(self, pictures: Pixels) -> npt.NDArray[np.int64]:
+        """int64 [n, tokens] codes in 0..codebook_size-1 of uint8 [n, size, size, 3].
+
+        Raises:
+            ValueError: another dtype or shape.
+        """
+        check_pixels(pictures, self.size)
+        ids = np.empty((len(pictures), self.tokens), np.int64)
+        with torch_threads(1):
+            for i, picture in enumerate(pictures):
+                codes = self._quantiser.quantise(self._model.encode(to_float(picture[None])))
+                ids[i] = self._quantiser.ids(codes).flatten().numpy()
+        return ids
+
+    @torch.inference_mode()
+    def decode(self, ids: npt.NDArray[np.int64]) -> Pixels:
+        """uint8 [n, size, size, 3] pictures of int64 [n, tokens] codes.
+
+        Raises:
+            ValueError: another shape, or a code outside the codebook.
+        """
+        check_codes(ids, self.tokens, self.codebook_size)
+        side = self.size // self.config.downsample
+        pictures = np.empty((len(ids), self.size, self.size, 3), np.uint8)
+        with torch_threads(1):
+            for i, row in enumerate(ids):
+                codes = self._quantiser.codes(torch.from_numpy(np.ascontiguousarray(row)).view(1, side, side))
+                pictures[i] = to_bytes(self._model.decode(codes))[0]
+        return pictures
+
+    def save(self, directory: Path | str) -> None:
+        """Write config.json and model.safetensors into a directory, made if need be."""
+        from safetensors.torch import save_file
+
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(self._model.state_dict(), directory / WEIGHTS_FILE)
+        content = {
+            "kind": self.kind,
+            "config": self.config.model_dump(mode="json"),
+            "fingerprint": self.fingerprint,
+        }
+        (directory / CONFIG_FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path | str) -> ImageCodec:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: files missing, malformed or not belonging together.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        directory = Path(directory)
+        fix = "fit the codec again, or give the directory that the tokenizer stage wrote"
+        try:
+            content = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
+            codec = cls(ImageCodecConfig(**content["config"]), load_file(directory / WEIGHTS_FILE))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise UserError(f"image codec: cannot load {directory}: {error}", fix=fix) from error
+        if codec.fingerprint != content.get("fingerprint"):
+            raise UserError(
+                f"image codec: {WEIGHTS_FILE} in {directory} is not the one config.json describes", fix=fix
+            )
+        return codec
+
+
+def fit_image_codec(
+    images: Iterable[Picture], config: ImageCodecConfig, progress: Progress | None = None
+) -> ImageCodec:
+    """Fit the codec to pictures of any shape (PIL, or uint8 [h, w, 3]); the first `max_images` are taken.
+
+    The same pictures, config and version of torch give the same weights on the same kind of machine.
+
+    Raises:
+        UserError: no picture at all.
+    """
+    rng = np.random.Generator(np.random.PCG64(config.seed))
+    crops = _draw_crops(images, config, rng)
+    quantiser = FiniteScalarQuantiser(config.levels)
+    with torch_threads(config.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = Autoencoder(config)
+        model.start_from_components(to_float(crops[:1024]))
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
+        for step in range(config.steps):
+            rate = config.lr * min(1.0, (step + 1) / 20) * 0.5 * (1 + np.cos(np.pi * step / config.steps))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            x = to_float(crops[rng.integers(len(crops), size=config.batch)])
+            drawn = model.decode(quantiser.quantise(model.encode(x)))
+            loss = F.mse_loss(drawn, x) + 0.2 * F.l1_loss(drawn, x)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            if progress is not None:
+                progress(step + 1, config.steps, float(loss.detach()))
+    weights = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    return ImageCodec(config, weights)
+
+
+def _draw_crops(images: Iterable[Picture], config: ImageCodecConfig, rng: np.random.Generator) -> Pixels:
+    """uint8 [crops, size, size, 3]: random squares of half the side or more of the prepared pictures, half mirrored."""
+    size = config.size
+    # Kept at twice the size: the smallest crop is then not enlarged, and the memory is bounded.
+    squares = [square(p, 2 * size, config.resize) for p in islice(images, config.max_images)]
+    if not squares:
+        raise UserError(
+            "image codec: there is no picture to fit on", fix="leave the image codec out of the config"
+        )
+    crops = np.empty((config.crops, size, size, 3), np.uint8)
+    for i in range(config.crops):
+        side = rng.uniform(size, 2 * size)
+        left, top = rng.uniform(0, 2 * size - side, size=2)
+        source = Image.fromarray(squares[i % len(squares)])
+        crop = np.asarray(
+            source.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+        )
+        crops[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return crops
+
+
+def _fingerprint(config: ImageCodecConfig, weights: dict[str, Tensor]) -> str:
+    """sha256 over what decides the ids: sizes, policy, levels and weights; not over how they were fitted."""
+    inference = config.model_dump(mode="json", include={"kind", "size", "resize", "downsample", "levels"})
+    return weights_fingerprint(inference, weights)

@@ -1,0 +1,182 @@
+"""Documents to token streams and back.
+
+    <doc> segment segment ... </doc>      text: its ids    image: <image> codes </image>    speech: <speech> units </speech>
+
+with `<break>` between two adjacent texts. Sentinels are ids, never strings, so no text can imitate one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mixloom.pipeline.schema import KINDS, Kind
+from mixloom.tokenizers.vocab import (
+    BREAK,
+    DOC,
+    END_DOC,
+    END_IMAGE,
+    END_SPEECH,
+    IMAGE,
+    IMAGE_MODALITY,
+    SPEECH,
+    Block,
+    Vocabulary,
+)
+
+SENTINELS: dict[Kind, tuple[int, int]] = {"image": (IMAGE, END_IMAGE), "speech": (SPEECH, END_SPEECH)}
+
+
+class Span(NamedTuple):
+    """Tokens `start..stop` (stop not included) of one segment, its sentinels included."""
+
+    kind: Kind
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class DecodedSegment:
+    """One segment found in a token stream.
+
+    `ids` int64 [n] are local to the codec of `kind`. `start` is the position of the first of them in the stream,
+    `document` counts the documents met (a context holds several). `complete` is False where the stream cut the
+    segment: an image or a recording lacking one of its sentinels, a text at the very start or end of the stream.
+    """
+
+    kind: Kind
+    ids: npt.NDArray[np.int64]
+    start: int
+    document: int
+    complete: bool
+
+
+def encode_document(
+    segments: Sequence[Kind],
+    texts_ids: Sequence[npt.NDArray[np.integer]],
+    image_codes: Sequence[npt.NDArray[np.integer]],
+    speech_units: Sequence[npt.NDArray[np.integer]],
+    vocab: Vocabulary,
+) -> tuple[npt.NDArray[np.uint32], list[Span]]:
+    """Join the local ids of a document's segments into one stream of vocabulary ids.
+
+    Args:
+        segments: the kind of each segment, in order.
+        texts_ids, image_codes, speech_units: local ids, each 1-d, of the text, image and speech segments in order.
+
+    Returns:
+        ids uint32 [n], starting with <doc> and ending with </doc>; and one span per segment. A segment without
+        ids gets an empty span and writes nothing.
+
+    Raises:
+        ValueError: the lists do not match `segments`, or a local id does not exist in the vocabulary.
+    """
+    queues = {"text": texts_ids, "image": image_codes, "speech": speech_units}
+    for kind in KINDS:
+        if sum(s == kind for s in segments) != len(queues[kind]):
+            raise ValueError(
+                f"{sum(s == kind for s in segments)} {kind} segments but ids for {len(queues[kind])}"
+            )
+    pieces: list[npt.NDArray[np.uint32]] = [_DOC]
+    spans: list[Span] = []
+    at, last = 1, ""
+    taken = dict.fromkeys(KINDS, 0)
+    for kind in segments:
+        local = np.asarray(queues[kind][taken[kind]])
+        taken[kind] += 1
+        if not local.size:
+            spans.append(Span(kind, at, at))
+            continue
+        if kind == "text" and last == "text":
+            pieces.append(_BREAK)
+            at += 1
+        body = _global(local, vocab.block(kind))
+        if kind in SENTINELS:
+            begin, end = SENTINELS[kind]
+            body = np.concatenate((np.array([begin], np.uint32), body, np.array([end], np.uint32)))
+        pieces.append(body)
+        spans.append(Span(kind, at, at + len(body)))
+        at += len(body)
+        last = kind
+    pieces.append(_END_DOC)
+    return np.concatenate(pieces), spans
+
+
+_DOC, _END_DOC, _BREAK = (np.array([i], np.uint32) for i in (DOC, END_DOC, BREAK))
+
+
+def _global(local: npt.NDArray[np.integer], block: Block) -> npt.NDArray[np.uint32]:
+    low, high = int(local.min()), int(local.max())
+    if low < 0 or high >= block.used:
+        raise ValueError(
+            f"{block.name} ids {low}..{high} are not in the vocabulary, which holds {block.used}"
+        )
+    return (local.astype(np.int64, copy=False) + block.start).astype(np.uint32)
+
+
+def decode_tokens(ids: npt.ArrayLike, vocab: Vocabulary) -> list[DecodedSegment]:
+    """The segments in a stream of vocabulary ids, in order; padding and sentinels left out.
+
+    Works on any cut of a stream (a context may begin or end inside a segment) and on what a model has
+    sampled: a segment is a run of ids of one block, ended by any special or by an id of another block.
+
+    Raises:
+        ValueError: an id outside the vocabulary.
+    """
+    tokens = np.asarray(ids).astype(np.int64, copy=False)
+    if tokens.ndim != 1:
+        raise ValueError(f"expected a 1-d stream of ids, got shape {tokens.shape}")
+    modality = vocab.modality(tokens).astype(np.int64)
+    inner = tokens >= vocab.block("special").stop
+    label = np.where(inner, modality, -1)
+    edges = np.flatnonzero(np.diff(label)) + 1
+    starts = np.concatenate(([0], edges))
+    stops = np.concatenate((edges, [len(tokens)]))
+    documents = np.cumsum(tokens == DOC)
+    first = int(
+        len(tokens) > 0 and tokens[0] == DOC
+    )  # a stream that begins inside a document is in document 0
+    found = []
+    for start, stop in zip(starts.tolist(), stops.tolist()):
+        if start == stop or label[start] < 0:
+            continue
+        kind = KINDS[label[start]]
+        found.append(
+            DecodedSegment(
+                kind=kind,
+                ids=tokens[start:stop] - vocab.block(kind).start,
+                start=start,
+                document=int(documents[start]) - first,
+                complete=_complete(tokens, start, stop, kind),
+            )
+        )
+    return found
+
+
+def _complete(tokens: npt.NDArray[np.int64], start: int, stop: int, kind: Kind) -> bool:
+    if start == 0 or stop == len(tokens):
+        return False
+    if kind in SENTINELS:
+        return (int(tokens[start - 1]), int(tokens[stop])) == SENTINELS[kind]
+    return True
+
+
+def safe_cuts(ids: npt.ArrayLike, vocab: Vocabulary) -> npt.NDArray[np.int64]:
+    """int64, ascending: the positions p in 0..n at which cutting into ids[:p] and ids[p:] splits no image.
+
+    Text and speech may be cut anywhere; an image stays whole with its sentinels (0 and n are always safe).
+
+    Raises:
+        ValueError: an id outside the vocabulary.
+    """
+    tokens = np.asarray(ids)
+    code = vocab.modality(tokens) == IMAGE_MODALITY
+    opened = code | (tokens == IMAGE)
+    closing = code | (tokens == END_IMAGE)
+    safe = np.ones(len(tokens) + 1, bool)
+    safe[1:-1] = ~(opened[:-1] & closing[1:])
+    return np.flatnonzero(safe)

@@ -1,0 +1,148 @@
+"""What can be declared about tokenizers and codecs. Imports nothing heavy: the run config is read often."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_MODEL = ConfigDict(extra="forbid", frozen=True)
+
+ImageKind = Literal["fsq", "chameleon", "emu3"]
+SpeechKind = Literal["logmel", "mimi"]
+
+
+class TextTokenizerConfig(BaseModel):
+    """A byte-level BPE trained on the corpus, or one read from a file."""
+
+    model_config = _MODEL
+
+    path: str | None = Field(
+        default=None, description="A tokenizer.json, or a directory with one, to use instead of training."
+    )
+    vocab_size: int = Field(
+        default=8192, ge=256, le=1_000_000, description="Ids to learn; the 256 bytes are always among them."
+    )
+    min_frequency: int = Field(
+        default=2, ge=1, description="A pair is merged only if it occurs at least this often."
+    )
+    max_token_length: int = Field(
+        default=64, ge=1, description="Longest token in bytes; keeps rulers and padding from becoming tokens."
+    )
+    sample_documents: int = Field(default=100_000, ge=1, description="Texts to train on, at most.")
+    sample_characters: int = Field(default=200_000_000, ge=1, description="Characters to train on, at most.")
+
+
+class ImageCodecConfig(BaseModel):
+    """The image codec: an autoencoder fitted on the corpus (`fsq`), or a model read from a local directory."""
+
+    model_config = _MODEL
+
+    kind: ImageKind = Field(
+        default="fsq", description="fsq: fitted here. chameleon, emu3: transformers checkpoints, need `path`."
+    )
+    path: str | None = Field(
+        default=None, description="Directory of a fitted codec or checkpoint; required unless kind is fsq."
+    )
+    size: int = Field(
+        default=64, ge=16, le=1024, multiple_of=8, description="Side in pixels every image is brought to."
+    )
+    resize: Literal["crop", "pad", "stretch"] = Field(
+        default="crop",
+        description="How any shape becomes a square: the centre cut out, grey bars added, or stretched.",
+    )
+    downsample: int = Field(
+        default=8, ge=2, le=32, description="Side in pixels of the patch behind one token (fsq)."
+    )
+    levels: tuple[int, ...] = Field(
+        default=(8, 5, 5, 5),
+        min_length=1,
+        max_length=8,
+        description="Levels of each latent; their product is the codebook (fsq).",
+    )
+    width: int = Field(default=64, ge=8, le=1024, description="Channels of the convolutions (fsq).")
+    blocks: int = Field(
+        default=2, ge=0, le=32, description="Residual blocks on either side of the quantiser (fsq)."
+    )
+    steps: int = Field(
+        default=2000,
+        ge=1,
+        description="Optimiser steps of the fit (fsq). A count, not a time: fits repeat exactly.",
+    )
+    batch: int = Field(default=32, ge=1, le=4096, description="Crops in one step (fsq).")
+    crops: int = Field(
+        default=4096, ge=1, description="Random crops drawn once from the images and then trained on (fsq)."
+    )
+    max_images: int = Field(default=2000, ge=1, description="Images to fit on, at most (fsq).")
+    lr: float = Field(
+        default=4e-3,
+        gt=0,
+        le=1,
+        description="Peak learning rate of AdamW, falling to 0 along a cosine (fsq).",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the crops, the initial weights and the batches (fsq)."
+    )
+    threads: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Threads of the fit (fsq). Another number rounds differently: other codes.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind != "fsq" and not self.path:
+            raise ValueError(f"kind '{self.kind}' needs `path`, the directory of its checkpoint")
+        if self.size % self.downsample:
+            raise ValueError(f"size {self.size} is not a multiple of downsample {self.downsample}")
+        if any(level < 2 for level in self.levels):
+            raise ValueError(f"levels {self.levels}: each needs at least 2")
+        if self.width > 3 * self.downsample**2:
+            raise ValueError(f"width {self.width} exceeds the {3 * self.downsample**2} values of a patch")
+        if len(self.levels) > self.width:
+            raise ValueError(f"levels {self.levels} are more than width {self.width}")
+        return self
+
+
+class SpeechCodecConfig(BaseModel):
+    """The speech codec: k-means units over log-mel frames (`logmel`), or a model read from a local directory."""
+
+    model_config = _MODEL
+
+    kind: SpeechKind = Field(
+        default="logmel", description="logmel: fitted here. mimi: a transformers checkpoint, needs `path`."
+    )
+    path: str | None = Field(
+        default=None, description="Directory of a fitted codec or checkpoint; required unless kind is logmel."
+    )
+    units: int = Field(
+        default=100,
+        ge=2,
+        le=65536,
+        description="Clusters (logmel); fewer are made when the corpus has fewer frames.",
+    )
+    stack: int = Field(
+        default=4,
+        ge=1,
+        le=16,
+        description="10 ms frames behind one unit: 4 gives 25 units a second (logmel).",
+    )
+    normalise: Literal["level", "mean", "none"] = Field(
+        default="level",
+        description="What is taken off a clip first (logmel): its loudness, its mean spectrum as well, or nothing.",
+    )
+    collapse: bool = Field(
+        default=True, description="Write a run of equal units once; run lengths are returned beside them."
+    )
+    iterations: int = Field(default=20, ge=1, le=1000, description="k-means rounds (logmel).")
+    fit_seconds: float = Field(
+        default=3600.0, gt=0, description="Seconds of audio to fit on, at most (logmel)."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of k-means (logmel).")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind != "logmel" and not self.path:
+            raise ValueError(f"kind '{self.kind}' needs `path`, the directory of its checkpoint")
+        return self
