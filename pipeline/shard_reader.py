@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from collections import OrderedDict
 from pathlib import Path
@@ -19,6 +20,16 @@ from mixloom.pipeline.shards import check_size, load_index
 _OPEN_MAPS = 256  # each mapping holds a file descriptor; the common limit for a process is 1024
 
 
+class _ArrayAt:
+    """Where the data of an array lies in a tar."""
+
+    __slots__ = ("count", "dtype", "offset", "shape")
+
+    def __init__(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self.offset, self.dtype, self.shape = offset, dtype, shape
+        self.count = math.prod(shape)
+
+
 class _Shard:
     """The index of one shard as arrays: samples in order, with the number of the first row of each."""
 
@@ -31,10 +42,13 @@ class _Shard:
         rows = np.array([s["rows"] for s in self.samples], dtype=np.int64)
         self.first_row = np.concatenate([[0], np.cumsum(rows)])
         for s in self.samples:
+            s["json"] = (int(s["json"]["offset"]), int(s["json"]["bytes"]))
             for member in ("input_ids", "doc_lengths"):
                 m = s[member]
-                end = m["offset"] + int(np.prod(m["shape"])) * np.dtype(m["dtype"]).itemsize
-                if m["shape"][0] != s["rows"] or not 0 <= m["offset"] <= end <= entry.bytes:
+                a = _ArrayAt(m["offset"], np.dtype(m["dtype"]).newbyteorder("<"), tuple(m["shape"]))
+                s[member] = a
+                inside = 0 <= a.offset <= a.offset + a.count * a.dtype.itemsize <= entry.bytes
+                if a.shape[0] != s["rows"] or not inside:
                     raise UserError(
                         f"the index of {entry.name} places {member} of sample {s['key']} outside the tar",
                         fix="copy the index again, or write the shards again",
@@ -93,8 +107,8 @@ class ShardReader:
     def info(self, domain: str, i: int) -> dict[str, Any]:
         """Where a context comes from: doc_ids, sources, starts (one per piece), domain, shard, key, row."""
         shard, sample, row = self._locate(domain, i)
-        place = sample["json"]
-        text = self._map(shard.entry)[place["offset"] : place["offset"] + place["bytes"]]
+        offset, size = sample["json"]
+        text = self._map(shard.entry)[offset : offset + size]
         about: dict[str, Any] = json.loads(text)["contexts"][row]
         return {**about, "domain": domain, "shard": shard.entry.name, "key": sample["key"], "row": row}
 
@@ -132,11 +146,8 @@ class ShardReader:
             shard = self._shards[entry.name] = _Shard(self.directory, entry)
         return shard
 
-    def _array(self, shard: _Shard, member: dict[str, Any]) -> NDArray[Any]:
-        dtype = np.dtype(member["dtype"]).newbyteorder("<")
-        count = int(np.prod(member["shape"]))
-        flat = np.frombuffer(self._map(shard.entry), dtype, count, int(member["offset"]))
-        return flat.reshape(member["shape"])
+    def _array(self, shard: _Shard, at: _ArrayAt) -> NDArray[Any]:
+        return np.frombuffer(self._map(shard.entry), at.dtype, at.count, at.offset).reshape(at.shape)
 
     def _map(self, entry: ShardEntry) -> mmap.mmap:
         found = self._maps.get(entry.name)
