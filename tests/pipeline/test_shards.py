@@ -128,7 +128,7 @@ def test_the_reader_gives_every_context_and_its_documents(run):
     assert reader.info("d00", 11)["shard"] == "d00-00001-of-00002.tar"
     with pytest.raises(IndexError):
         reader.context("d01", 5)
-    with pytest.raises(UserError, match="no domain 'd0'.*did you mean"):
+    with pytest.raises(UserError, match=r"no domain 'd0'.*did you mean"):
         reader.contexts("d0")
 
 
@@ -233,7 +233,7 @@ def test_an_index_of_another_tar_is_refused(run):
     with pytest.raises(UserError, match="is not of the tar in the manifest"):
         ShardReader(root).context("d00", 0)
     a.unlink()
-    with pytest.raises(UserError, match="index .* is missing"):
+    with pytest.raises(UserError, match=r"index .* is missing"):
         ShardReader(root).context("d00", 0)
 
 
