@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam import coders
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms import environments
 
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.run import PartReader, StageDirectory
@@ -154,18 +158,28 @@ def _options(workers: int, runner_args: Sequence[str], parallelism: str) -> tupl
         )
     if named:
         return PipelineOptions(args), None
-    mode = {"threads": "multi_threading", "processes": "multi_processing"}[parallelism]
-    local = [] if workers == 1 else [f"--direct_num_workers={workers}", f"--direct_running_mode={mode}"]
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     try:
-        options = PipelineOptions([*local, *args])
+        options = PipelineOptions([f"--direct_num_workers={workers}", *args])
     except SystemExit:
         raise UserError(
             f"Beam does not understand the flags after '--': {' '.join(args)}",
             fix="see the runner's documentation",
         ) from None
-    return options, FnApiRunner()
+    return options, FnApiRunner(default_environment=_environment(parallelism) if workers > 1 else None)
+
+
+def _environment(parallelism: str) -> environments.Environment:
+    """Where the local runner's workers live."""
+    if parallelism == "threads":
+        return environments.EmbeddedPythonGrpcEnvironment.default()
+    # -P: a worker started in a source checkout must not take its folders for packages. Its log is thrown away:
+    # an error comes back as an exception, and a worker that dies is noticed.
+    command = (
+        f"exec {shlex.quote(sys.executable)} -P -m apache_beam.runners.worker.sdk_worker_main 2>/dev/null"
+    )
+    return environments.SubprocessSDKEnvironment.from_command_string(command)
 
 
 def _worker_processes() -> set[int]:
@@ -200,7 +214,7 @@ def run_pipeline(
     Raises:
         UserError: from a stage, or when a worker process died (Beam's local runner would wait for ever).
     """
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     options, runner = _options(workers, runner_args, parallelism)
     failure: list[BaseException] = []
 
@@ -213,8 +227,33 @@ def run_pipeline(
             failure.append(e)
 
     thread = threading.Thread(target=work, name="beam", daemon=True)
-    thread.start()
-    watched = parallelism == "processes" and workers > 1
+    with _quiet_threads():
+        thread.start()
+        _wait(thread, parallelism == "processes" and workers > 1, poll)
+    if failure:
+        raise _cause(failure[0])
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Keep the tracebacks of Beam's own connection threads off the screen: what ended them is told once, by us."""
+    previous = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        module = type(args.exc_value).__module__
+        lost = module.startswith("grpc") or "Worker subprocess exited" in str(args.exc_value)
+        if not lost:
+            previous(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
+
+
+def _wait(thread: threading.Thread, watched: bool, poll: Callable[[], None] | None) -> None:
+    """Wait for the pipeline's thread, looking after its worker processes when they are `watched`."""
     seen: set[int] = set()
     lost_since: float | None = None
     while thread.is_alive():
@@ -230,12 +269,10 @@ def run_pipeline(
                     "a worker process died (often: killed by the system because memory ran out)",
                     fix="run the same command again: finished parts are kept. Lower workers= if it dies again",
                 )
-    if failure:
-        raise _cause(failure[0])
 
 
 # How Beam tells an error of a worker: the message, then the step it happened in; from another process only as text.
-_TOLD = re.compile(r"(?:^|UserError: )(?P<what>.*?)(?:\n  fix: (?P<fix>.*?))?\s*\[while running '", re.DOTALL)
+_TOLD = re.compile(r"^(?P<what>.*?)(?:\n  fix: (?P<fix>.*?))?\s*\[while running '", re.DOTALL)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -247,7 +284,7 @@ def _cause(error: BaseException) -> BaseException:
         seen = seen.__cause__ or seen.__context__
     text = str(error)
     if isinstance(error, UserError) or "UserError: " in text:
-        told = _TOLD.search(text if isinstance(error, UserError) else text[text.rindex("UserError: ") :])
+        told = _TOLD.search(text if isinstance(error, UserError) else text.rpartition("UserError: ")[2])
         if told:
             return UserError(told["what"], fix=told["fix"] or "")
     return error
