@@ -174,11 +174,8 @@ def _environment(parallelism: str) -> environments.Environment:
     """Where the local runner's workers live."""
     if parallelism == "threads":
         return environments.EmbeddedPythonGrpcEnvironment.default()
-    # -P: a worker started in a source checkout must not take its folders for packages. Its log is thrown away:
-    # an error comes back as an exception, and a worker that dies is noticed.
-    command = (
-        f"exec {shlex.quote(sys.executable)} -P -m apache_beam.runners.worker.sdk_worker_main 2>/dev/null"
-    )
+    # The log of a worker is thrown away: an error comes back as an exception, and one that dies is noticed.
+    command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main 2>/dev/null"
     return environments.SubprocessSDKEnvironment.from_command_string(command)
 
 
