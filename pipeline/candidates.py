@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mixloom.pipeline.doc_ids import (
     I64,
@@ -22,6 +23,7 @@ from mixloom.pipeline.doc_ids import (
     columns,
     concatenate,
     distinct_rows,
+    fixed_bytes,
     id_batch,
     mix,
     pack_ids,
@@ -40,7 +42,7 @@ def _uint64(*names: str) -> pa.Schema:
 ROWS = ("doc_id", "row", "preference", "media_key", "minhash")
 """Columns near deduplication reads of each part, whose name is in the schema metadata: string, int32, uint64
 (see `preference.preference`), uint64 (only documents of one media key are compared; see
-`near_rows.media_keys`), fixed_size_list<uint32> (null for a document without shingles)."""
+`near_rows.media_keys`), list<uint32> (null for a document without shingles)."""
 
 BUCKETS = _uint64("key", "preference", "hi", "lo", "place")
 PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")
@@ -60,11 +62,23 @@ def places(part: str, rows: npt.NDArray[np.int32], parts: Sequence[str]) -> U64:
 
 
 def signature_matrix(minhash: pa.Array) -> tuple[npt.NDArray[np.uint32], I64]:
-    """The signatures that are not null, uint32 [k, num_perm], and the rows they belong to, int64 [k]."""
+    """The signatures that are not null, uint32 [k, num_perm], and the rows they belong to, int64 [k].
+
+    Args:
+        minhash: a list of any kind of uint32, or fixed-size binary (little-endian).
+
+    Raises:
+        ValueError: the signatures differ in length.
+    """
     rows = np.flatnonzero(np.asarray(minhash.is_valid()))
-    values = minhash.drop_null().flatten().to_numpy(zero_copy_only=False)
-    width = minhash.type.list_size
-    return np.ascontiguousarray(values, dtype=np.uint32).reshape(len(rows), width), rows
+    known = minhash.drop_null()
+    if pa.types.is_fixed_size_binary(minhash.type):
+        return fixed_bytes(known, minhash.type.byte_width).view("<u4").astype(np.uint32, copy=False), rows
+    values = np.asarray(known.flatten(), dtype=np.uint32)
+    lengths = np.unique(np.asarray(pc.list_value_length(known)))
+    if len(lengths) > 1:
+        raise ValueError(f"signatures of different lengths: {lengths.tolist()}")
+    return values.reshape(len(rows), -1 if len(rows) else 0), rows
 
 
 @numba.njit(cache=True, nogil=True)

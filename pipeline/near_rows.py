@@ -19,6 +19,7 @@ from mixloom.pipeline.engine import one_batch, read_part, with_part
 from mixloom.pipeline.preference import preference, source_priority
 from mixloom.pipeline.run import PartReader
 
+_SHA256 = "^[0-9a-fA-F]{64}$"
 _DIGESTS = "segments.list.element.media.sha256"
 
 
@@ -33,7 +34,7 @@ def media_keys(doc_ids: U64, owner: npt.NDArray[np.int64], sha256: pa.StringArra
     Returns:
         uint64 [n].
     """
-    known = pc.equal(pc.fill_null(pc.utf8_length(sha256), 0), 64).to_numpy(zero_copy_only=False)
+    known = pc.fill_null(pc.match_substring_regex(sha256, _SHA256), False).to_numpy(zero_copy_only=False)
     prefix = pack_ids(pc.utf8_lower(pc.utf8_slice_codeunits(sha256.filter(pa.array(known)), 0, 32)))
     item = np.empty((len(owner), 2), dtype=np.uint64)
     item[known] = prefix
@@ -108,7 +109,7 @@ class _ReadNearRowsDoFn(beam.DoFn):
         assert self._config.near is not None
         if self._config.near.media == "ignore" or not sum(items):
             return np.zeros(annotations.num_rows, dtype=np.uint64)
-        documents = self._documents.read(part, [_DIGESTS]).take(annotations.column("row"))
+        documents = self._documents.read_rows(part, np.asarray(annotations.column("row")), [_DIGESTS])
         return media_keys(pack_ids(annotations.column("doc_id")), *_media_of(one_batch(documents)))
 
 

@@ -1,0 +1,107 @@
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixloom.pipeline.candidates import band_keys, bucket_pairs, places, signature_matrix
+
+
+def test_band_keys_are_equal_exactly_where_all_rows_of_a_band_are_equal():
+    rng = np.random.default_rng(0)
+    signatures = rng.integers(0, 3, (300, 12)).astype(np.uint32)  # few values: bands collide often
+    keys = band_keys(signatures, bands=4, rows=3)
+    bands = signatures.reshape(300, 4, 3)
+    for b in range(4):
+        same = (bands[:, None, b] == bands[None, :, b]).all(axis=2)
+        assert ((keys[:, None, b] == keys[None, :, b]) == same).all()
+    assert len(set(keys[:, 0]) & set(keys[:, 1])) == 0
+
+
+def test_rows_of_a_band_are_compared_in_their_order():
+    keys = band_keys(np.array([[1, 2], [2, 1]], dtype=np.uint32), bands=1, rows=2)
+    assert keys[0, 0] != keys[1, 0]
+
+
+def test_more_bands_than_the_signature_holds_is_an_error():
+    with pytest.raises(ValueError, match="need 15 hash values, the signatures have 14"):
+        band_keys(np.zeros((1, 14), dtype=np.uint32), bands=5, rows=3)
+
+
+SIGNATURES = [[1, 2], None, [3, 4], None, [5, 2**32 - 1]]
+AS_BYTES = [None if s is None else np.array(s, "<u4").tobytes() for s in SIGNATURES]
+
+
+@pytest.mark.parametrize(
+    "minhash",
+    [
+        pa.array(SIGNATURES, pa.list_(pa.uint32(), 2)),
+        pa.array(SIGNATURES, pa.list_(pa.uint32())),
+        pa.array(AS_BYTES, pa.binary(8)),
+    ],
+    ids=lambda a: str(a.type),
+)
+def test_null_signatures_are_left_out_also_of_a_slice(minhash):
+    matrix, rows = signature_matrix(minhash[1:])
+    assert matrix.tolist() == [[3, 4], [5, 2**32 - 1]]
+    assert rows.tolist() == [1, 3]
+    assert len(signature_matrix(minhash[1:2])[0]) == 0
+
+
+def test_signatures_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"different lengths: \[1, 2\]"):
+        signature_matrix(pa.array([[1], [2, 3]], pa.list_(pa.uint32())))
+
+
+def test_a_place_names_part_and_row():
+    found = places("b", np.array([7, 0], dtype=np.int32), ["a", "b", "c"])
+    assert [(int(x) >> 32, int(x) & 0xFFFFFFFF) for x in found] == [(1, 7), (1, 0)]
+    with pytest.raises(ValueError, match="'aa' is not among the 3 declared parts"):
+        places("aa", np.array([0], dtype=np.int32), ["a", "b", "c"])
+
+
+def bucket_rows(members: list[tuple[int, int, int]]) -> np.ndarray:
+    rows = [(key, preference, 0, document, 100 + document) for key, preference, document in members]
+    return np.array(rows, dtype=np.uint64).reshape(-1, 5)
+
+
+buckets = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 30)),
+    max_size=60,
+    unique_by=lambda m: (m[0], m[2]),
+)
+
+
+@settings(deadline=None)
+@given(buckets, st.integers(2, 6), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_small_buckets_give_all_pairs_and_large_ones_those_of_their_best_members(
+    members, cap, leaders, random
+):
+    # One preference per document, as in a corpus.
+    members = [(key, document % 3, document) for key, _, document in members]
+    expected = set()
+    for key in {m[0] for m in members}:
+        ranked = sorted((p, d) for k, p, d in members if k == key)
+        best = ranked if len(ranked) <= cap else ranked[: min(leaders, cap)]
+        expected |= {(a, b) for a, b in itertools.combinations(ranked, 2) if a in best}
+    random.shuffle(members)
+    pairs = bucket_pairs(bucket_rows(members), cap, leaders)
+    found = [((a % 3, a), (b % 3, b)) for a, b in zip(pairs[:, 1].tolist(), pairs[:, 4].tolist())]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+    assert (pairs[:, [2, 5]] == 100 + pairs[:, [1, 4]]).all()
+
+
+def test_pairs_of_a_huge_bucket_are_linear_in_its_size_and_cover_it():
+    pairs = bucket_pairs(bucket_rows([(9, 0, d) for d in range(20_000)]), cap=8, leaders=3)
+    assert len(pairs) <= 3 * 20_000
+    assert len(np.unique(pairs[:, [1, 4]])) == 20_000
+
+
+def test_a_document_met_twice_in_a_bucket_is_no_duplicate_of_itself():
+    rows = bucket_rows([(1, 0, 5), (1, 0, 5)])
+    rows[1, 4] = 999
+    assert len(bucket_pairs(rows, cap=8, leaders=3)) == 0
+    assert len(bucket_pairs(rows[:0], cap=8, leaders=3)) == 0

@@ -1,0 +1,269 @@
+"""Exact and near deduplication on a real run directory, against plain definitions over all pairs."""
+
+import hashlib
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mixloom.pipeline.annotate import annotate, document_text
+from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.console import Console
+from mixloom.pipeline.dedup_config import DedupConfig, NearConfig
+from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
+from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.run import RunDirectory
+from mixloom.pipeline.schema import SURVIVORS, Document, Locator, Media, Segment, documents_batch
+from mixloom.pipeline.signatures import jaccard, shingle_sets
+from mixloom.pipeline.stage import OutputTable, RunSettings, Stage, StageContext, UnitOutput, run_stage
+
+THRESHOLD = 0.8
+
+
+class Written(Stage):
+    """Stands for the stages before deduplication: writes the tables it is given."""
+
+    version = 1
+
+    def __init__(self, name: str, tables: dict[str, pa.Table]) -> None:
+        self.name, self.tables = name, tables
+
+    def settings(self):
+        return AnnotateConfig().model_dump(mode="json") if self.name == "annotate" else {}
+
+    def execute(self, ctx: StageContext) -> None:
+        for part, table in self.tables.items():
+            ctx.commit(UnitOutput(part, (OutputTable(part, table),), None, table.num_rows))
+
+
+def readable(annotations: pa.RecordBatch) -> pa.Table:
+    """Parquet cannot read a null in a list of fixed size (apache/arrow#35692): use one of any size."""
+    table = pa.Table.from_batches([annotations])
+    at = table.schema.get_field_index("minhash")
+    if not pa.types.is_fixed_size_list(table.schema.field(at).type):
+        return table
+    return table.set_column(at, "minhash", table["minhash"].cast(pa.list_(pa.uint32())))
+
+
+def make_run(root, documents: list[Document], per_part: int, without: frozenset[str] = frozenset()):
+    """A run directory up to `filter`, which lets everything pass but the ids in `without`."""
+    run = RunDirectory(str(root))
+    parts = {
+        f"part-{i:05d}-0000": documents_batch(documents[start : start + per_part])
+        for i, start in enumerate(range(0, len(documents), per_part))
+    }
+    alive = {}
+    for part, batch in parts.items():
+        rows = [i for i, d in enumerate(batch["doc_id"].to_pylist()) if d not in without]
+        columns = [batch["doc_id"].take(pa.array(rows, pa.int64())), pa.array(rows, pa.int32())]
+        alive[part] = pa.Table.from_arrays(columns, schema=SURVIVORS)
+    annotations = {p: readable(annotate(b, AnnotateConfig())) for p, b in parts.items()}
+    manifests = {}
+    for stage in (
+        Written("ingest", {p: pa.Table.from_batches([b]) for p, b in parts.items()}),
+        Written("annotate", annotations),
+        Written("filter", alive),
+    ):
+        manifests[stage.name], _ = run_stage(stage, run, RunSettings(), Console(quiet=True), {})
+    return run, manifests
+
+
+def deduplicate(run, manifests, config: DedupConfig, workers: int = 1):
+    """Run both stages; returns their manifests by name."""
+    manifests = dict(manifests)
+    for stage in (ExactDedupStage(config, "filter"), NearDedupStage(config, "dedup_exact")):
+        settings = RunSettings(workers=workers)
+        manifests[stage.name], _ = run_stage(stage, run, settings, Console(quiet=True), manifests)
+    return manifests
+
+
+def survivors(run, manifests, stage: str) -> set[str]:
+    reader = run.stage(stage).reader()
+    return {d for p in manifests[stage].parts for d in reader.read(p.name)["doc_id"].to_pylist()}
+
+
+def rejects(run, manifests, stage: str) -> list[dict]:
+    store = run.stage(stage).store
+    tables = [pa.parquet.read_table(pa.BufferReader(store.read(p.file))) for p in manifests[stage].rejects]
+    return pa.concat_tables(tables).to_pylist() if tables else []
+
+
+def document(text: str, name: str, source: str = "web", images: tuple[str, ...] = ()) -> Document:
+    media = [
+        Media(uri=f"{i}.png", sha256=hashlib.sha256(i.encode()).hexdigest(), bytes=9, width=64, height=64)
+        for i in images
+    ]
+    segments = [Segment(kind="text", text=text), *(Segment(kind="image", media=m) for m in media)]
+    return Document(source=source, locator=Locator(uri=name), segments=tuple(segments))
+
+
+def words(rng, n: int) -> list[str]:
+    return [f"w{x}" for x in rng.integers(0, 100_000, n)]
+
+
+def edited(rng, text: list[str], edits: int) -> list[str]:
+    out = list(text)
+    for at in rng.choice(len(text), edits, replace=False):
+        out[at] = f"e{rng.integers(0, 100_000)}"
+    return out
+
+
+def planted(seed: int) -> list[Document]:
+    """Distinct texts, exact copies, near copies on both sides of the threshold, chains, templates, short texts."""
+    rng = np.random.default_rng(seed)
+    texts: list[list[str]] = [words(rng, int(n)) for n in rng.integers(5, 300, 60)]
+    for n in rng.integers(60, 300, 40):
+        base = words(rng, int(n))
+        texts += [base] + [edited(rng, base, int(e)) for e in rng.integers(0, n // 15 + 1, 3)]
+    for _ in range(4):  # each a near copy of the one before; the ends have nothing in common
+        link = words(rng, 200)
+        for _ in range(12):
+            texts.append(link)
+            link = edited(rng, link, 3)
+    template = words(rng, 150)  # more than bucket_cap documents of one kind
+    texts += [edited(rng, template, 1) for _ in range(40)]
+    texts += [["one", "two", "three"], ["four"], []] * 4
+    documents = [document(" ".join(t), f"{i}.txt", f"s{i % 3}") for i, t in enumerate(texts)]
+    return [documents[i] for i in rng.permutation(len(documents))]
+
+
+def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
+    documents = planted(7)
+    run, before = make_run(tmp_path / "a", documents, per_part=100)
+    config = DedupConfig(priority=("s2", "s0"))
+    after = deduplicate(run, before, config)
+    by_id = {d.doc_id: d for d in documents}
+
+    exact = rejects(run, after, "dedup_exact")
+    contents = {d.segments[0].text for d in documents}
+    assert len(by_id) - len(exact) == len(contents) == after["dedup_exact"].counts.kept
+    for r in exact:
+        assert by_id[r["doc_id"]].segments == by_id[r["detail"]].segments
+        rank = {"s2": 0, "s0": 1, "s1": 2}
+        gone, kept = ((rank[by_id[r[c]].source], r[c]) for c in ("doc_id", "detail"))
+        assert kept < gone
+        assert (r["reason"], r["stage"], r["source"]) == (
+            "exact_duplicate",
+            "dedup_exact",
+            by_id[r["doc_id"]].source,
+        )
+
+    alive = sorted(survivors(run, after, "dedup_exact"))
+    assert len(alive) == after["dedup_exact"].counts.kept
+    text = document_text(documents_batch([by_id[i] for i in alive]))
+    sets = dict(zip(alive, (np.asarray(s.values) for s in shingle_sets(text))))
+    similar = {}
+    for a, b in itertools.combinations(alive, 2):
+        if (value := jaccard(sets[a], sets[b])) >= THRESHOLD:
+            similar[frozenset((a, b))] = value
+    assert len(similar) > 500
+
+    kept = survivors(run, after, "dedup_near")
+    near = rejects(run, after, "dedup_near")
+    assert kept | {r["doc_id"] for r in near} == set(alive)
+    for r in near:  # every dropped document has a kept near duplicate, and the ledger says which
+        assert r["detail"] in kept
+        assert r["value"] == similar[frozenset((r["doc_id"], r["detail"]))]
+        assert (r["reason"], r["limit"]) == ("near_duplicate", THRESHOLD)
+    missed = [p for p in similar if p <= kept]
+    assert len(missed) <= 0.05 * len(similar)
+    involved = {d for p in similar for d in p}
+    assert set(alive) - involved <= kept  # distinct in, distinct out
+    short = [d for d in alive if len(sets[d]) == 0]
+    assert len(short) == 3
+    assert set(short) <= kept
+
+    # The same documents cut into other parts, in another order, over other partitions, by other means.
+    other, before2 = make_run(tmp_path / "b", documents[::-1], per_part=37)
+    local = config.model_copy(update={"partitions": 3, "near": NearConfig(components="local")})
+    after2 = deduplicate(other, before2, local, workers=2)
+    assert survivors(other, after2, "dedup_exact") == set(alive)
+    assert survivors(other, after2, "dedup_near") == kept
+    pick = ("doc_id", "detail", "value")
+    assert sorted(tuple(r[c] for c in pick) for r in near) == sorted(
+        tuple(r[c] for c in pick) for r in rejects(other, after2, "dedup_near")
+    )
+
+
+def test_the_best_document_is_kept_and_documents_already_dropped_do_not_count(tmp_path):
+    rng = np.random.default_rng(3)
+    base = words(rng, 100)
+    texts = {"short": base[:90], "middle": base[:95], "long": base, "filtered": [*base, "more"]}
+    documents = [document(" ".join(t), name) for name, t in texts.items()]
+    ids = {d.locator.uri: d.doc_id for d in documents}
+    run, before = make_run(tmp_path, documents, per_part=2, without=frozenset({ids["filtered"]}))
+    after = deduplicate(run, before, DedupConfig(near=NearConfig(components="local")))
+    assert survivors(run, after, "dedup_near") == {ids["long"]}
+    assert after["dedup_near"].counts.dropped == {"near_duplicate": 2}
+    assert {p.name: p.rows for p in after["dedup_near"].parts} == {"part-00000-0000": 0, "part-00001-0000": 1}
+
+
+def test_equal_captions_of_different_images_are_no_duplicates_unless_media_are_ignored(tmp_path):
+    caption = " ".join(words(np.random.default_rng(4), 40))
+    documents = [
+        document(caption, "1", images=("cat",)),
+        document(caption, "2", images=("dog",)),
+        document(caption + " again", "3", images=("dog",)),
+        document(caption, "4"),
+    ]
+    ids = [d.doc_id for d in documents]
+    run, before = make_run(tmp_path / "equal", documents, per_part=3)
+    after = deduplicate(run, before, DedupConfig(near=NearConfig(components="local")))
+    assert survivors(run, after, "dedup_near") == {ids[0], ids[2], ids[3]}
+    run, before = make_run(tmp_path / "ignore", documents, per_part=3)
+    after = deduplicate(run, before, DedupConfig(near=NearConfig(components="local", media="ignore")))
+    assert survivors(run, after, "dedup_near") == {ids[2]}
+
+
+def test_an_interrupted_search_continues_from_its_finished_edges(tmp_path):
+    rng = np.random.default_rng(6)
+    base = words(rng, 100)
+    documents = [document(" ".join([*base, str(i)]), str(i)) for i in range(6)]
+    run, before = make_run(tmp_path, documents, per_part=3)
+    config = DedupConfig(near=NearConfig(components="local"), partitions=2)
+    stage = NearDedupStage(config, "filter")
+    directory = run.stage(stage.name)
+    directory.begin("key")
+    ctx = StageContext(run, directory, stage, RunSettings(), Console(quiet=True), before)
+    pipelines = []
+
+    class Interrupted(Exception):
+        pass
+
+    class Once(StageContext):
+        def beam(self, build, units=None):
+            if pipelines:
+                raise Interrupted
+            pipelines.append(units)
+            super().beam(build, units)
+
+    fields = {f: getattr(ctx, f) for f in ctx.__dataclass_fields__}
+    with pytest.raises(Interrupted):
+        stage.execute(Once(**fields))
+
+    class Counted(StageContext):
+        def beam(self, build, units=None):
+            pipelines.append(units)
+            super().beam(build, units)
+
+    stage.execute(Counted(**fields))
+    assert pipelines == [None, 2]  # the edges once, then survivors of two parts
+    records = directory.units()
+    assert sum(r.counts.kept for r in records) == 1
+    assert directory.store.names("_work") == []
+
+
+def test_a_column_to_rank_by_that_does_not_exist_is_refused_before_any_work(tmp_path):
+    run, before = make_run(tmp_path, [document("a b c", "x")], per_part=1)
+    stage = NearDedupStage(DedupConfig(quality="word"), "filter")
+    with pytest.raises(UserError, match=r"dedup.quality is 'word'.*did you mean 'words'"):
+        run_stage(stage, run, RunSettings(), Console(quiet=True), before)
+
+
+def test_knobs_of_execution_do_not_change_the_key_of_the_stage():
+    plain = NearDedupStage(DedupConfig(), "filter").settings()
+    how = DedupConfig(partitions=99, near=NearConfig(components="local", max_rounds=7))
+    assert NearDedupStage(how, "filter").settings() == plain
+    what = DedupConfig(near=NearConfig(threshold=0.7))
+    assert NearDedupStage(what, "filter").settings() != plain
