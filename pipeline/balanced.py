@@ -40,7 +40,7 @@ def balanced_assign(cost: np.ndarray, prices: np.ndarray | None = None) -> tuple
     whole = np.rint(cost.astype(np.float64) * scale).astype(np.int64)
     start = np.zeros(k, np.int64) if prices is None else np.rint(prices * scale).astype(np.int64)
     if prices is None and n > k > 1:
-        start = _rough_prices(whole, np.int64(50))
+        start = _rough_prices(whole, 50)
     labels, end = _transport(whole, n // k, -(-n // k), start)
     return labels, (end - end.min()) / scale
 
@@ -139,7 +139,7 @@ def _cheapest_path(
                     parent[b] = a
     for j in range(k):
         prices[j] -= min(dist[j], reach)
-    return end, cost
+    return int(end), int(cost)
 
 
 @njit("i8[::1](i8[:,::1],i8[::1],i4[::1],i4[:,::1],i8[::1])", cache=True, nogil=True)

@@ -14,6 +14,9 @@ import numpy as np
 from mixloom.pipeline.distances import nearest
 from mixloom.pipeline.kmeans import fit_centres
 
+_PARTS = 16  # pieces made of one cell in one pass
+_PASSES = 64  # far more than any real corpus needs; a guard against centres that trade vectors forever
+
 
 def split_domain(
     vectors: np.ndarray,
@@ -36,38 +39,47 @@ def split_domain(
     per_sample = documents / len(vectors)
     limit = max_cell / per_sample  # in sampled vectors
     centres = vectors.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
-    final: set[bytes] = set()  # centres of cells whose vectors cannot be told apart
-    while True:
+    whole: set[bytes] = set()  # centres of cells whose vectors cannot be told apart
+    for _ in range(_PASSES):
         labels = nearest(vectors, centres)[0]
         sizes = np.bincount(labels, minlength=len(centres))
-        too_large = [j for j in np.flatnonzero(sizes > limit) if centres[j].tobytes() not in final]
-        if not too_large:
+        pieces: list[np.ndarray] = []
+        split = False
+        for j in np.flatnonzero(sizes):
+            piece = centres[j : j + 1]
+            if sizes[j] > limit and piece.tobytes() not in whole:
+                inside = vectors[labels == j]
+                parts = min(math.ceil(sizes[j] / limit), _PARTS)
+                found = fit_centres(inside, parts, iterations=iterations, restarts=1, rng=rng, strict=True)
+                if len(np.unique(nearest(inside, found)[0])) < 2:
+                    whole.add(piece.tobytes())
+                else:
+                    piece, split = found, True
+            pieces.append(piece)
+        centres = np.concatenate(pieces)
+        if not split:
             break
-        j = too_large[int(np.argmax(sizes[too_large]))]
-        inside = vectors[labels == j]
-        parts = min(math.ceil(sizes[j] / limit), len(inside))
-        pieces = fit_centres(inside, parts, iterations=iterations, restarts=1, rng=rng)
-        if len(np.unique(nearest(inside, pieces)[0])) < 2:
-            final.add(centres[j].tobytes())
-            continue
-        centres = np.concatenate([centres[:j], pieces, centres[j + 1 :]])
     return _merge_small(vectors, centres, limit, min_cell / per_sample)
 
 
 def _merge_small(vectors: np.ndarray, centres: np.ndarray, limit: float, least: float) -> np.ndarray:
     """Drop the centres of small cells, smallest first, unless that would push another cell over the limit."""
-    kept_small: set[bytes] = set()
-    while len(centres) > 1:
-        labels = nearest(vectors, centres)[0]
-        sizes = np.bincount(labels, minlength=len(centres))
-        small = [j for j in np.flatnonzero(sizes < least) if centres[j].tobytes() not in kept_small]
-        if not small:
-            break
-        j = small[int(np.argmin(sizes[small]))]
-        rest = np.delete(centres, j, axis=0)
-        after = np.bincount(nearest(vectors, rest)[0], minlength=len(rest))
-        if np.any((after > limit) & (after > np.delete(sizes, j))):
-            kept_small.add(centres[j].tobytes())
+    labels = nearest(vectors, centres)[0]
+    sizes = np.bincount(labels, minlength=len(centres))
+    alive = np.ones(len(centres), bool)
+    for j in np.argsort(sizes, kind="stable"):
+        # A cell may have grown by taking in a smaller one; then it stays.
+        if sizes[j] >= least or alive.sum() == 1:
+            continue
+        alive[j] = False
+        rest = np.flatnonzero(alive)
+        inside = np.flatnonzero(labels == j)
+        moved = rest[nearest(vectors[inside], centres[rest])[0]]
+        after = sizes + np.bincount(moved, minlength=len(sizes))
+        if np.any((after > limit) & (after > sizes)):
+            alive[j] = True
         else:
-            centres = rest
-    return centres
+            labels[inside] = moved
+            sizes = after
+            sizes[j] = 0
+    return centres[alive]

@@ -23,6 +23,7 @@ from numba import njit
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixloom.pipeline.model_store import header_of, read_model, write_model
+from mixloom.pipeline.one_thread import one_thread
 
 KIND = "tfidf-svd"
 
@@ -174,14 +175,13 @@ def _svd(
     """Right singular vectors as float32 [terms, dim], signs fixed, zero columns beyond the rank."""
     from scipy.sparse import csr_array
     from sklearn.utils.extmath import randomized_svd
-    from threadpoolctl import threadpool_limits
 
     matrix = csr_array((weights, columns, rows), shape=(len(rows) - 1, terms))
     rank = min(config.dim, *matrix.shape)
     components = np.zeros((terms, config.dim), np.float32)
     if matrix.nnz == 0:
         return components
-    with threadpool_limits(1):
+    with one_thread():
         _, values, vt = randomized_svd(
             matrix,
             rank,
