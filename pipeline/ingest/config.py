@@ -174,6 +174,7 @@ class MarkdownSource(BaseSource, _Media):
     """Markdown, kept verbatim; images become segments in reading order."""
 
     format: Literal["markdown"]
+    images: bool = Field(True, description="false: images are left in the text as they are spelt, and not read")
     front_matter: bool = Field(
         True, description="parse a YAML (---) or TOML (+++) header into meta and strip it"
     )
@@ -185,9 +186,11 @@ class HtmlSource(BaseSource, _Media):
 
     format: Literal["html"]
     drop: tuple[str, ...] = Field(
-        ("script", "style", "template", "noscript", "nav", "iframe", "object"),
-        description="elements left out with all they contain; add header, footer, aside for web pages",
+        ("script", "style", "template", "noscript", "nav", "iframe", "object", "svg"),
+        description="elements left out with all they contain, as tag, .class or tag.class; add header, footer, "
+        "aside for web pages",
     )
+    images: bool = Field(True, description="false: images are passed over")
     split_on: str | None = Field(
         None,
         description='element name ("h2") or XPath; each match starts a new document, what precedes is one too',

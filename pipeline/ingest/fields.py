@@ -123,7 +123,11 @@ def _refs(
 ) -> list[Item]:
     value = lookup(record, path)
     if value is _MISSING:
-        value = _required(record, path, where)
+        try:
+            _required(record, path, where)
+        except Problem as p:
+            p.detail += "; a record without media says null"
+            raise
     if value is None:
         return []
     out: list[Item] = []

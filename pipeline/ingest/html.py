@@ -100,6 +100,8 @@ def _page(make: Assembler, source: HtmlSource, uri: str, tree: Any) -> Iterator[
     meta = _head(tree)
     language = attribute(tree, "lang")
     items = html_items(tree, drop=source.drop, split_on=source.split_on)
+    if not source.images:
+        items = [x for x in items if not isinstance(x, Ref)]
     items = strip_boilerplate(items, source.boilerplate_start, source.boilerplate_end)
     sections = _sections(items)
     for number, heading, part in sections:
@@ -161,7 +163,9 @@ def strip_namespaces(tree: Any) -> None:
 class _Layout:
     def __init__(self, drop: frozenset[str], marks: dict[Any, Mark]) -> None:
         self.flow = Flow()
-        self._drop, self._marks = drop, marks
+        self._drop = frozenset(d for d in drop if "." not in d)
+        self._drop_classes = [d.split(".", 1) for d in sorted(drop) if "." in d]
+        self._marks = marks
         self._preformatted, self._lists, self._cells = 0, 0, 0
 
     def enter(self, element: Any) -> bool:
@@ -169,7 +173,7 @@ class _Layout:
         mark = self._marks.get(element)
         if mark is not None:
             self.flow.add(mark)
-        if name in self._drop:
+        if name in self._drop or (self._drop_classes and self._dropped_by_class(name, element)):
             return False
         if name == "img":
             self._image(element)
@@ -206,6 +210,10 @@ class _Layout:
 
     def text(self, value: str, element: Any) -> None:
         self.flow.text(value, preserve=self._preformatted > 0)
+
+    def _dropped_by_class(self, name: str, element: Any) -> bool:
+        classes = (element.get("class") or "").split()
+        return any(tag in ("", name) and wanted in classes for tag, wanted in self._drop_classes)
 
     def _block(self, name: str) -> None:
         if name in _LISTS and self._lists:

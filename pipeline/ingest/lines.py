@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mixloom.pipeline.ingest.decode import chunks, compressed
 from mixloom.pipeline.ingest.files import CHUNK, SourceFiles
+from mixloom.pipeline.ingest.problems import Problem
 
 _COUNT_UP_TO = 1 << 30  # beyond this, finding the number of a bad line would cost more than it tells
 
@@ -48,27 +49,31 @@ def _cut(parts: Iterator[bytes], start: int, stop: int, limit: int) -> Iterator[
     offset = start - 1 if skip_first else 0  # of the line being gathered
     held: list[bytes] = []
     size = 0
-    for part in parts:
-        if b"\n" not in part:
-            size += len(part)
-            held.append(part)
-            if size > limit or skip_first:
-                held = []  # too long, or not ours: only its length matters from here on
-            continue
-        first, *rest = part.split(b"\n")
-        tail = rest.pop()
-        whole = size + len(first)
-        ready = [(whole, b"".join([*held, first]) if whole <= limit else None)]
-        ready += [(len(x), x if len(x) <= limit else None) for x in rest]
-        for length, data in ready:
-            if 0 <= stop <= offset:
-                return
-            if skip_first:
-                skip_first = False
-            else:
-                yield Line(offset, data, length)
-            offset += length + 1
-        held, size = [tail], len(tail)
+    try:
+        for part in parts:
+            if b"\n" not in part:
+                size += len(part)
+                held.append(part)
+                if size > limit or skip_first:
+                    held = []  # too long, or not ours: only its length matters from here on
+                continue
+            first, *rest = part.split(b"\n")
+            tail = rest.pop()
+            whole = size + len(first)
+            ready = [(whole, b"".join([*held, first]) if whole <= limit else None)]
+            ready += [(len(x), x if len(x) <= limit else None) for x in rest]
+            for length, data in ready:
+                if 0 <= stop <= offset:
+                    return
+                if skip_first:
+                    skip_first = False
+                else:
+                    yield Line(offset, data, length)
+                offset += length + 1
+            held, size = [tail], len(tail)
+    except Problem as p:
+        p.offset = offset  # the line that was being gathered is the first one lost
+        raise
     if size and not skip_first and not 0 <= stop <= offset:
         yield Line(offset, b"".join(held) if size <= limit else None, size)
 

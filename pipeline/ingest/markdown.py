@@ -38,7 +38,8 @@ def read(split: Split, source: MarkdownSource, root: str) -> Iterator[Output]:
             meta, text = split_front_matter(text)
         timestamp = meta.get(source.timestamp_field) if source.timestamp_field else None
         language = meta.get("language") or meta.get("lang")
-        yield from make.document(uri, markdown_items(text), meta=meta, language=language, timestamp=timestamp)
+        items: list[Item] = markdown_items(text) if source.images else [Text(text)]
+        yield from make.document(uri, items, meta=meta, language=language, timestamp=timestamp)
 
     yield from make.each_file(split.files, one)
 

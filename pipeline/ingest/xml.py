@@ -211,10 +211,10 @@ class _Layout:
             self.flow.open_role("caption")
             self._taking += 1
         elif name in self._blocks:
-            self.flow.lines(2)
             if self._blocks[name]:
                 self._value("".join(element.itertext()), True)
                 return False
+            self.flow.lines(self._gap(element))
             self._taking += 1
         elif not self._inline(element):
             self.flow.lines(1)
@@ -226,8 +226,8 @@ class _Layout:
             self.flow.close_role()
             self._taking -= 1
         elif name in self._blocks:
-            self.flow.lines(2)
             self._taking -= 1
+            self.flow.lines(self._gap(element))
         elif not self._inline(element):
             self.flow.lines(1)
 
@@ -246,6 +246,10 @@ class _Layout:
         else:
             self.flow.text(value)
         self.flow.lines(2)
+
+    def _gap(self, element: Any) -> int:
+        """Line ends around a text entry; none where it stands in the running text of another."""
+        return 0 if self._taking and self._inline(element) else 2
 
     def _inline(self, element: Any) -> bool:
         parent = element.getparent()
