@@ -83,7 +83,7 @@ def _call(name: str, args: list[str]) -> int:
     module, attribute, _ = COMMANDS[name]
     app = getattr(import_module(module), attribute)
     if not isinstance(app, typer.Typer):
-        command, app = app, typer.Typer(add_completion=False)
+        command, app = app, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command()(command)
     try:
         result = app(args, prog_name=f"mixloom {name}", standalone_mode=False)

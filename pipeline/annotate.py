@@ -41,7 +41,9 @@ def annotations_schema(config: AnnotateConfig) -> pa.Schema:
             *(pa.field(name, m.type, nullable=False) for name, m in MEASURES.items()),
             *(pa.field(name, kind) for name, (kind, _) in MEDIA_MEASURES.items()),
             pa.field("content_hash", pa.binary(16), nullable=False),
-            pa.field("minhash", pa.list_(pa.uint32(), config.minhash.num_perm)),
+            pa.field(
+                "minhash", pa.binary(4 * config.minhash.num_perm)
+            ),  # little-endian uint32; null: no shingle
         ]
     )
 
@@ -119,6 +121,15 @@ def content_hashes(documents: pa.RecordBatch) -> pa.FixedSizeBinaryArray:
     return pa.array(digests, pa.binary(16))
 
 
+def _packed(signatures: pa.FixedSizeListArray) -> pa.FixedSizeBinaryArray:
+    """Signatures as fixed-size binary, without a copy: Parquet cannot read back a null fixed-size list."""
+    width, n = signatures.type.list_size, len(signatures)
+    values = signatures.values.slice(signatures.offset * width, n * width)
+    bits = pa.array(signatures.is_valid()).buffers()[1]
+    data = pa.py_buffer(np.ascontiguousarray(values.to_numpy(), dtype="<u4").tobytes())
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * width), n, [bits, data])
+
+
 def _reduced(values: pa.Array, owner: NDArray[np.int64], n: int, how: str, kind: pa.DataType) -> pa.Array:
     """min, max or sum of the known values of each document's segments; null where there is none."""
     known = pc.is_valid(values).to_numpy(zero_copy_only=False)
@@ -173,7 +184,7 @@ def annotate(documents: pa.RecordBatch, config: AnnotateConfig) -> pa.RecordBatc
         **text_measures(cuts),
         **media_measures(documents),
         "content_hash": content_hashes(documents),
-        "minhash": cut_signatures(cuts, config.minhash),
+        "minhash": _packed(cut_signatures(cuts, config.minhash)),
     }
     schema = annotations_schema(config)
     output = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
