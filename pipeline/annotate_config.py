@@ -35,7 +35,7 @@ class MinHashConfig(BaseModel):
 
 
 def check_stop_words(stop_words: Sequence[str]) -> None:
-    """Raise UserError unless these are at most 64 words of letters, numbers and marks, one term each."""
+    """Raise UserError unless these are at most 64 lower-case words of letters, numbers and marks, one term each."""
     if len(stop_words) > _MOST_STOP_WORDS:
         raise UserError(
             f"stop_words has {len(stop_words)} entries; at most {_MOST_STOP_WORDS} are counted",
@@ -44,10 +44,14 @@ def check_stop_words(stop_words: Sequence[str]) -> None:
     for word in stop_words:
         kinds = [unicodedata.category(c)[0] for c in word]
         whole = bool(kinds) and kinds[0] in "LN" and all(k in "LNM" for k in kinds)
-        if not whole or (sum(k in "LN" for k in kinds) > 1 and any(map(is_unspaced, word))):
+        if (
+            not whole
+            or word != word.lower()
+            or (sum(k in "LN" for k in kinds) > 1 and any(map(is_unspaced, word)))
+        ):
             raise UserError(
-                f"stop_words: {word!r} is not a single word of letters and numbers",
-                fix='write each stop word alone and without punctuation, for example "the"',
+                f"stop_words: {word!r} is not a single word of letters and numbers in lower case",
+                fix='write each stop word alone, without capitals and punctuation, for example "the"',
             )
 
 

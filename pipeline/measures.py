@@ -39,11 +39,17 @@ MEASURES: dict[str, Measure] = {
     "terms": Measure(
         "terms", None, "Runs of letters, numbers and marks; one per character in unspaced scripts."
     ),
-    "tokens": Measure("tokens", None, "Terms and runs of one other visible character."),
+    "tokens": Measure(
+        "tokens", None, "Terms with their joints, and other visible characters (about spaCy's tokens)."
+    ),
+    "word_tokens": Measure("word_tokens", None, "Tokens of letters and numbers."),
     "lines": Measure("lines", None, "Lines that are not empty."),
     "paragraphs": Measure("paragraphs", None, "Runs of lines between empty lines."),
     "mean_word_chars": Measure("word_chars", "words", "Mean characters of a word."),
     "mean_term_chars": Measure("term_chars", "terms", "Mean characters of a term."),
+    "mean_word_token_chars": Measure(
+        "word_token_chars", "word_tokens", "Mean characters of a token of letters and numbers."
+    ),
     "max_word_chars": Measure("max_word_chars", None, "Characters of the longest word."),
     "max_line_chars": Measure("max_line_chars", None, "Characters of the longest line."),
     "hashes_per_word": Measure("hashes", "words", "'#' per word."),
@@ -67,7 +73,7 @@ MEASURES: dict[str, Measure] = {
     "latin_letters": Measure("latin_letters", None, "Latin letters in terms."),
     "vowel_share": Measure("vowels", "latin_letters", "Share of Latin letters that are vowels (y is one)."),
     "stop_words_distinct": Measure(
-        "stop_words_distinct", None, "How many of the stop words occur, as written."
+        "stop_words_distinct", None, "How many of the stop words occur in lower case."
     ),
     "stop_words": Measure("stop_words", None, "Occurrences of stop words, in any case."),
     "bullet_line_share": Measure("bullet_lines", "lines", "Share of lines that start with U+2022 or '-'."),
@@ -76,6 +82,9 @@ MEASURES: dict[str, Measure] = {
     ),
     "terminal_line_share": Measure(
         "terminal_lines", "lines", "Share of lines that end with a Sentence_Terminal."
+    ),
+    "terminal_line_end_share": Measure(
+        "terminal_line_ends", "lines", "The same, with no white space after it."
     ),
     "short_line_share": Measure(
         "short_lines", "lines", "Share of lines of at most `short_line_chars` characters."
