@@ -107,7 +107,10 @@ class Assembler:
         if not segments:
             what = "the file" if offset < 0 and not member else "the document"
             problem = Problem(
-                "empty_document", f"{what} holds no text and no media", outcome="dropped", fix="remove it, or leave it: it is only counted"
+                "empty_document",
+                f"{what} holds no text and no media",
+                outcome="dropped",
+                fix="remove it, or leave it: it is only counted",
             )
             yield self.fail(problem, uri, member=member, **place)
             return

@@ -174,7 +174,9 @@ class MarkdownSource(BaseSource, _Media):
     """Markdown, kept verbatim; images become segments in reading order."""
 
     format: Literal["markdown"]
-    images: bool = Field(True, description="false: images are left in the text as they are spelt, and not read")
+    images: bool = Field(
+        True, description="false: images are left in the text as they are spelt, and not read"
+    )
     front_matter: bool = Field(
         True, description="parse a YAML (---) or TOML (+++) header into meta and strip it"
     )

@@ -13,7 +13,7 @@ from mixloom.pipeline.ingest.fields import record_document
 from mixloom.pipeline.ingest.lines import Line, line_number, lines
 from mixloom.pipeline.ingest.problems import Problem
 from mixloom.pipeline.ingest.split import Split
-from mixloom.pipeline.ingest.text import empty_file, line_too_long
+from mixloom.pipeline.ingest.text import empty_file, first_line, line_too_long
 
 
 def read(split: Split, source: JsonlSource, root: str) -> Iterator[Output]:
@@ -30,20 +30,23 @@ def _read_file(make: Assembler, source: JsonlSource, uri: str, start: int, stop:
     found, number = False, _Numbers(make, uri, start)
     for line in _lines(make, source, uri, start, stop):
         number.step(line)
-        found = True
         place: dict[str, Any] = {"offset": line.offset, "length": line.length}
         try:
             if line.data is None:
                 raise line_too_long(line.length, source.max_bytes)
             record = _parse(line, source, number)
         except Problem as p:
+            if p.reason == "wrong_encoding":
+                raise
             p.offset = -1
+            found = True
             yield make.fail(p, uri, **place)
             continue
         if record is not None:
+            found = True
             yield from record_document(make, source, uri, record, place=place, where=number.text())
-    if not found and start == 0:
-        yield make.fail(empty_file(), uri)
+    if not found and start == 0 and stop < 0:
+        yield make.fail(empty_file(make.files.size(uri)), uri)
 
 
 def _lines(make: Assembler, source: JsonlSource, uri: str, start: int, stop: int) -> Iterator[Line]:
@@ -83,8 +86,7 @@ def _parse(line: Line, source: JsonlSource, number: _Numbers) -> dict[str, Any] 
     data = line.data or b""
     encoding = source.encoding if line_safe(source.encoding) else "utf-8"
     if line.offset == 0:
-        bom, encoding = split_bom(data, encoding)
-        data = data[bom:]
+        data = first_line(data)
     if not data.strip():
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 from typing import Any
 
@@ -38,16 +39,19 @@ def declared_encoding(data: bytes, default: str, *, is_html: bool) -> tuple[int,
     return 0, _BROWSER.get(info.name, info.name) if is_html else info.name
 
 
+@functools.cache
+def _windows_1252() -> str:
+    """Windows-1252 as browsers read it: the five bytes it leaves open keep their Latin-1 meaning."""
+    pairs = ((bytes([i]).decode("cp1252", "ignore"), chr(i)) for i in range(256))
+    return "".join(known or same for known, same in pairs)
+
+
 def decode_markup(data: bytes, default: str, errors: str, what: str, *, is_html: bool) -> str:
     """Text of an HTML or XML file. Raises Problem as `decode`."""
     bom, encoding = declared_encoding(data, default, is_html=is_html)
     body = data[bom:]
     if canonical(encoding) == "cp1252" and is_html:
-        # Browsers give the five bytes Windows-1252 leaves open their Latin-1 meaning.
-        try:
-            return body.decode("cp1252")
-        except UnicodeDecodeError:
-            return body.decode("latin-1")
+        return codecs.charmap_decode(body, "strict", _windows_1252())[0]
     return decode(body, encoding, errors, base=bom, what=what)
 
 

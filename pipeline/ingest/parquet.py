@@ -80,7 +80,13 @@ def _read_file(make: Assembler, source: ParquetSource, uri: str, split: Split) -
         row = sum(file.metadata.row_group(g).num_rows for g in range(split.start))
         if file.metadata.num_rows == 0:
             yield make.fail(
-                Problem("empty_document", "the table has no rows", outcome="dropped", fix="remove it, or leave it: it is only counted"), uri
+                Problem(
+                    "empty_document",
+                    "the table has no rows",
+                    outcome="dropped",
+                    fix="remove it, or leave it: it is only counted",
+                ),
+                uri,
             )
         for group in range(split.start, stop):
             rows = file.metadata.row_group(group).num_rows

@@ -31,26 +31,42 @@ def read(split: Split, source: TextSource, root: str) -> Iterator[Output]:
 
 
 def _lines(make: Assembler, source: TextSource, uri: str, start: int, stop: int) -> Iterator[Output]:
-    empty = True
+    found = False
     for line in lines(make.files, uri, start, stop, source.max_bytes):
-        empty = False
         place: dict[str, Any] = {"offset": line.offset, "length": line.length}
         try:
             if line.data is None:
                 raise line_too_long(line.length, source.max_bytes)
-            data, encoding = line.data, source.encoding
-            if line.offset == 0:
-                bom, encoding = split_bom(data, encoding)
-                data = data[bom:]
-            text = decode(data, encoding, source.on_encoding_error, base=line.offset, what="the line")
+            data = first_line(line.data) if line.offset == 0 else line.data
+            text = decode(data, source.encoding, source.on_encoding_error, base=line.offset, what="the line")
         except Problem as p:
+            if p.reason == "wrong_encoding":
+                raise
             p.offset = -1  # the place of the failure is the line; its text has the byte
+            found = True
             yield make.fail(p, uri, **place)
             continue
         if text.strip():
+            found = True
             yield from make.document(uri, [Text(text)], **place)
-    if empty and start == 0:
-        yield make.fail(empty_file(), uri)
+    if not found and start == 0 and stop < 0:
+        yield make.fail(empty_file(make.files.size(uri)), uri)
+
+
+def first_line(data: bytes) -> bytes:
+    """The first line of a file cut at newline bytes, without its UTF-8 mark.
+
+    Raises:
+        Problem: "wrong_encoding": a mark of UTF-16 or UTF-32, where newlines are no single bytes.
+    """
+    bom, encoding = split_bom(data, "")
+    if encoding in ("", "utf-8"):
+        return data[bom:]
+    raise Problem(
+        "wrong_encoding",
+        f"the file starts with the byte order mark of {encoding}",
+        fix=f"set encoding: {encoding[:6]} for the source",
+    )
 
 
 def line_too_long(length: int, limit: int) -> Problem:
@@ -61,10 +77,10 @@ def line_too_long(length: int, limit: int) -> Problem:
     )
 
 
-def empty_file() -> Problem:
-    return Problem(
-        "empty_document", "the file is empty (0 bytes)", outcome="dropped", fix="restore it, or remove it"
-    )
+def empty_file(size: int = 0) -> Problem:
+    """The problem of a file in which there is no document."""
+    what = f"the file holds nothing but white space ({size} bytes)" if size else "the file is empty (0 bytes)"
+    return Problem("empty_document", what, outcome="dropped", fix="restore it, or remove it")
 
 
 def _whole(make: Assembler, source: TextSource, uri: str) -> Iterator[Output]:

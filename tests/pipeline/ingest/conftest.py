@@ -46,7 +46,9 @@ class Workbench:
 
 def shown(document: Document) -> list[tuple[str, str]]:
     """(kind, text or media path) of each segment."""
-    return [(s.kind, s.text if s.text is not None else s.media.uri if s.media else "") for s in document.segments]
+    return [
+        (s.kind, s.text if s.text is not None else s.media.uri if s.media else "") for s in document.segments
+    ]
 
 
 def png(width: int = 5, height: int = 3, color: tuple[int, ...] = (200, 10, 10), **save: Any) -> bytes:
@@ -54,7 +56,9 @@ def png(width: int = 5, height: int = 3, color: tuple[int, ...] = (200, 10, 10),
 
     out = io.BytesIO()
     mode = "RGBA" if len(color) == 4 else "RGB"
-    noise = np.random.Generator(np.random.PCG64(7)).integers(0, 40, (height, width, len(color)), dtype=np.uint8)
+    noise = np.random.Generator(np.random.PCG64(7)).integers(
+        0, 40, (height, width, len(color)), dtype=np.uint8
+    )
     pixels = np.clip(np.array(color, dtype=np.int16) - noise, 0, 255).astype(np.uint8)
     Image.fromarray(pixels, mode).save(out, **{"format": "PNG", **save})
     return out.getvalue()

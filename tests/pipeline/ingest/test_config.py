@@ -17,13 +17,25 @@ def test_the_format_picks_the_model():
     ("settings", "message"),
     [
         ({"format": "text", "name": "a b"}, "should match pattern"),
-        ({"format": "text", "split": "(["}, "not a regular expression: unterminated character set at position 1"),
-        ({"format": "text", "encoding": "klingon"}, "not an encoding Python knows; common ones: utf-8, latin-1"),
+        (
+            {"format": "text", "split": "(["},
+            "not a regular expression: unterminated character set at position 1",
+        ),
+        (
+            {"format": "text", "encoding": "klingon"},
+            "not an encoding Python knows; common ones: utf-8, latin-1",
+        ),
         ({"format": "text", "encoding": "base64"}, "not a text encoding"),
-        ({"format": "text", "glob": "../*.txt"}, "must be relative to the path of the source and stay inside it"),
+        (
+            {"format": "text", "glob": "../*.txt"},
+            "must be relative to the path of the source and stay inside it",
+        ),
         ({"format": "text", "glob": "a{b"}, "has a { without its }"),
         ({"format": "text", "colour": "red"}, "Extra inputs are not permitted"),
-        ({"format": "text", "split": "lines", "strip_headers": True}, "strip_headers works on whole files only"),
+        (
+            {"format": "text", "split": "lines", "strip_headers": True},
+            "strip_headers works on whole files only",
+        ),
         ({"format": "jsonl", "text_field": None}, "nothing to read: set text_field, segments_field"),
         ({"format": "xml", "record": "//a["}, "record is neither an element name nor an XPath expression"),
         ({"format": "xml", "image": "image"}, "should match pattern"),
@@ -36,7 +48,10 @@ def test_the_format_picks_the_model():
         ),
         ({"format": "speech", "transcripts": {"path": "/etc/x"}}, "stay inside it"),
         ({"format": "speech", "transcripts": {"path": "t", "delimiter": "||"}}, "must be one character"),
-        ({"format": "image_caption", "captions": {"kind": "file_name", "pattern": "x"}}, "a group named caption"),
+        (
+            {"format": "image_caption", "captions": {"kind": "file_name", "pattern": "x"}},
+            "a group named caption",
+        ),
         ({"format": "image_caption"}, "Field required"),
     ],
 )

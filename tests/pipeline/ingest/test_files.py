@@ -10,7 +10,14 @@ from mixloom.pipeline.ingest.problems import Problem
 
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [("a/../b", "b"), ("/a", "a"), ("a//b/./c", "a/b/c"), ("../a", None), ("a/../../b", None), ("a\\..\\..\\b", None)],
+    [
+        ("a/../b", "b"),
+        ("/a", "a"),
+        ("a//b/./c", "a/b/c"),
+        ("../a", None),
+        ("a/../../b", None),
+        ("a\\..\\..\\b", None),
+    ],
 )
 def test_a_path_is_reduced_or_refused(path, expected):
     assert normalise(path) == expected

@@ -44,7 +44,11 @@ def test_a_bad_line_says_line_and_column_and_costs_itself_only(bench):
         (b'{"text": [1]}', "wrong_type", "a list with other things than text"),
         (b'{"text": ""}', "empty_document", "the document holds no text and no media"),
         (b'{"text": "\\ud800"}', "invalid_unicode", "half a surrogate pair (U+D800) at character 0"),
-        (b'{"text": "\xff"}', "invalid_utf8", "line 1: the line is not valid utf-8: byte 0xff at byte offset 10"),
+        (
+            b'{"text": "\xff"}',
+            "invalid_utf8",
+            "line 1: the line is not valid utf-8: byte 0xff at byte offset 10",
+        ),
         (b"[" * 100_000, "malformed_json", "line 1"),
         (b'{"text": ' + b"9" * 5000 + b"}", "malformed_json", "line 1"),
         (b"", "empty_document", "the file is empty (0 bytes)"),
@@ -89,7 +93,10 @@ def test_segments_keep_their_order_and_lose_only_what_is_bad(bench, make_png, ma
     assert documents[0].segments[1].attrs == {"alt": "red"}
     assert documents[0].segments[4].attrs == {"role": "caption"}
     assert [(f.scope, f.reason) for f in failures] == [("media", "missing_media")]
-    assert "image 2 of the document, 'gone.png': there is no such file (looked for 'gone.png')" in failures[0].detail
+    assert (
+        "image 2 of the document, 'gone.png': there is no such file (looked for 'gone.png')"
+        in failures[0].detail
+    )
 
 
 def test_image_and_text_fields_make_a_pair_in_either_order(bench, make_png, segments):
@@ -111,7 +118,11 @@ def test_a_record_without_its_image_field_is_told_how_to_say_none(bench):
     ("value", "reason", "words"),
     [
         ("x", "wrong_type", "not a list of segments"),
-        ([{"text": "a", "image": "b"}], "bad_segment", "segment 1 of 'parts' needs exactly one of text, image, audio"),
+        (
+            [{"text": "a", "image": "b"}],
+            "bad_segment",
+            "segment 1 of 'parts' needs exactly one of text, image, audio",
+        ),
         ([{"text": 3}], "bad_segment", "segment 1"),
         ([], "empty_document", "holds no text and no media"),
     ],
@@ -126,7 +137,13 @@ def test_bad_segments_are_failures(bench, value, reason, words):
 
 def test_an_image_outside_the_root_is_refused_for_every_spelling(bench, make_png):
     (bench.root.parent / "secret.png").write_bytes(make_png())
-    names = ["../secret.png", "/../secret.png", "x/../../secret.png", "%2e%2e/secret.png", str(bench.root.parent)]
+    names = [
+        "../secret.png",
+        "/../secret.png",
+        "x/../../secret.png",
+        "%2e%2e/secret.png",
+        str(bench.root.parent),
+    ]
     bench.write("f.jsonl", _lines({"parts": [{"text": "t"}, *({"image": n} for n in names)]}))
     documents, failures = bench.read("jsonl", segments_field="parts")
     assert len(documents) == 1

@@ -1,5 +1,6 @@
 import gzip
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,15 @@ quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCh
 
 
 @quick
-@given(content=st.binary(max_size=60).map(lambda b: b.replace(b"a", b"\n")), cuts=st.lists(st.integers(0, 60)))
+@given(
+    content=st.binary(max_size=60).map(lambda b: b.replace(b"a", b"\n")), cuts=st.lists(st.integers(0, 60))
+)
 def test_any_cut_of_a_file_gives_the_same_lines(tmp_path: Path, content: bytes, cuts: list[int]):
     (tmp_path / "f").write_bytes(content)
     files = SourceFiles(str(tmp_path))
     bounds = sorted({0, len(content), *(c for c in cuts if c < len(content))})
     got = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in pairwise(bounds):
         got += [(x.offset, x.data) for x in lines(files, "f", start, stop, 1000)]
     plain = []
     at = 0
@@ -168,3 +171,27 @@ def test_utf16_lines_are_cut_after_decoding(bench):
     assert [d.segments[0].text for d in documents] == ["one", "two\u0a0a"]
     assert failures == []
     assert isinstance(bench.source("text"), TextSource)
+
+
+@pytest.mark.parametrize("format", ["text", "jsonl"])
+def test_a_mark_of_another_encoding_is_one_failure_that_names_it(bench, format):
+    name = "f.txt" if format == "text" else "f.jsonl"
+    bench.write(name, '{"text": "a"}\n{"text": "b"}\n'.encode("utf-16"))
+    settings_ = {"split": "lines"} if format == "text" else {}
+    documents, failures = bench.read(format, **settings_)
+    assert documents == []
+    assert len(failures) == 1
+    assert "starts with the byte order mark of utf-16-le; fix: set encoding: utf-16" in failures[0].detail
+    documents, failures = bench.read(format, encoding="utf-16", **settings_)
+    assert len(documents) == 2
+    assert failures == []
+
+
+@pytest.mark.parametrize("name", ["f.txt", "f.jsonl"])
+def test_a_file_of_blank_lines_is_counted(bench, name):
+    bench.write(name, "\n \n\n")
+    settings_ = {"format": "text", "split": "lines"} if name == "f.txt" else {"format": "jsonl"}
+    documents, failures = bench.read(**settings_)
+    assert documents == []
+    assert [f.outcome for f in failures] == ["dropped"]
+    assert "the file holds nothing but white space (4 bytes)" in failures[0].detail

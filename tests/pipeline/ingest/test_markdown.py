@@ -51,7 +51,23 @@ def test_alt_and_title_become_attributes():
 @given(
     st.lists(
         st.sampled_from(
-            ["![x](a.png)", "`", "```\n", "\n", "\n\n", "> ", "- ", "# ", "|", "text", " ", "\t", "<img src=b>", "\\", "["]
+            [
+                "![x](a.png)",
+                "`",
+                "```\n",
+                "\n",
+                "\n\n",
+                "> ",
+                "- ",
+                "# ",
+                "|",
+                "text",
+                " ",
+                "\t",
+                "<img src=b>",
+                "\\",
+                "[",
+            ]
         ),
         max_size=25,
     ).map("".join)
@@ -68,7 +84,8 @@ def test_text_and_images_together_are_the_source(text):
     items = markdown_items(text)
     assert sum(isinstance(i, Ref) for i in items) == len(found)
     assert "".join(i.text for i in items if isinstance(i, Text)) == "".join(
-        text[a:b] for a, b in zip([0, *(f.stop for f in found)], [*(f.start for f in found), len(text)], strict=True)
+        text[a:b]
+        for a, b in zip([0, *(f.stop for f in found)], [*(f.start for f in found), len(text)], strict=True)
     )
 
 
@@ -94,7 +111,10 @@ def test_a_document_reads_text_and_images_in_order(bench, make_png, segments):
 
 def test_a_bad_image_leaves_the_text_in_one_piece(bench, segments):
     bench.write("x.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>")
-    bench.write("x.md", "one ![a](gone.png) two ![b](x.svg) three ![c](https://x.org/y.png) ![d](data:image/png;base64,AA==)")
+    bench.write(
+        "x.md",
+        "one ![a](gone.png) two ![b](x.svg) three ![c](https://x.org/y.png) ![d](data:image/png;base64,AA==)",
+    )
     documents, failures = bench.read("markdown")
     assert segments(documents[0]) == [("text", "one  two  three")]
     assert [(f.reason, f.outcome) for f in failures] == [
@@ -142,7 +162,7 @@ def test_front_matter_is_cut_off_and_kept_as_strings(text, meta, rest):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("---\nok: 1\ntitle:\t\"x\"\n---\n", "line 3 of the file is not valid YAML: found character '\\t'"),
+        ('---\nok: 1\ntitle:\t"x"\n---\n', "line 3 of the file is not valid YAML: found character '\\t'"),
         ("---\nd: 2020-02-31\n---\n", "day is out of range"),
         ("+++\nx = \n+++\n", "the TOML header is not valid"),
         ("---\na: !!python/object:os.system x\n---\n", "could not determine a constructor"),

@@ -32,7 +32,9 @@ def test_only_named_columns_are_read(bench, monkeypatch):
     asked = []
     original = pq.ParquetFile.iter_batches
     monkeypatch.setattr(
-        pq.ParquetFile, "iter_batches", lambda self, *a, **k: asked.append(k["columns"]) or original(self, *a, **k)
+        pq.ParquetFile,
+        "iter_batches",
+        lambda self, *a, **k: asked.append(k["columns"]) or original(self, *a, **k),
     )
     bench.read("parquet")
     assert asked == [["text"]]
@@ -115,5 +117,7 @@ def test_images_held_in_the_table_can_be_opened_again(bench, make_png, struct):
 
 def test_nothing_that_matches_is_a_user_error(bench):
     bench.write("f.parq", "x")
-    with pytest.raises(UserError, match=r"nothing below .* matches '\*\*/\*.parquet'. Files there by suffix: .parq \(1\)"):
+    with pytest.raises(
+        UserError, match=r"nothing below .* matches '\*\*/\*.parquet'. Files there by suffix: .parq \(1\)"
+    ):
         bench.read("parquet")

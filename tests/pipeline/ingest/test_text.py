@@ -114,7 +114,9 @@ def test_a_header_block_is_dropped_and_its_subject_kept(bench):
     assert documents[0].timestamp == "1993-04-16T04:04:08+00:00"
 
 
-@pytest.mark.parametrize("text", ["plain text\n\nmore", "Note: one line only\n\nmore", "A: b\nnot a header\n\nx", ""])
+@pytest.mark.parametrize(
+    "text", ["plain text\n\nmore", "Note: one line only\n\nmore", "A: b\nnot a header\n\nx", ""]
+)
 def test_text_without_headers_is_left_alone(text):
     assert strip_headers(text) == (text, {}, None)
 
