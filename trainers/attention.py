@@ -145,7 +145,9 @@ def block_mask(documents: Tensor, *, compiled: bool) -> Any:
         return (k <= q) & (documents[b, q] == documents[b, k])
 
     contexts, length = documents.shape
-    return create_block_mask(visible, contexts, None, length, length, device=documents.device, _compile=compiled)
+    return create_block_mask(
+        visible, contexts, None, length, length, device=documents.device, _compile=compiled
+    )
 
 
 def choose(device: torch.device, head_dim: int) -> Kind:
@@ -156,7 +158,13 @@ def choose(device: torch.device, head_dim: int) -> Kind:
 
 
 def make_plan(
-    batch: Batch, *, heads: int, rotary: tuple[Tensor, Tensor], modality_major: bool, kind: Kind, dtype: torch.dtype
+    batch: Batch,
+    *,
+    heads: int,
+    rotary: tuple[Tensor, Tensor],
+    modality_major: bool,
+    kind: Kind,
+    dtype: torch.dtype,
 ) -> Plan:
     """Plan for a batch that is already on its device.
 
@@ -167,14 +175,14 @@ def make_plan(
     if kind == "buckets":
         slots, back, groups, idle = _bucket(batch.piece_lengths)
         source = torch.from_numpy(slots)  # sequence index of every slot
-        to_slots: Tensor | None = batch.inverse[source] if modality_major else source
-        to_rows: Tensor | None = torch.from_numpy(back)
-        if modality_major:
-            to_rows = to_rows[batch.perm]
+        rows = batch.inverse[source] if modality_major else source
+        slot_of = torch.from_numpy(back)[batch.perm] if modality_major else torch.from_numpy(back)
         positions = batch.positions[source]
-        return _plan(heads, to_slots, to_rows, torch.from_numpy(idle), groups, rotary, positions, None, dtype)
+        return _plan(heads, rows, slot_of, torch.from_numpy(idle), groups, rotary, positions, None, dtype)
     mask = (
-        document_mask(batch.documents) if kind == "mask" else block_mask(batch.documents, compiled=batch.perm.is_cuda)
+        document_mask(batch.documents)
+        if kind == "mask"
+        else block_mask(batch.documents, compiled=batch.perm.is_cuda)
     )
     to_slots, to_rows = (batch.inverse, batch.perm) if modality_major else (None, None)
     return _plan(heads, to_slots, to_rows, None, [batch.shape], rotary, batch.positions, mask, dtype)

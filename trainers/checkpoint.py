@@ -102,7 +102,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise UserError(
-            f"checkpoint {checkpoint}: state.json cannot be read ({e})", fix="delete that folder; the one before it is used"
+            f"checkpoint {checkpoint}: state.json cannot be read ({e})",
+            fix="delete that folder; the one before it is used",
         ) from None
     if state.get("version") != VERSION:
         raise UserError(

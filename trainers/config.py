@@ -19,39 +19,50 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dim: int = Field(128, ge=8, le=16384, description="Width D of the residual stream.")
-    layers: int = Field(4, ge=1, le=256, description="Number of blocks.")
-    heads: int = Field(4, ge=1, le=256, description="Attention heads; dim / heads must be an even number.")
+    dim: int = Field(default=128, ge=8, le=16384, description="Width D of the residual stream.")
+    layers: int = Field(default=4, ge=1, le=256, description="Number of blocks.")
+    heads: int = Field(
+        default=4, ge=1, le=256, description="Attention heads; dim / heads must be an even number."
+    )
     ffn_hidden: int | None = Field(
-        None,
+        default=None,
         ge=8,
         description="Hidden width of the SwiGLU. Empty: int(8 * dim / 3) rounded up to a multiple of 256 "
         "(the paper's rule), or of 64 where dim is under 256.",
     )
     vocab_size: int = Field(
-        0, ge=0, description="Rows of the embedding and of the head. 0: taken from the vocabulary of the shards."
+        default=0,
+        ge=0,
+        description="Rows of the embedding and of the head. 0: taken from the vocabulary of the shards.",
     )
-    modalities: int = Field(3, ge=1, le=64, description="Number of modalities K: text, image, speech.")
+    modalities: int = Field(
+        default=3, ge=1, le=64, description="Number of modalities K: text, image, speech."
+    )
     untie: tuple[Untied, ...] = Field(
-        MOT,
+        default=MOT,
         description="Parts that every modality has for itself. All three: Mixture-of-Transformers. "
         "Empty: a dense model. Only ffn: one expert per modality (the 1t1i setting of MoMa).",
     )
     norm: Literal["pre", "swin"] = Field(
-        "pre",
+        default="pre",
         description="pre: x + f(norm(x)). swin: x + norm(f(x)), the placement of the paper (equations 1 and 2).",
     )
-    qk_norm: bool = Field(False, description="RMSNorm over each head of the queries and keys.")
-    rope_theta: float = Field(10000.0, gt=1.0, description="Base of the rotary position frequencies.")
-    tie_embeddings: bool = Field(False, description="Use the embedding table as the output head.")
-    init_std: float = Field(0.02, gt=0.0, le=1.0, description="Standard deviation of the weights at the start.")
+    qk_norm: bool = Field(default=False, description="RMSNorm over each head of the queries and keys.")
+    rope_theta: float = Field(default=10000.0, gt=1.0, description="Base of the rotary position frequencies.")
+    tie_embeddings: bool = Field(default=False, description="Use the embedding table as the output head.")
+    init_std: float = Field(
+        default=0.02, gt=0.0, le=1.0, description="Standard deviation of the weights at the start."
+    )
     init: Literal["independent", "copy"] = Field(
-        "independent",
+        default="independent",
         description="independent: every modality draws its own weights. copy: all start from the same ones, "
         "so that the model starts as the dense one.",
     )
     seq_len: int = Field(
-        512, ge=2, le=1 << 20, description="Longest position; training takes it from the shards, sampling stops at it."
+        default=512,
+        ge=2,
+        le=1 << 20,
+        description="Longest position; training takes it from the shards, sampling stops at it.",
     )
 
     @model_validator(mode="after")
@@ -89,7 +100,8 @@ class ModelConfig(BaseModel):
         ffn = 3 * self.dim * self.hidden
         copies = 1 if active else self.modalities
         return self.layers * (
-            attention * (copies if "attention" in self.untie else 1) + ffn * (copies if "ffn" in self.untie else 1)
+            attention * (copies if "attention" in self.untie else 1)
+            + ffn * (copies if "ffn" in self.untie else 1)
         )
 
     def filled(self, *, vocab_size: int, seq_len: int) -> ModelConfig:
@@ -102,35 +114,55 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(200, ge=1, description="Updates to make in all.")
-    batch_contexts: int = Field(8, ge=1, description="Contexts in one update, over all accumulation steps.")
+    steps: int = Field(default=200, ge=1, description="Updates to make in all.")
+    batch_contexts: int = Field(
+        default=8, ge=1, description="Contexts in one update, over all accumulation steps."
+    )
     grad_accumulation: int = Field(
-        1, ge=1, description="Split each update into this many parts; must divide batch_contexts."
+        default=1, ge=1, description="Split each update into this many parts; must divide batch_contexts."
     )
-    lr: float = Field(2e-3, gt=0.0, le=1.0, description="Peak learning rate.")
-    min_lr: float = Field(2e-4, ge=0.0, le=1.0, description="Learning rate at the last step.")
-    warmup: int = Field(20, ge=0, description="Steps over which the rate rises from zero.")
+    lr: float = Field(default=2e-3, gt=0.0, le=1.0, description="Peak learning rate.")
+    min_lr: float = Field(default=2e-4, ge=0.0, le=1.0, description="Learning rate at the last step.")
+    warmup: int = Field(default=20, ge=0, description="Steps over which the rate rises from zero.")
     schedule: Literal["cosine", "wsd"] = Field(
-        "cosine", description="cosine, or wsd: level until the last tenth of the steps, then linear to min_lr."
+        default="cosine",
+        description="cosine, or wsd: level until the last tenth of the steps, then linear to min_lr.",
     )
-    weight_decay: float = Field(0.1, ge=0.0, le=1.0, description="Decoupled decay of the matrices (not embeddings).")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="Averaging factors of AdamW.")
-    grad_clip: float = Field(1.0, ge=0.0, description="Largest norm of the whole gradient. 0: do not clip.")
+    weight_decay: float = Field(
+        default=0.1, ge=0.0, le=1.0, description="Decoupled decay of the matrices (not embeddings)."
+    )
+    betas: tuple[float, float] = Field(default=(0.9, 0.95), description="Averaging factors of AdamW.")
+    grad_clip: float = Field(
+        default=1.0, ge=0.0, description="Largest norm of the whole gradient. 0: do not clip."
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Type of the arithmetic; weights stay float32. auto: bfloat16 on cuda, else float32."
+        default="auto",
+        description="Type of the arithmetic; weights stay float32. auto: bfloat16 on cuda, else float32.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one.")
-    compile: Literal["auto"] | bool = Field("auto", description="torch.compile every block. auto: only on cuda.")
-    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads of torch. Empty: leave as they are.")
-    seed: int = Field(0, ge=0, lt=1 << 63, description="Seed of the initial weights.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: cuda where there is one."
+    )
+    compile: Literal["auto"] | bool = Field(
+        default="auto", description="torch.compile every block. auto: only on cuda."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=1024, description="CPU threads of torch. Empty: leave as they are."
+    )
+    seed: int = Field(default=0, ge=0, lt=1 << 63, description="Seed of the initial weights.")
     loss_chunk: int | None = Field(
-        None, ge=1, description="Tokens whose logits exist at one time. Empty: 256 on cpu, 4096 on cuda."
+        default=None,
+        ge=1,
+        description="Tokens whose logits exist at one time. Empty: 256 on cpu, 4096 on cuda.",
     )
-    log_every: int = Field(1, ge=1, description="Steps between two lines of metrics.jsonl.")
-    checkpoint_every: int = Field(100, ge=0, description="Steps between two checkpoints. 0: only at the end.")
-    keep_last: int = Field(2, ge=1, description="Checkpoints to keep.")
-    eval_contexts: int = Field(0, ge=0, description="Contexts held out of training for the evaluation.")
-    eval_every: int = Field(0, ge=0, description="Steps between two evaluations. 0: only at the end.")
+    log_every: int = Field(default=1, ge=1, description="Steps between two lines of metrics.jsonl.")
+    checkpoint_every: int = Field(
+        default=100, ge=0, description="Steps between two checkpoints. 0: only at the end."
+    )
+    keep_last: int = Field(default=2, ge=1, description="Checkpoints to keep.")
+    eval_contexts: int = Field(
+        default=0, ge=0, description="Contexts held out of training for the evaluation."
+    )
+    eval_every: int = Field(default=0, ge=0, description="Steps between two evaluations. 0: only at the end.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

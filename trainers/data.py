@@ -75,7 +75,7 @@ class Batch:
         """The batch with its tensors on `device`, copied without waiting where memory is pinned."""
         if device.type == "cpu":
             return self
-        moved = {
+        moved: dict[str, Any] = {
             f.name: value.pin_memory().to(device, non_blocking=True)
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
@@ -154,7 +154,9 @@ def make_batch(
         perm=torch.from_numpy(perm),
         inverse=torch.from_numpy(inverse),
         target_modality=torch.from_numpy(target_modality),
-        domains=torch.from_numpy(np.zeros(contexts) if domains is None else np.asarray(domains)).to(torch.int64),
+        domains=torch.from_numpy(np.zeros(contexts) if domains is None else np.asarray(domains)).to(
+            torch.int64
+        ),
         sizes=np.bincount(input_modality, minlength=modalities).tolist(),
         target_counts=np.bincount(target_modality[valid], minlength=modalities).tolist(),
         piece_lengths=pieces,
@@ -168,7 +170,9 @@ def _pieces(doc_lengths: Sequence[np.ndarray], contexts: int, length: int) -> tu
     rest = np.array([length - int(np.sum(d)) for d in doc_lengths], dtype=np.int64)
     if contexts and int(rest.min()) < 0:
         row = int(rest.argmin())
-        raise ValueError(f"the documents of context {row} hold {length - int(rest[row])} tokens, more than {length}")
+        raise ValueError(
+            f"the documents of context {row} hold {length - int(rest[row])} tokens, more than {length}"
+        )
     parts = [np.append(np.asarray(d, dtype=np.int64), r) for d, r in zip(doc_lengths, rest)]
     pieces = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
     padding = np.zeros(pieces.shape[0], dtype=bool)

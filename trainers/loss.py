@@ -1,6 +1,6 @@
 """Next-token cross-entropy that never holds the logits of all tokens, split by the modality of the target.
 
-    T tokens; D width; V vocabulary; C tokens of one chunk; K modalities
+T tokens; D width; V vocabulary; C tokens of one chunk; K modalities
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 class Losses:
     """total: sum over all targets, differentiable. sums [K], counts [K]: by modality of the target, no gradient.
 
-    per_token: float32 [T], 0 where the target is ignored, no gradient. Nats throughout.
+    per_token: float32 (float64 for float64) [T], 0 where the target is ignored, no gradient. Nats throughout.
     """
 
     total: Tensor
@@ -39,7 +39,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         want_hidden, want_weight = ctx.needs_input_grad[:2]
         tokens, dtype = hidden.shape[0], hidden.dtype
         weight_VD = weight.to(dtype)
-        per_token = torch.zeros(tokens, dtype=torch.float32, device=hidden.device)
+        wide = torch.promote_types(dtype, torch.float32)
+        per_token = torch.zeros(tokens, dtype=wide, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         buffer = torch.empty(min(chunk, tokens), weight.shape[0], dtype=dtype, device=hidden.device)
@@ -49,7 +50,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             target_C1 = targets[rows, None]
             valid_C1 = target_C1 >= 0
             target_C1 = target_C1.clamp(min=0)
-            logits_CV = torch.mm(h_CD, weight_VD.t(), out=buffer[: h_CD.shape[0]]).float()
+            logits_CV = torch.mm(h_CD, weight_VD.t(), out=buffer[: h_CD.shape[0]]).to(wide)
             hit_C1 = logits_CV.gather(1, target_C1)
             top_C1 = logits_CV.amax(1, keepdim=True)
             exp_CV = logits_CV.sub_(top_C1).exp_()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-Progress = Callable[[Record], None]
+OnRecord = Callable[[Record], None]
 
 
 class MetricsLog:
@@ -50,8 +50,8 @@ def read_metrics(path: Path) -> list[Record]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def plain_progress(every: int = 10) -> Progress:
-    """A progress callback that prints one line every so many steps."""
+def plain_lines(every: int = 10) -> OnRecord:
+    """A callback for records that prints one line every so many steps."""
 
     def show(record: Record) -> None:
         step, steps = record["step"], record["steps"]

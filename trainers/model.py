@@ -168,7 +168,9 @@ class Model(nn.Module):
     def rows(self, batch: Batch, kind: Kind, dtype: torch.dtype) -> Rows:
         """Inputs for a batch that is on the device of the model; ways to attend are in `attention.Kind`."""
         if batch.shape[1] > self.config.seq_len:
-            raise ValueError(f"contexts of {batch.shape[1]} tokens, but the model has seq_len {self.config.seq_len}")
+            raise ValueError(
+                f"contexts of {batch.shape[1]} tokens, but the model has seq_len {self.config.seq_len}"
+            )
         modality_major = self.config.streams > 1
         plan = make_plan(
             batch,

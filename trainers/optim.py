@@ -22,7 +22,8 @@ def build_optimizer(model: Model, config: TrainConfig) -> torch.optim.AdamW:
 
     The embedding is left out of decay for the same reason as absent towers: most rows have no token in a step.
     """
-    decay, plain = [], []
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and name != "embedding"
         (decay if is_matrix else plain).append(parameter)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from mixloom.trainers.data import (
     modality_table,
 )
 from mixloom.trainers.loss import Losses, chunked_cross_entropy
-from mixloom.trainers.metrics import MetricsLog, Progress, Record, ends, read_metrics
+from mixloom.trainers.metrics import MetricsLog, OnRecord, Record, ends, plain_lines, read_metrics
 from mixloom.trainers.model import Model, compile_blocks
 from mixloom.trainers.optim import build_optimizer, learning_rate, skip_absent
 
@@ -61,6 +61,11 @@ class TrainResult:
     seconds: float
     checkpoint: Path
     metrics: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the time, as JSON values; paths as the names inside the folder of the run."""
+        fields = {k: v for k, v in asdict(self).items() if k != "seconds"}
+        return {**fields, "checkpoint": f"checkpoints/{self.checkpoint.name}", "metrics": self.metrics.name}
 
 
 class _Totals:
@@ -183,10 +188,11 @@ def train(
     vocabulary: dict[str, Any],
     model_config: ModelConfig,
     config: TrainConfig,
-    out_dir: Path,
+    out_dir: Path | str,
     *,
     held_out: Arrays | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    on_record: OnRecord | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainResult:
     """Train, or go on with the run that stands in `out_dir`.
@@ -199,12 +205,16 @@ def train(
         model_config: `vocab_size` 0 is taken from the vocabulary, `seq_len` from the contexts.
         out_dir: gets metrics.jsonl, checkpoints/ and, where the loss fails, nonfinite.json.
         held_out: contexts to evaluate on, never trained on: `(input_ids, doc_lengths, domains)`.
-        progress: called with every record. should_stop: asked after every update.
+        progress: called with (updates made, updates in all) after every update. on_record: called with every
+            record; where neither is given, plain lines are printed. should_stop: asked after every update.
 
     Raises:
         UserError: a loss that is not finite; settings or data that differ from those of the run in `out_dir`;
             cuda asked for where there is none.
     """
+    out_dir = Path(out_dir)
+    if progress is None and on_record is None:
+        on_record = plain_lines()
     if config.threads:
         torch.set_num_threads(config.threads)
     model_config = _fitted(stream, vocabulary, model_config, config)
@@ -260,23 +270,34 @@ def train(
                         "grad_norm": float(norm),
                     }
                     _require_finite(record, stream, config, out_dir)
-                    if held_out is not None and (last or (config.eval_every and step % config.eval_every == 0)):
+                    if held_out is not None and (
+                        last or (config.eval_every and step % config.eval_every == 0)
+                    ):
                         eval_loss = run.evaluate(held_out)
                         record["eval_loss"] = eval_loss
                     log.write(record)
                     tokens += record["tokens"]
-                    if progress is not None:
-                        progress(record)
+                    if on_record is not None:
+                        on_record(record)
                     totals.reset()
                 if save_now:
                     checkpoint = save()
+                if progress is not None:
+                    progress(step, config.steps)
         finally:
             log.close()
             batches.close()  # type: ignore[attr-defined]
     if checkpoint is None:
         raise AssertionError("a finished run has a checkpoint")
     return _result(
-        out_dir, run.names, step, step < config.steps, eval_loss, tokens, time.perf_counter() - began, checkpoint
+        out_dir,
+        run.names,
+        step,
+        step < config.steps,
+        eval_loss,
+        tokens,
+        time.perf_counter() - began,
+        checkpoint,
     )
 
 
@@ -334,7 +355,9 @@ def _fitted(
 
 def _device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device is cuda, but torch finds no CUDA device", fix="set train.device to auto or cpu")
+        raise UserError(
+            "train.device is cuda, but torch finds no CUDA device", fix="set train.device to auto or cpu"
+        )
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixloom.pipeline.errors import UserError
+from mixloom.trainers.checkpoint import (
+    latest_checkpoint,
+    list_checkpoints,
+    load_optimizer,
+    load_weights,
+    read_state,
+    save_checkpoint,
+)
+from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.model import Model
+from mixloom.trainers.optim import build_optimizer
+
+CONFIG = ModelConfig(dim=16, heads=2, layers=1, vocab_size=32)
+
+
+def save(folder: Path, step: int, keep_last: int = 2, model: Model | None = None) -> Path:
+    model = model or Model(CONFIG)
+    optimizer = build_optimizer(model, TrainConfig())
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    return save_checkpoint(
+        folder,
+        model=model,
+        optimizer=optimizer,
+        step=step,
+        stream={"at": step},
+        configs={},
+        keep_last=keep_last,
+    )
+
+
+def test_weights_moments_and_random_state_come_back_exactly(tmp_path):
+    model = Model(CONFIG)
+    optimizer = build_optimizer(model, TrainConfig())
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    path = save_checkpoint(
+        tmp_path, model=model, optimizer=optimizer, step=3, stream={"a": 1}, configs={"c": 2}, keep_last=1
+    )
+    drawn = torch.rand(4)
+    other = Model(CONFIG, seed=9)
+    other_optimizer = build_optimizer(other, TrainConfig())
+    load_weights(path, other)
+    load_optimizer(path, other_optimizer)
+    assert torch.equal(torch.rand(4), drawn)
+    for (name, a), (_, b) in zip(model.named_parameters(), other.named_parameters()):
+        assert torch.equal(a, b), name
+        for key in ("exp_avg", "exp_avg_sq", "step"):
+            assert torch.equal(optimizer.state[a][key], other_optimizer.state[b][key]), name
+    state = read_state(path)
+    assert (state["step"], state["stream"], state["configs"]) == (3, {"a": 1}, {"c": 2})
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    for step in (10, 20, 30, 100000000):
+        save(tmp_path, step)
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000030", "step-100000000"]
+    assert latest_checkpoint(tmp_path).name == "step-100000000"
+
+
+def test_a_checkpoint_cut_off_while_writing_is_not_seen(tmp_path):
+    whole = save(tmp_path, 10)
+    half = tmp_path / ".step-00000020.tmp"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    torn = tmp_path / "step-00000030"
+    torn.mkdir()
+    (tmp_path / "latest").write_text("step-00000030\n")
+    assert latest_checkpoint(tmp_path) == whole
+    assert save(tmp_path, 20).name == "step-00000020"
+
+
+def test_a_lost_or_foreign_pointer_is_made_up_for(tmp_path):
+    save(tmp_path, 10)
+    newest = save(tmp_path, 20)
+    (tmp_path / "latest").unlink()
+    assert latest_checkpoint(tmp_path) == newest
+    (tmp_path / "latest").write_text("../../elsewhere\n")
+    assert latest_checkpoint(tmp_path) == newest
+    assert latest_checkpoint(tmp_path / "nothing") is None
+
+
+def test_weights_of_another_shape_are_refused_in_words(tmp_path):
+    path = save(tmp_path, 10)
+    wider = Model(CONFIG.model_copy(update={"dim": 32}))
+    with pytest.raises(UserError, match="the weights do not fit the model"):
+        load_weights(path, wider)
+
+
+def test_another_version_is_refused_in_words(tmp_path):
+    path = save(tmp_path, 10)
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "version": 99}))
+    with pytest.raises(UserError, match="version 99, this program reads 1"):
+        read_state(path)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (Path.touch, (Path("harmed"),))
+
+
+def test_code_hidden_in_the_optimizer_file_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = save(tmp_path / "run", 10)
+    torch.save({"optimizer": Harmful(), "random": {}}, path / "optimizer.pt")
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
+        load_optimizer(path, build_optimizer(Model(CONFIG), TrainConfig()))
+    assert not (tmp_path / "harmed").exists()

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from mixloom.trainers.metrics import MetricsLog, ends, read_metrics
+
+
+def record(step: int, loss: float, text: int = 10, image: int = 0) -> dict:
+    return {
+        "step": step,
+        "loss": loss,
+        "tokens": text + image,
+        "loss_by_modality": {"text": loss if text else None, "image": 2 * loss if image else None},
+        "targets_by_modality": {"text": text, "image": image},
+    }
+
+
+def test_what_is_written_is_read_and_reopening_drops_the_steps_to_be_redone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    for step in range(1, 6):
+        log.write(record(step, 1.0))
+    log.close()
+    MetricsLog(path, last_step=3).close()
+    assert [r["step"] for r in read_metrics(path)] == [1, 2, 3]
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1}]
+
+
+def test_ends_are_means_over_ten_steps_weighted_by_targets():
+    records = [record(i, float(i), text=1 if i < 5 else 3) for i in range(40)]
+    made = ends(records, ["text", "image"])
+    assert made.steps == 10
+    assert made.first == pytest.approx((0 + 1 + 2 + 3 + 4 + 3 * (5 + 6 + 7 + 8 + 9)) / 20)
+    assert made.last == pytest.approx(34.5)
+    assert made.first_by_modality == {"text": pytest.approx(made.first), "image": None}
+
+
+def test_a_rare_modality_counts_only_where_it_was_seen():
+    records = [record(i, 1.0, image=5 if i == 2 else 0) for i in range(30)]
+    made = ends(records, ["text", "image"])
+    assert made.first_by_modality["image"] == pytest.approx(2.0)
+    assert made.last_by_modality["image"] is None
+
+
+@pytest.mark.parametrize(("count", "window"), [(1, 1), (7, 3), (25, 10), (1000, 50)])
+def test_the_two_ends_never_overlap_from_two_steps_on(count, window):
+    assert ends([record(i, 1.0) for i in range(count)], ["text"]).steps == window
+
+
+def test_no_records_have_no_ends():
+    with pytest.raises(ValueError, match="no logged step"):
+        ends([], ["text"])

@@ -1,0 +1,223 @@
+"""Sampling of interleaved text, images and speech from a trained model, one sequence at a time.
+
+What may follow is decided by a small machine over the tokens so far: an image is exactly as many image codes
+as the codec makes, then its end; speech is units until its end; everything else is text. So whatever the
+model believes, the result can be decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mixloom.pipeline.errors import UserError
+from mixloom.tokenizers.vocab import (
+    BREAK,
+    DOC,
+    END_DOC,
+    END_IMAGE,
+    END_SPEECH,
+    IMAGE,
+    IMAGE_MODALITY,
+    SPEECH,
+    SPEECH_MODALITY,
+    TEXT_MODALITY,
+)
+from mixloom.trainers.attention import rotate
+from mixloom.trainers.data import modality_table
+from mixloom.trainers.model import Model, Rows
+
+
+class Cache:
+    """Keys and values of all layers for one sequence, and attention of new tokens over them.
+
+    An `Attend` for the model: rows come in modality-major order, `order` [n] is the place of each row among
+    the new tokens.
+    """
+
+    def __init__(self, model: Model, capacity: int, dtype: torch.dtype) -> None:
+        config, device = model.config, model.embedding.device
+        shape = (config.layers, config.heads, capacity, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.cos, self.sin = model.rope_cos.to(dtype), model.rope_sin.to(dtype)
+        self.length = 0
+        self.order = torch.zeros(0, dtype=torch.int64, device=device)
+
+    def attend(self, qkv_TE: Tensor, layer: int) -> Tensor:
+        """Attention output [n, D] of the n new tokens over the cached ones and themselves."""
+        rows, start, stop = qkv_TE.shape[0], self.length, self.length + qkv_TE.shape[0]
+        sequence = torch.empty_like(qkv_TE)
+        sequence[self.order] = qkv_TE
+        qkv_T3NH = sequence.view(rows, 3, self.keys.shape[1], -1)
+        cos, sin = (table[start:stop, None, None, :] for table in (self.cos, self.sin))
+        qk_T2NH = rotate(qkv_T3NH[:, :2], cos, sin)
+        self.keys[layer, :, start:stop] = qk_T2NH[:, 1].transpose(0, 1)
+        self.values[layer, :, start:stop] = qkv_T3NH[:, 2].transpose(0, 1)
+        mask = torch.ones(rows, stop, dtype=torch.bool, device=qkv_TE.device).tril(start)
+        o_NTH = F.scaled_dot_product_attention(
+            qk_T2NH[:, 0].transpose(0, 1)[None],
+            self.keys[None, layer, :, :stop],
+            self.values[None, layer, :, :stop],
+            attn_mask=mask,
+        )[0]
+        return o_NTH.transpose(0, 1).reshape(rows, -1)[self.order]
+
+
+@torch.no_grad()
+def decode(model: Model, cache: Cache, ids: Sequence[int], modality: np.ndarray) -> Tensor:
+    """Logits float32 [V] for the token after `ids`, which are appended to the cache. modality: uint8 [V].
+
+    Raises:
+        ValueError: more tokens than the cache holds.
+    """
+    if cache.length + len(ids) > cache.keys.shape[2]:
+        raise ValueError(f"{cache.length + len(ids)} tokens, but the cache holds {cache.keys.shape[2]}")
+    tokens = np.asarray(ids, dtype=np.int64)
+    kinds = modality[tokens] if model.config.streams > 1 else np.zeros(len(ids), dtype=np.uint8)
+    order = np.argsort(kinds, kind="stable")
+    device, dtype = cache.keys.device, cache.keys.dtype
+    cache.order = torch.from_numpy(order).to(device)
+    sizes = np.bincount(kinds, minlength=model.config.streams).tolist()
+    hidden = model(Rows(torch.from_numpy(tokens[order]).to(device), sizes, cache), dtype)
+    cache.length += len(ids)
+    last = hidden[int(np.flatnonzero(order == len(ids) - 1)[0])]
+    return (model.head_weight.to(dtype) @ last).float()
+
+
+@dataclass
+class Grammar:
+    """Which ids may come next.
+
+    Args:
+        vocabulary: serialised, as in the manifest of the shards.
+        image_tokens: codes of one image; 0 forbids images.
+    """
+
+    vocabulary: dict[str, Any]
+    image_tokens: int = 0
+    limit: int = 0  # tokens a document may have in all, its end included; 0: no limit
+    _count: int = field(default=0, init=False)
+    _inside: int = field(default=TEXT_MODALITY, init=False)
+    _run: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        size = int(self.vocabulary["size"])
+        ranges = {item["name"]: item for item in self.vocabulary["ranges"]}
+        self._codes = {}
+        for name, kind in (("text", TEXT_MODALITY), ("image", IMAGE_MODALITY), ("speech", SPEECH_MODALITY)):
+            mask = np.zeros(size, dtype=bool)
+            if name in ranges:
+                start = int(ranges[name]["start"])
+                mask[start : start + int(ranges[name]["used"])] = True
+            self._codes[kind] = mask
+        self._speech = bool(self._codes[SPEECH_MODALITY].any())
+        self._image = self.image_tokens > 0 and bool(self._codes[IMAGE_MODALITY].any())
+
+    def push(self, token: int) -> None:
+        """Take note of the next token of the sequence."""
+        self._count += 1
+        self._run += 1
+        if token in (IMAGE, SPEECH):
+            self._inside = IMAGE_MODALITY if token == IMAGE else SPEECH_MODALITY
+            self._run = 0
+        elif token in (END_IMAGE, END_SPEECH, DOC, END_DOC):
+            self._inside = TEXT_MODALITY
+
+    def allowed(self) -> np.ndarray:
+        """Ids that may come next, bool [V]; never empty."""
+        left = self.limit - self._count if self.limit else 1 << 62
+        if self._inside == IMAGE_MODALITY:
+            done = self._run >= self.image_tokens
+            return self._only(END_IMAGE) if done else self._codes[IMAGE_MODALITY]
+        if self._inside == SPEECH_MODALITY:
+            if left <= 2:
+                return self._only(END_SPEECH)
+            mask = self._codes[SPEECH_MODALITY].copy()
+            mask[END_SPEECH] = self._run > 0
+            return mask
+        if left <= 1:
+            return self._only(END_DOC)
+        mask = self._codes[TEXT_MODALITY].copy()
+        mask[[END_DOC, BREAK]] = True
+        # An element may only be opened where it can also be closed: start, content, end, and the </doc>.
+        mask[IMAGE] = self._image and left >= self.image_tokens + 3
+        mask[SPEECH] = self._speech and left >= 4
+        return mask
+
+    def _only(self, token: int) -> np.ndarray:
+        mask = np.zeros(int(self.vocabulary["size"]), dtype=bool)
+        mask[token] = True
+        return mask
+
+
+def generate(
+    model: Model,
+    vocabulary: dict[str, Any],
+    prompt: Sequence[int] = (DOC,),
+    *,
+    image_tokens: int = 0,
+    max_tokens: int = 256,
+    temperature: float = 1.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> list[int]:
+    """Continue a prompt until </doc>, or until the document has `max_tokens` in all; the prompt is included.
+
+    Args:
+        prompt: ids, normally beginning with <doc>.
+        image_tokens: codes of one image, from the image codec; 0 forbids images.
+        temperature: 0 takes the likeliest token each time.
+        seed: of the draws; the same seed gives the same tokens.
+
+    Raises:
+        UserError: an empty prompt, one longer than `max_tokens`, more than the model has positions, or an id
+            outside the vocabulary.
+    """
+    _check_prompt(model, prompt, max_tokens)
+    table = modality_table(vocabulary)
+    grammar = Grammar(vocabulary, image_tokens=image_tokens, limit=max_tokens)
+    for token in prompt:
+        grammar.push(token)
+    cache = Cache(model, max_tokens, dtype)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    tokens, new = list(prompt), list(prompt)
+    while len(tokens) < max_tokens and tokens[-1] != END_DOC:
+        logits = decode(model, cache, new, table).double().cpu().numpy()
+        new = [_choose(np.where(grammar.allowed(), logits, -np.inf), temperature, rng)]
+        grammar.push(new[0])
+        tokens += new
+    return tokens
+
+
+def _check_prompt(model: Model, prompt: Sequence[int], max_tokens: int) -> None:
+    if not prompt or len(prompt) > max_tokens:
+        raise UserError(
+            f"the prompt has {len(prompt)} tokens; allowed are 1 to max_tokens ({max_tokens})",
+            fix="shorten the prompt or raise max_tokens",
+        )
+    if max_tokens > model.config.seq_len:
+        raise UserError(
+            f"max_tokens is {max_tokens}, but the model was trained on {model.config.seq_len} positions",
+            fix=f"use at most {model.config.seq_len}",
+        )
+    if min(prompt) < 0 or max(prompt) >= model.config.vocab_size:
+        raise UserError(
+            f"the prompt holds ids from {min(prompt)} to {max(prompt)}, outside the vocabulary of "
+            f"{model.config.vocab_size}",
+            fix="encode the prompt with the tokenizer of the same run",
+        )
+
+
+def _choose(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
+    if temperature == 0.0:
+        return int(np.argmax(logits))
+    scaled = (logits - logits.max()) / temperature
+    cumulative = np.cumsum(np.exp(scaled))
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
