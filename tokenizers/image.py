@@ -148,7 +148,6 @@ def fit_image_codec(
         torch.manual_seed(config.seed)
         model = Autoencoder(config)
         model.start_from_components(to_float(crops[:1024]))
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
         for step in range(config.steps):
             rate = config.lr * min(1.0, (step + 1) / 20) * 0.5 * (1 + np.cos(np.pi * step / config.steps))

@@ -10,6 +10,8 @@ _MODEL = ConfigDict(extra="forbid", frozen=True)
 
 ImageKind = Literal["fsq", "chameleon", "emu3"]
 SpeechKind = Literal["logmel", "mimi"]
+Device = Literal["cpu", "cuda"]
+_DEVICE = "Where a checkpoint runs; another device rounds differently, so it is part of the fingerprint."
 
 
 class TextTokenizerConfig(BaseModel):
@@ -69,7 +71,7 @@ class ImageCodecConfig(BaseModel):
         ge=1,
         description="Optimiser steps of the fit (fsq). A count, not a time: fits repeat exactly.",
     )
-    batch: int = Field(default=32, ge=1, le=4096, description="Crops in one step (fsq).")
+    batch: int = Field(default=16, ge=1, le=4096, description="Crops in one step (fsq).")
     crops: int = Field(
         default=4096, ge=1, description="Random crops drawn once from the images and then trained on (fsq)."
     )
@@ -84,11 +86,12 @@ class ImageCodecConfig(BaseModel):
         default=0, ge=0, description="Seed of the crops, the initial weights and the batches (fsq)."
     )
     threads: int = Field(
-        default=2,
+        default=1,
         ge=1,
         le=64,
         description="Threads of the fit (fsq). Another number rounds differently: other codes.",
     )
+    device: Device = Field(default="cpu", description=_DEVICE)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -129,7 +132,7 @@ class SpeechCodecConfig(BaseModel):
         description="10 ms frames behind one unit: 4 gives 25 units a second (logmel).",
     )
     normalise: Literal["level", "mean", "none"] = Field(
-        default="level",
+        default="mean",
         description="What is taken off a clip first (logmel): its loudness, its mean spectrum as well, or nothing.",
     )
     collapse: bool = Field(
@@ -140,6 +143,7 @@ class SpeechCodecConfig(BaseModel):
         default=3600.0, gt=0, description="Seconds of audio to fit on, at most (logmel)."
     )
     seed: int = Field(default=0, ge=0, description="Seed of k-means (logmel).")
+    device: Device = Field(default="cpu", description=_DEVICE)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -24,7 +24,7 @@ from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.melspectrum import BANDS, HOP, RATE, Wave, griffin_lim, invert_power, power
 from mixloom.tokenizers.settings import SpeechCodecConfig
 
-__all__ = ["SpeechCodec", "fit_speech_codec"]
+__all__ = ["SpeechCodec", "fit_speech_codec", "runs"]
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +78,7 @@ class SpeechCodec:
         with torch_threads(1):
             stacks, _ = _features(wave, self.config)
             units = self._assign(stacks)
-        if not self.config.collapse or not len(units):
-            return units, np.ones(len(units), np.int32)
-        starts = np.flatnonzero(np.diff(units, prepend=-1))
-        return units[starts], np.diff(starts, append=len(units)).astype(np.int32)
+        return runs(units) if self.config.collapse else (units, np.ones(len(units), np.int32))
 
     def _assign(self, stacks: Tensor) -> Units:
         return np.argmax((stacks @ self._centroids.T - self._bias).numpy(), axis=1).astype(np.int64)
@@ -152,6 +149,12 @@ class SpeechCodec:
         for name in ARRAYS:
             digest.update(name.encode() + np.ascontiguousarray(self._arrays[name]).tobytes())
         return digest.hexdigest()
+
+
+def runs(units: Units) -> tuple[Units, Durations]:
+    """Each run of equal units [n] written once, int64 [r], and the lengths of the runs, int32 [r]."""
+    starts = np.flatnonzero(np.diff(units, prepend=-1))
+    return units[starts], np.diff(starts, append=len(units)).astype(np.int32)
 
 
 def _features(wave: Wave, config: SpeechCodecConfig) -> tuple[Tensor, Tensor]:
@@ -252,8 +255,8 @@ def _kmeans(data: Floats, units: int, config: SpeechCodecConfig) -> Floats:
 def _mean_runs(clips: list[Units], units: int) -> Floats:
     """float32 [units]: mean length of the runs of each unit; 1 for a unit that never occurs."""
     steps = np.zeros(units, np.int64)
-    runs = np.zeros(units, np.int64)
+    starts = np.zeros(units, np.int64)
     for clip in clips:
         steps += np.bincount(clip, minlength=units)
-        runs += np.bincount(clip[np.flatnonzero(np.diff(clip, prepend=-1))], minlength=units)
-    return (np.maximum(steps, 1) / np.maximum(runs, 1)).astype(np.float32)
+        starts += np.bincount(runs(clip)[0], minlength=units)
+    return (np.maximum(steps, 1) / np.maximum(starts, 1)).astype(np.float32)

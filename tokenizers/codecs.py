@@ -1,0 +1,170 @@
+"""One table of image codecs and one of speech codecs: made from a config, saved, and loaded again by kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mixloom.pipeline.errors import UserError, nearest
+from mixloom.tokenizers.checkpoints import ChameleonCodec, Emu3Codec, MimiCodec
+from mixloom.tokenizers.image import ImageCodec, codebook_use, fit_image_codec, psnr
+from mixloom.tokenizers.melspectrum import RATE, Wave
+from mixloom.tokenizers.pixels import Picture, Pixels
+from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig
+from mixloom.tokenizers.speech import SpeechCodec, fit_speech_codec
+
+Facts = dict[str, Any]
+Advance = Callable[[int, int], None]  # done, total
+
+_SHOWN = 64  # pictures that the facts of a fitted codec are measured on
+
+
+class ImageCoder(Protocol):
+    """What every image codec offers."""
+
+    kind: str
+    size: int  # side in pixels
+    tokens: int  # codes of one picture
+    codebook_size: int
+    fingerprint: str
+    can_decode: bool
+
+    def prepare(self, picture: Picture) -> Pixels: ...
+    def encode(self, pictures: Pixels) -> npt.NDArray[np.int64]: ...
+    def decode(self, ids: npt.NDArray[np.int64]) -> Pixels: ...
+    def save(self, directory: Path | str) -> None: ...
+
+
+class SpeechCoder(Protocol):
+    """What every speech codec offers."""
+
+    kind: str
+    rate: int  # samples per second of the waves it takes and gives
+    codebook_size: int
+    units_per_second: float  # before runs are collapsed
+    fingerprint: str
+    can_decode: bool
+
+    def encode(self, wave: Wave) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
+    def decode(
+        self, units: npt.NDArray[np.int64], durations: npt.NDArray[np.int32] | None = None
+    ) -> Wave: ...
+    def save(self, directory: Path | str) -> None: ...
+
+
+IMAGE_CODECS: dict[str, Any] = {"fsq": ImageCodec, "chameleon": ChameleonCodec, "emu3": Emu3Codec}
+SPEECH_CODECS: dict[str, Any] = {"logmel": SpeechCodec, "mimi": MimiCodec}
+
+
+def load_image_codec(directory: Path | str) -> ImageCoder:
+    """The image codec saved in a directory, whatever its kind.
+
+    Raises:
+        UserError: there is none, or it cannot be loaded.
+    """
+    codec: ImageCoder = _class_of(directory, IMAGE_CODECS, "image").load(directory)
+    return codec
+
+
+def load_speech_codec(directory: Path | str) -> SpeechCoder:
+    """The speech codec saved in a directory, whatever its kind.
+
+    Raises:
+        UserError: there is none, or it cannot be loaded.
+    """
+    codec: SpeechCoder = _class_of(directory, SPEECH_CODECS, "speech").load(directory)
+    return codec
+
+
+def make_image_codec(
+    config: ImageCodecConfig, images: Iterable[Picture], advance: Advance | None = None
+) -> tuple[ImageCoder, Facts]:
+    """The codec a config asks for: fitted to `images` (kind fsq without a path), else loaded.
+
+    Returns:
+        The codec, and facts to report: for a fitted one its loss, and PSNR in dB and codebook use on the first 64
+        of the pictures it was fitted to.
+    """
+    if config.kind != "fsq":
+        return IMAGE_CODECS[config.kind](config), {"kind": config.kind}
+    if config.path:
+        return load_image_codec(config.path), {"kind": config.kind}
+    shown: list[Pixels] = []
+    losses = [0.0]
+
+    def watched() -> Iterator[Picture]:
+        from mixloom.tokenizers.pixels import square
+
+        for picture in images:
+            if len(shown) < _SHOWN:
+                shown.append(square(picture, config.size, config.resize))
+            yield picture
+
+    def progress(step: int, steps: int, loss: float) -> None:
+        losses[0] = loss
+        if advance is not None:
+            advance(step, steps)
+
+    codec = fit_image_codec(watched(), config, progress)
+    pictures = np.stack(shown)
+    ids = codec.encode(pictures)
+    use = codebook_use(ids, codec.codebook_size)
+    return codec, {
+        "kind": config.kind,
+        "loss": round(losses[0], 5),
+        "psnr": round(psnr(pictures, codec.decode(ids)), 2),
+        "codes_used": use.used,
+        "perplexity": round(use.perplexity, 1),
+    }
+
+
+def make_speech_codec(config: SpeechCodecConfig, waves: Iterable[Wave]) -> tuple[SpeechCoder, Facts]:
+    """The codec a config asks for: fitted to `waves` of `speech_rate(config)` (kind logmel without a path), else loaded.
+
+    Returns:
+        The codec, and facts to report: for a fitted one what `fit_speech_codec` reports.
+    """
+    facts: Facts = {"kind": config.kind}
+    if config.kind != "logmel":
+        return SPEECH_CODECS[config.kind](config), facts
+    if config.path:
+        return load_speech_codec(config.path), facts
+    return fit_speech_codec(waves, config, facts.update), facts
+
+
+def speech_rate(config: SpeechCodecConfig) -> int:
+    """Samples per second of the waves the codec of a config takes.
+
+    Raises:
+        UserError: the checkpoint's config.json cannot be read.
+    """
+    if config.kind == "logmel":
+        return RATE
+    return int(_read(Path(config.path or "."), "speech").get("sampling_rate", 24_000))
+
+
+def _read(directory: Path | str, family: str) -> dict[str, Any]:
+    file = Path(directory) / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{family} codec: cannot read {file}: {error}",
+            fix="give the directory that the tokenizer stage wrote",
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def _class_of(directory: Path | str, table: dict[str, Any], family: str) -> Any:
+    kind = str(_read(directory, family).get("kind"))
+    if kind not in table:
+        raise UserError(
+            f"{family} codec: {directory} is of kind '{kind}'{nearest(kind, table)}; allowed: {', '.join(table)}",
+            fix="give the directory that the tokenizer stage wrote",
+        )
+    return table[kind]
