@@ -21,7 +21,7 @@ from mixloom.pipeline.demo.truth import Corrupt, Place, Planted
 from mixloom.pipeline.demo.voices import RATE, VOICES, Voice, speak
 
 DOMAIN = "scenes"  # captions, pages and transcripts all tell of scenes
-_SCENES, _GUIDES, _CLIPS = 250, 40, 200
+_SCENES, _GUIDES, _CLIPS = 300, 50, 240
 _COPIES = (2, 2, 2, 2, 2, 2, 3, 3)  # sizes of the groups of exact duplicates, pictures and clips alike
 _GUIDE_COPIES = 4
 _SAME_WORDS = 6  # pairs with equal words but another picture or voice

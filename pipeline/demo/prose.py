@@ -23,8 +23,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "arithmetic": ("_pydecimal", "fractions", "numbers"),
     "asyncio": ("asyncio",),
     "imports": ("importlib",),
+    "language": ("pydoc_data/topics",),
     "logging": ("logging",),
     "mail": ("email",),
+    "markup": ("xml",),
     "turtle": ("turtle",),
 }
 _SKIP = {"__pycache__", "test", "tests"}
@@ -77,13 +79,27 @@ def _files(library: Path, modules: Iterable[str]) -> Iterator[Path]:
 def docstrings(file: Path) -> list[str]:
     """Cleaned docstrings of a source file, module first, then classes and functions in source order.
 
+    Of the help topics (`pydoc_data/topics.py`, a table of strings and no docstrings) every topic is one.
     A file that does not parse gives none: the library of another Python may use syntax this one lacks.
     """
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
         return []
+    if file.parent.name == "pydoc_data":
+        return list(_topics(tree))
     return [text for node in _in_order(tree) if (text := _without_sessions(_docstring(node)))]
+
+
+def _topics(tree: ast.Module) -> Iterator[str]:
+    """The help topics without headings, grammar and examples: what is underlined or indented is no prose."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            for text in map(ast.literal_eval, node.value.values):
+                paragraphs = [p.strip("\n") for p in text.split("\n\n")]
+                yield "\n\n".join(
+                    p for p in paragraphs if p and p[0] != " " and not re.search(r"^[*=\-~^]{3,}$", p, re.M)
+                )
 
 
 def _in_order(node: ast.AST) -> Iterator[ast.AST]:

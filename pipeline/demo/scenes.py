@@ -141,8 +141,8 @@ def _land(rng: np.random.Generator, width: int, height: int) -> Scene:
         if kind == "tree":
             colour = _pick(rng, ("green", "green", "orange"))
         small = kind in ("ball", "flower")
-        x = (n + 0.5) / count + float(rng.uniform(-0.06, 0.06))
-        r = (0.12 if small else 0.22) if count < 3 else (0.1 if small else 0.17)
+        x = (n + 0.5) / count + float(rng.uniform(-0.03, 0.03))
+        r = (0.12 if small else 0.21) if count < 3 else (0.1 if small else 0.17)
         things.append(Thing(kind, colour, x, 0.78 - r * 0.5 * min(width, height) / height, r))
     sky: list[Thing] = []
     if rng.random() < 0.85:
@@ -168,7 +168,7 @@ def ground_phrase(scene: Scene, rng: np.random.Generator) -> str:
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """One or two clauses that say what is in a scene and how it stands to each other."""
     body, ground, above = _things_phrase(scene, rng), ground_phrase(scene, rng), _sky_phrase(scene, rng)
-    forms = (
+    forms: tuple[str, ...] = (
         f"{body} {ground}{above}",
         f"a picture of {body} {ground}{above}",
         f"{ground}, {body}{above}",

@@ -16,7 +16,7 @@ from mixloom.pipeline.demo.shingles import ShingleIndex, jaccard, words
 from mixloom.pipeline.demo.truth import Corrupt, Place, Planted
 
 UNSORTED = "unsorted"  # folder of what has no domain
-_PER_DOMAIN, _DONORS = 60, 3
+_PER_DOMAIN, _DONORS = 90, 3
 _COPIES = (2, 2, 2, 3)  # sizes of the groups of exact duplicates in each domain
 _NEAR = (1, 1, 1, 1, 1, 1, 2)  # changed copies of each near-duplicated document
 _HARD, _NOISE_EACH = 4, 8

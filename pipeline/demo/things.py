@@ -18,6 +18,11 @@ PALETTE: dict[str, RGB] = {
 }  # fmt: skip
 
 
+def shade(colour: RGB, light: float) -> RGB:
+    """A colour, darker by a factor."""
+    return int(colour[0] * light), int(colour[1] * light), int(colour[2] * light)
+
+
 class Pen:
     """Draws in units of one thing: the centre is (0, 0), its radius 1, y downwards."""
 
@@ -25,7 +30,7 @@ class Pen:
         self.draw, self.x, self.y = draw, thing.x * width, thing.y * height
         self.r = thing.r * min(width, height)
         self.colour = PALETTE[thing.colour]
-        self.edge = tuple(int(c * 0.62) for c in self.colour)
+        self.edge = shade(self.colour, 0.62)
         self.line = max(2, round(self.r * 0.06))
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -111,7 +116,7 @@ def _house(p: Pen) -> None:
 
 def _tree(p: Pen) -> None:
     p.box(-0.14, 0.1, 0.14, 1, PALETTE["brown"])
-    dark: RGB = (int(p.colour[0] * 0.8), int(p.colour[1] * 0.8), int(p.colour[2] * 0.8))
+    dark = shade(p.colour, 0.8)
     p.ellipse(-0.4, -0.1, 0.5, 0.48, dark)
     p.ellipse(0.4, -0.1, 0.5, 0.48, dark)
     p.ellipse(0, -0.5, 0.62, 0.62, p.colour)
@@ -119,8 +124,8 @@ def _tree(p: Pen) -> None:
 
 def _pine(p: Pen) -> None:
     p.box(-0.12, 0.6, 0.12, 1, PALETTE["brown"])
-    for top, half, shade in ((-0.1, 0.8, 0.7), (-0.6, 0.62, 0.8), (-1.1, 0.44, 0.9)):
-        green: RGB = (int(36 * shade), int(120 * shade), int(60 * shade))
+    for top, half, light in ((-0.1, 0.8, 0.7), (-0.6, 0.62, 0.8), (-1.1, 0.44, 0.9)):
+        green = shade((36, 120, 60), light)
         p.polygon([(0, top - 0.1), (half, top + 0.75), (-half, top + 0.75)], green)
 
 
