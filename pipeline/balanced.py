@@ -36,9 +36,14 @@ def balanced_assign(cost: np.ndarray, prices: np.ndarray | None = None) -> tuple
         raise ValueError(f"balanced assignment needs a centre and finite costs, got shape {cost.shape}")
     if n == 0:
         return np.zeros(0, np.int32), np.zeros(k)
-    scale = 2.0**_SCALE_BITS / max(float(np.abs(cost).max()), 1e-30)
+    largest = float(np.abs(cost).max())
+    scale = 2.0**_SCALE_BITS / (largest if largest > 1e-30 else 1.0)
     whole = np.rint(cost.astype(np.float64) * scale).astype(np.int64)
-    start = np.zeros(k, np.int64) if prices is None else np.rint(prices * scale).astype(np.int64)
+    start = (
+        np.zeros(k, np.int64)
+        if prices is None
+        else np.rint(np.clip(prices * scale, -(2.0**50), 2.0**50)).astype(np.int64)
+    )
     if prices is None and n > k > 1:
         start = _rough_prices(whole, 50)
     labels, end = _transport(whole, n // k, -(-n // k), start)

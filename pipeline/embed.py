@@ -27,7 +27,9 @@ def vectors_schema(dim: int) -> pa.Schema:
             pa.field("doc_id", pa.string(), nullable=False),
             pa.field("row", pa.int32(), nullable=False),
             pa.field("vector", pa.list_(pa.field("item", pa.float32(), nullable=False), dim), nullable=False),
-            pa.field("has_text", pa.bool_(), nullable=False),  # false: no known term, and a zero vector
+            pa.field(
+                "has_text", pa.bool_(), nullable=False
+            ),  # false: a zero vector, from no term the model knows
         ]
     )
 

@@ -138,7 +138,7 @@ def mean_cosine(vectors: np.ndarray, path: np.ndarray) -> float:
 def _by_cluster(x: np.ndarray, shuffled: np.ndarray, config: OrderConfig) -> np.ndarray:
     """The control that only groups: clusters of about `cluster_size` documents, in random order inside."""
     label = np.full(len(x), -1)
-    text = x.any(axis=1)
+    text = np.asarray(x.any(axis=1))
     if text.any():
         k = max(1, round(int(text.sum()) / config.cluster_size))
         seeds = x[shuffled[text[shuffled]][:k]]

@@ -81,9 +81,8 @@ def _walk(starts: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> tu
         while following < 0:
             key = _pop(heap, size)
             size -= 1
-            v = key % n
-            if not visited[v] and degree[v] == key // n:
-                following = v
+            if not visited[key % n] and degree[key % n] == key // n:
+                following = np.int64(key % n)
         path[step] = following
         visited[following] = True
         for e in range(starts[following], starts[following + 1]):

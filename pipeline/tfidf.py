@@ -9,7 +9,6 @@ Where it is called: `TfidfSvd.fit` once per run on a sample of documents (the fi
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixloom.pipeline.model_store import header_of, read_model, write_model
 from mixloom.pipeline.one_thread import one_thread
+from mixloom.pipeline.projection import project, tfidf_rows
 
 KIND = "tfidf-svd"
 
@@ -125,17 +124,17 @@ class TfidfSvd:
         if not terms:
             return empty
         flat, starts = empty._term_ids(texts)
-        columns, weights, rows = _tfidf_rows(flat, starts, idf, config.sublinear_tf)
+        columns, weights, rows = tfidf_rows(flat, starts, idf, config.sublinear_tf)
         components = _svd(columns, weights, rows, len(terms), config)
         return cls(config, tuple(terms), idf, components)
 
     def transform(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors, float32 [n, dim]; a zero row for a text with no known term.
+        """Unit vectors, float32 [n, dim]; a zero row for a text with no known term, or none the SVD kept any of.
 
         A text gives the same bits alone or in any batch: each row is summed on its own, in term order.
         """
         flat, starts = self._term_ids(texts)
-        return _project(flat, starts, self.idf, self.components, self.config.sublinear_tf)
+        return project(flat, starts, self.idf, self.components, self.config.sublinear_tf)
 
     def _term_ids(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Term ids of all texts in a row, sorted inside each text (int32), and where each text starts (int64 [n+1])."""
@@ -196,55 +195,3 @@ def _svd(
     largest = np.take_along_axis(vt, np.argmax(np.abs(vt), axis=1)[:, None], axis=1)
     components[:, : len(vt)] = (vt * np.where(largest < 0, -1.0, 1.0)).T
     return components
-
-
-@njit("Tuple((i4[::1],f8[::1],i8[::1]))(i4[::1],i8[::1],f8[::1],b1)", cache=True, nogil=True)
-def _tfidf_rows(
-    flat: np.ndarray, starts: np.ndarray, idf: np.ndarray, sublinear: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compressed rows (columns, weights, row starts) of the tf-idf matrix, each row of unit length."""
-    columns = np.empty(len(flat), np.int32)
-    weights = np.empty(len(flat), np.float64)
-    rows = np.zeros(len(starts), np.int64)
-    used = 0
-    for r in range(len(starts) - 1):
-        i, first, square = starts[r], used, 0.0
-        while i < starts[r + 1]:
-            j = i + 1
-            while j < starts[r + 1] and flat[j] == flat[i]:
-                j += 1
-            tf = 1.0 + math.log(float(j - i)) if sublinear else float(j - i)
-            columns[used] = flat[i]
-            weights[used] = tf * idf[flat[i]]
-            square += weights[used] * weights[used]
-            used += 1
-            i = j
-        for x in range(first, used):
-            weights[x] /= math.sqrt(square)
-        rows[r + 1] = used
-    return columns[:used].copy(), weights[:used].copy(), rows
-
-
-@njit("f4[:,::1](i4[::1],i8[::1],f8[::1],f4[:,::1],b1)", cache=True, nogil=True)
-def _project(
-    flat: np.ndarray, starts: np.ndarray, idf: np.ndarray, components: np.ndarray, sublinear: bool
-) -> np.ndarray:
-    """Each tf-idf row times the components, to unit length; float32 [n, dim]."""
-    columns, weights, rows = _tfidf_rows(flat, starts, idf, sublinear)
-    dim = components.shape[1]
-    out = np.zeros((len(starts) - 1, dim), np.float32)
-    total = np.empty(dim, np.float64)
-    for r in range(len(rows) - 1):
-        total[:] = 0.0
-        for x in range(rows[r], rows[r + 1]):
-            w, c = weights[x], columns[x]
-            for d in range(dim):
-                total[d] += w * components[c, d]
-        square = 0.0
-        for d in range(dim):
-            square += total[d] * total[d]
-        # The tf-idf row has length 1: a shorter shadow than this is rounding, not meaning.
-        if square > 1e-12:
-            for d in range(dim):
-                out[r, d] = total[d] / math.sqrt(square)
-    return out
