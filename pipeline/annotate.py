@@ -61,7 +61,8 @@ def text_measures(cuts: Cuts) -> dict[str, pa.Array]:
     for name, m in MEASURES.items():
         value = counts[m.count]
         if m.over is not None:
-            value = np.divide(value, np.maximum(counts[m.over], 1)).astype(np.float32)
+            over = counts[m.over]
+            value = np.where(over > 0, value / np.maximum(over, 1), 0.0).astype(np.float32)
         out[name] = pa.array(value).cast(m.type)
     return out
 

@@ -404,6 +404,7 @@ def test_items_have_the_lengths_and_the_equalities_of_the_plain_cuts(text: str) 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(texts, max_size=6))
+@example(["\n", ""])
 def test_every_measure_is_its_count_over_its_denominator(documents: list[str]) -> None:
     measured = text_measures(cut(pa.array(documents, pa.large_string()), stop_words=STOP_WORDS))
     assert list(measured) == list(MEASURES)
