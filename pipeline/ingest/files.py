@@ -79,48 +79,48 @@ class SourceFiles:
         return os.path.isfile(full) if self.local else bool(self.fs.isfile(full))
 
     def size(self, uri: str) -> int:
-        full = self.path(uri)
-        if not self.local:
-            return int(self.fs.size(full))
-        state = os.stat(full)
-        if not stat.S_ISREG(state.st_mode):  # a pipe or a device would block or never end
-            raise Problem("not_a_file", f"'{uri}' is not a regular file", fix="replace it or exclude it")
-        return state.st_size
+        """Bytes of a file; Problem when it is outside the root, missing, or not a regular file."""
+        return self._stat(uri)[1]
+
+    def stamp(self, uri: str) -> str:
+        """What changes when a file does: a content tag where there is one, else its time."""
+        return _stamp(self.fs.info(self.path(uri)))
 
     def open(self, uri: str) -> IO[bytes]:
-        """Open a file for reading; Problem when it is outside, missing, or no regular file."""
+        """Open a file for reading; Problem as `size`."""
+        return self._open(uri, self._stat(uri)[0])
+
+    def read(self, uri: str, limit: int) -> bytes:
+        """The bytes of a file; Problem as `size`, or "too_large" when there are more than `limit`."""
+        full, size = self._stat(uri)
+        if size > limit:
+            raise too_large(uri, size, limit)
+        with self._open(uri, full) as f:
+            return bytes(f.read())
+
+    def _stat(self, uri: str) -> tuple[str, int]:
+        full = self.path(uri)
         try:
-            self.size(uri)
-            full = self.path(uri)
-            return open(full, "rb") if self.local else self.fs.open(full, "rb")
-        except FileNotFoundError:
+            if not self.local:
+                return full, int(self.fs.size(full) or 0)
+            state = os.stat(full)
+        except (FileNotFoundError, NotADirectoryError):
             raise Problem(
                 "missing_file",
                 f"there is no file '{uri}'",
                 fix="restore it, or correct the path that names it",
             ) from None
-        except IsADirectoryError:
-            raise Problem("not_a_file", f"'{uri}' is a folder", fix="name a file inside it") from None
+        if not stat.S_ISREG(state.st_mode):  # a pipe or a device would block or never end
+            raise Problem("not_a_file", f"'{uri}' is not a regular file", fix="replace it or exclude it")
+        return full, state.st_size
+
+    def _open(self, uri: str, full: str) -> IO[bytes]:
+        try:
+            return open(full, "rb") if self.local else self.fs.open(full, "rb")
         except PermissionError:
             raise Problem(
                 "unreadable", f"no permission to read '{uri}'", fix="give this user the right to read it"
             ) from None
-
-    def read(self, uri: str, limit: int) -> bytes:
-        """The bytes of a file; Problem ("too_large") when there are more than `limit`."""
-        size = self.size_or_missing(uri)
-        if size > limit:
-            raise too_large(uri, size, limit)
-        with self.open(uri) as f:
-            return bytes(f.read())
-
-    def size_or_missing(self, uri: str) -> int:
-        """`size`, with a missing file as a Problem."""
-        try:
-            return self.size(uri)
-        except FileNotFoundError:
-            self.open(uri).close()  # raises the Problem with its text
-            raise
 
     def entries(self, skip: re.Pattern[str] | None = None) -> Iterator[Entry]:
         """Every file below the root, in no particular order; hidden folders (.git) are left out.

@@ -31,7 +31,7 @@ def open_parquet(files: SourceFiles, uri: str) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    size = files.size_or_missing(uri)
+    size = files.size(uri)
     if size == 0:
         raise Problem("bad_parquet", "the file is empty (0 bytes)", fix="write it again or remove it")
     try:
@@ -146,7 +146,7 @@ def read_cell(files: SourceFiles, uri: str, column: str, row: int) -> bytes:
     Raises:
         Problem: no such cell, or nothing binary in it.
     """
-    size = files.size_or_missing(uri)
+    size = files.size(uri)
     with open_parquet(files, uri) as file:
         group, first = 0, 0
         while group < file.metadata.num_row_groups:

@@ -17,7 +17,7 @@ from typing import Any
 
 from mixloom.pipeline.errors import UserError, nearest
 from mixloom.pipeline.ingest.config import CocoCaptions, Column, Match, TableCaptions, TranscriptTable
-from mixloom.pipeline.ingest.decode import decode, read_whole, split_bom
+from mixloom.pipeline.ingest.decode import canonical, decode, read_whole, split_bom
 from mixloom.pipeline.ingest.files import normalise, source_files
 from mixloom.pipeline.ingest.problems import Problem
 
@@ -67,18 +67,18 @@ def load_table(root: str, table: AnyTable, encoding: str, errors: str, limit: in
     """
     files = source_files(root)
     try:
-        stamp = str(files.fs.info(files.path(table.path)).get("mtime", ""))
-        return _load(root, table, encoding, errors, limit, files.size_or_missing(table.path), stamp)
-    except FileNotFoundError:
+        size = files.size(table.path)
+        return _load(root, table, encoding, errors, limit, size, files.stamp(table.path))
+    except Problem as p:
+        if p.reason != "missing_file":
+            detail, _, fix = p.detail.partition("; fix: ")
+            raise UserError(f"source '{name}': table '{table.path}': {detail}", fix=fix) from None
         beside = sorted(posixpath.basename(e.uri) for e in files.entries() if _is_table(e.uri))[:20]
         shown = f" (tables there: {', '.join(beside)})" if beside else ""
         raise UserError(
             f"source '{name}': the table '{table.path}' does not exist below {files.root}{shown}",
             fix="correct the path" + nearest(posixpath.basename(table.path), beside),
         ) from None
-    except Problem as p:
-        detail, _, fix = p.detail.partition("; fix: ")
-        raise UserError(f"source '{name}': table '{table.path}': {detail}", fix=fix) from None
 
 
 def _is_table(uri: str) -> bool:
@@ -96,7 +96,10 @@ def _load(root: str, table: AnyTable, encoding: str, errors: str, limit: int, si
     if errors == "replace":
         text = decode(data, encoding, errors)
     else:
-        text = data.decode(encoding, "surrogateescape")  # so that a bad byte costs its row only
+        try:
+            text = data.decode(encoding, "surrogateescape")  # so that a bad byte costs its row only
+        except UnicodeError:  # UTF-16 and its like cannot hold a bad byte in place
+            text = decode(data, encoding, errors, base=bom, what="the table")
     return _rows(text, table, encoding)
 
 
@@ -138,7 +141,7 @@ def _row_problem(row: list[str], most: int, number: int, delimiter: str, encodin
     bad = _ESCAPED.search("".join(row))
     if bad:
         return Problem(
-            "invalid_utf8" if encoding.lower() in ("utf-8", "utf8") else "invalid_encoding",
+            "invalid_utf8" if canonical(encoding) == "utf-8" else "invalid_encoding",
             f"row {number} is not valid {encoding}: byte 0x{ord(bad[0]) - 0xDC00:02x}",
             fix="set encoding of the source (older files are often latin-1), or on_encoding_error: replace",
         )

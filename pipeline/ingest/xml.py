@@ -38,7 +38,7 @@ def read(split: Split, source: XmlSource, root: str) -> Iterator[Output]:
 
 
 def _read_file(make: Assembler, source: XmlSource, uri: str) -> Iterator[Output]:
-    if make.files.size_or_missing(uri) == 0:
+    if make.files.size(uri) == 0:
         yield make.fail(empty_file(), uri)
         return
     if source.record is None:

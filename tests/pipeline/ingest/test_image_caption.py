@@ -121,6 +121,11 @@ def test_a_bad_image_costs_the_whole_pair(bench, make_png):
             {"kind": "table", "path": "t", "image_column": 0, "caption_column": 1},
             "row 1 has 1 columns, the source needs 2 (delimiter ',')",
         ),
+        (
+            b"\xff\xfea",
+            {"kind": "table", "path": "t", "image_column": 0, "caption_column": 1},
+            "the table is not valid utf-16-le",
+        ),
         ("x", {"kind": "coco", "path": "nope.json"}, "the table 'nope.json' does not exist below"),
     ],
 )
