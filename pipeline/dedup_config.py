@@ -82,3 +82,8 @@ class DedupConfig(BaseModel):
     priority: tuple[str, ...] = Field(
         default=(), description="source names, preferred first; the rest come after these and rank equally"
     )
+
+
+def candidate_probability(similarity: float, bands: int, rows: int) -> float:
+    """Probability that two documents of a Jaccard similarity share an LSH band: 1 - (1 - s**rows)**bands."""
+    return float(1.0 - (1.0 - similarity**rows) ** bands)

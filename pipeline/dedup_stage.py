@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mixloom.pipeline.dedup_config import DedupConfig
+from mixloom.pipeline.annotate_config import MinHashConfig
+from mixloom.pipeline.dedup_config import DedupConfig, candidate_probability
 from mixloom.pipeline.errors import UserError, nearest
 from mixloom.pipeline.stage import Stage, StageContext
 
 WORK = "_work"
+FEW = 0.8  # a search that finds fewer of the pairs at its own threshold deserves a word
 
 
 class ExactDedupStage(Stage):
@@ -79,7 +81,6 @@ class NearDedupStage(Stage):
         return {"near": near, **rest}
 
     def execute(self, ctx: StageContext) -> None:
-        from mixloom.pipeline.annotate_config import MinHashConfig
         from mixloom.pipeline.engine import Commit
         from mixloom.pipeline.near import Search
         from mixloom.pipeline.near_rows import ReadNearRows, ReadTextsOf
@@ -89,14 +90,16 @@ class NearDedupStage(Stage):
         documents, annotations = ctx.reader("ingest"), ctx.reader("annotate")
         survivors = ctx.reader(self.inputs[0])
         parts = sorted(ctx.part_names(self.inputs[0]))
+        signature = MinHashConfig(**ctx.manifest("annotate").config["minhash"])
         todo = ctx.todo(parts)
         if todo:
+            self._warn(ctx, signature)
             search = Search(
                 lambda p: p | ReadNearRows(parts, documents, annotations, survivors, self.config),
                 ReadTextsOf(documents),
                 parts,
                 self.near,
-                MinHashConfig(**ctx.manifest("annotate").config["minhash"]),
+                signature,
                 self.config.partitions,
                 ctx.directory.store.child(f"{WORK}/{self.config.partitions}"),
             )
@@ -104,6 +107,15 @@ class NearDedupStage(Stage):
             settle = Settle(todo, survivors, annotations, self.name, "near_duplicate", self.near.threshold)
             ctx.beam(lambda p: drops(p) | settle | Commit(ctx.directory), len(parts))
         ctx.directory.store.remove(WORK)
+
+    def _warn(self, ctx: StageContext, signature: MinHashConfig) -> None:
+        found = candidate_probability(self.near.threshold, signature.bands, signature.rows)
+        if found < FEW:
+            ctx.console.say(
+                f"{self.name}: {signature.bands} bands of {signature.rows} rows find a pair of similarity "
+                f"{self.near.threshold:g} with probability {found:.2f} only; more annotate.minhash.bands or "
+                "fewer annotate.minhash.rows find more"
+            )
 
     def _check_columns(self) -> None:
         from mixloom.pipeline.measures import MEASURE_NAMES

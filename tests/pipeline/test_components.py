@@ -71,6 +71,26 @@ def test_star_rounds_end_in_the_components_of_union_find_for_any_partitions(pair
     assert len(stars) == len(as_dict(stars))
 
 
+@settings(deadline=None)
+@given(graphs)
+def test_stars_are_what_the_paper_says_they_are(pairs):
+    near: dict[tuple[int, int], set[tuple[int, int]]] = {}
+    for a, b in pairs:
+        near.setdefault(a, set()).add(b)
+        near.setdefault(b, set()).add(a)
+    large, small = set(), set()
+    for u, around in near.items():
+        least = min(around | {u})
+        large |= {(*v, *least) for v in around if v > u}
+        lower = {v for v in around if v < u} | {u}
+        small |= {(*v, *min(lower)) for v in lower if v != min(lower)}
+    edges = np.array([(*a, *b) for a, b in pairs], dtype=np.uint64)
+    adjacency = np.concatenate([edges, edges[:, [2, 3, 0, 1]]])
+    assert [tuple(e) for e in large_star(adjacency).tolist()] == sorted(large)
+    down = adjacency[[tuple(r[2:]) < tuple(r[:2]) for r in adjacency.tolist()]]
+    assert [tuple(e) for e in small_star(down).tolist()] == sorted(small)
+
+
 def chain(n: int, seed: int) -> np.ndarray:
     names = np.random.default_rng(seed).permutation(n).astype(np.uint64)
     both = np.stack([names[:-1], names[1:]], axis=1)

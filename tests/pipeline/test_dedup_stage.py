@@ -166,6 +166,7 @@ def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
         assert r["detail"] in kept
         assert r["value"] == similar[frozenset((r["doc_id"], r["detail"]))]
         assert (r["reason"], r["limit"]) == ("near_duplicate", THRESHOLD)
+        assert r["source"] == by_id[r["doc_id"]].source
     missed = [p for p in similar if p <= kept]
     assert len(missed) <= 0.05 * len(similar)
     involved = {d for p in similar for d in p}
@@ -184,6 +185,36 @@ def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
     assert sorted(tuple(r[c] for c in pick) for r in near) == sorted(
         tuple(r[c] for c in pick) for r in rejects(other, after2, "dedup_near")
     )
+
+    # What is left has no duplicates to lose.
+    left = [d for d in documents if d.doc_id in kept]
+    third, before3 = make_run(tmp_path / "c", left, per_part=100)
+    after3 = deduplicate(third, before3, local)
+    assert (after3["dedup_exact"].counts.kept, after3["dedup_near"].counts.kept) == (len(kept), len(kept))
+
+
+def test_the_ends_of_a_chain_survive_unless_components_are_merged(tmp_path):
+    base = words(np.random.default_rng(8), 200)
+
+    def changed(text: list[str], at: list[int]) -> list[str]:
+        return [f"x{i}" if i in at else w for i, w in enumerate(text)]
+
+    middle = changed(base, [20, 60, 100])
+    end = changed(middle, [40, 80, 120])
+    chain = [
+        document(" ".join([*t, *extra]), str(i))
+        for i, (t, extra) in enumerate([(base, ["a", "b"]), (middle, ["a"]), (end, [])])
+    ]  # from the longest to the shortest
+    ids = [d.doc_id for d in chain]
+    shingles = [np.asarray(s.values) for s in shingle_sets(document_text(documents_batch(chain)))]
+    assert jaccard(shingles[0], shingles[1]) > 0.8 < jaccard(shingles[1], shingles[2])
+    assert jaccard(shingles[0], shingles[2]) < 0.8
+    expected = {"greedy": {ids[0], ids[2]}, "components": {ids[0]}}
+    run, before = make_run(tmp_path, chain, per_part=2)
+    for merge, kept in expected.items():
+        after = deduplicate(run, before, DedupConfig(near=NearConfig(components="local", merge=merge)))
+        assert survivors(run, after, "dedup_near") == kept
+    assert {r["detail"] for r in rejects(run, after, "dedup_near")} == {ids[0]}
 
 
 def test_the_best_document_is_kept_and_documents_already_dropped_do_not_count(tmp_path):
@@ -252,6 +283,16 @@ def test_an_interrupted_search_continues_from_its_finished_edges(tmp_path):
     records = directory.units()
     assert sum(r.counts.kept for r in records) == 1
     assert directory.store.names("_work") == []
+
+
+def test_a_threshold_the_banding_cannot_serve_is_said_aloud(tmp_path, capsys):
+    run, before = make_run(tmp_path, [document("a b c", "x")], per_part=1)
+    for threshold, said in ((0.8, ""), (0.7, "similarity 0.7 with probability 0.56 only")):
+        near = NearConfig(threshold=threshold, components="local")
+        run_stage(NearDedupStage(DedupConfig(near=near), "filter"), run, RunSettings(), Console(), before)
+        heard = capsys.readouterr().err
+        assert said in heard
+        assert ("probability" in heard) == bool(said)
 
 
 def test_a_column_to_rank_by_that_does_not_exist_is_refused_before_any_work(tmp_path):

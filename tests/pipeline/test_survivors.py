@@ -121,6 +121,12 @@ def test_with_shingles_at_hand_no_two_kept_documents_of_a_component_are_duplicat
         assert similarity[i] >= 0.6
 
 
+def test_of_equally_similar_kept_documents_the_best_is_named_however_it_was_found():
+    shingles = [{1, 2, 3}, {2, 3, 4}, {1, 2, 3, 4}]
+    found = greedy_keepers(members_of(3), edges_of([(1, 2)]), np.array([0.75]), sets_of(shingles), 256, 0.6)
+    assert [x.tolist() for x in found] == [[0, 1, 0], [0.0, 0.0, 0.75]]
+
+
 def test_components_above_the_cap_are_judged_by_their_verified_edges_alone():
     sets = sets_of([{1, 2, 3}] * 4)
     edges, near = edges_of([(0, 1)]), np.array([1.0])
