@@ -42,7 +42,7 @@ def _uint64(*names: str) -> pa.Schema:
 ROWS = ("doc_id", "row", "preference", "media_key", "minhash")
 """Columns near deduplication reads of each part, whose name is in the schema metadata: string, int32, uint64
 (see `preference.preference`), uint64 (only documents of one media key are compared; see
-`near_rows.media_keys`), list<uint32> (null for a document without shingles)."""
+`near_rows.media_keys`), fixed-size binary or list<uint32> (null without shingles)."""
 
 BUCKETS = _uint64("key", "preference", "hi", "lo", "place")
 PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")

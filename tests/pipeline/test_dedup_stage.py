@@ -37,15 +37,6 @@ class Written(Stage):
             ctx.commit(UnitOutput(part, (OutputTable(part, table),), None, table.num_rows))
 
 
-def readable(annotations: pa.RecordBatch) -> pa.Table:
-    """Parquet cannot read a null in a list of fixed size (apache/arrow#35692): use one of any size."""
-    table = pa.Table.from_batches([annotations])
-    at = table.schema.get_field_index("minhash")
-    if not pa.types.is_fixed_size_list(table.schema.field(at).type):
-        return table
-    return table.set_column(at, "minhash", table["minhash"].cast(pa.list_(pa.uint32())))
-
-
 def make_run(root, documents: list[Document], per_part: int, without: frozenset[str] = frozenset()):
     """A run directory up to `filter`, which lets everything pass but the ids in `without`."""
     run = RunDirectory(str(root))
@@ -58,7 +49,7 @@ def make_run(root, documents: list[Document], per_part: int, without: frozenset[
         rows = [i for i, d in enumerate(batch["doc_id"].to_pylist()) if d not in without]
         columns = [batch["doc_id"].take(pa.array(rows, pa.int64())), pa.array(rows, pa.int32())]
         alive[part] = pa.Table.from_arrays(columns, schema=SURVIVORS)
-    annotations = {p: readable(annotate(b, AnnotateConfig())) for p, b in parts.items()}
+    annotations = {p: pa.Table.from_batches([annotate(b, AnnotateConfig())]) for p, b in parts.items()}
     manifests = {}
     for stage in (
         Written("ingest", {p: pa.Table.from_batches([b]) for p, b in parts.items()}),
