@@ -176,7 +176,7 @@ def fit_domains(vectors: np.ndarray, config: ClusterConfig, *, documents: int | 
         iterations=config.iterations,
         restarts=config.restarts,
         rng=rng,
-        strict=config.balance == "strict",
+        strict=strict,
         tolerance=config.tolerance,
     )
     labels = nearest(vectors, centres)[0]

@@ -108,7 +108,14 @@ def plus_plus(vectors: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarr
     return vectors[seeds].astype(np.float32)
 
 
-def choose_k(vectors: np.ndarray, grid: Sequence[int], *, iterations: int, rng: np.random.Generator) -> int:
+def choose_k(
+    vectors: np.ndarray,
+    grid: Sequence[int],
+    *,
+    iterations: int,
+    rng: np.random.Generator,
+    strict: bool = False,
+) -> int:
     """The k of the grid with the highest mean silhouette on a sample; ties go to the smaller k, no choice gives 1.
 
     Silhouettes (Rousseeuw, 1987) use squared distances and plain nearest centres, on at most 2,000 points.
@@ -120,7 +127,7 @@ def choose_k(vectors: np.ndarray, grid: Sequence[int], *, iterations: int, rng: 
     for k in sorted(set(grid)):
         if not 2 <= k <= len(trial) // 2:
             continue
-        centres = fit_centres(trial, k, iterations=iterations, restarts=2, rng=rng)
+        centres = fit_centres(trial, k, iterations=iterations, restarts=2, rng=rng, strict=strict)
         score = silhouette(between, nearest(points, centres)[0])
         if score > highest:
             best, highest = k, score

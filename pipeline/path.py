@@ -69,24 +69,24 @@ def _walk(starts: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> tu
     for v in range(n):
         _sift_up(heap, size, degree[v] * n + v)
         size += 1
-    current = np.int64(-1)
+    current = -1
     for step in range(n):
-        following = np.int64(-1)
+        following = -1
         if current >= 0:
             for e in range(starts[current], starts[current + 1]):
                 if not visited[neighbours[e]]:
-                    following = np.int64(neighbours[e])
+                    following = int(neighbours[e])
                     reached[step] = weights[e]
                     break
         while following < 0:
             key = _pop(heap, size)
             size -= 1
             if not visited[key % n] and degree[key % n] == key // n:
-                following = np.int64(key % n)
+                following = int(key % n)
         path[step] = following
         visited[following] = True
         for e in range(starts[following], starts[following + 1]):
-            v = np.int64(neighbours[e])
+            v = int(neighbours[e])
             if not visited[v]:
                 degree[v] -= 1
                 _sift_up(heap, size, degree[v] * n + v)
