@@ -1,0 +1,319 @@
+"""Facts of curation, read from the manifests, ledgers and tables of a run. Stages not finished yield nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mixloom.pipeline.report.documents import (
+    SCANNED_PARTS,
+    Documents,
+    place,
+    read_columns,
+    spread,
+    title_of,
+)
+from mixloom.pipeline.report.domains import CellFacts, DomainFacts, MapPoint, PackFacts
+from mixloom.pipeline.report.funnel import SourceFacts, StageFacts
+from mixloom.pipeline.report.samples import ReasonSamples, Reject
+from mixloom.pipeline.run import Part, RunDirectory, StageManifest
+from mixloom.pipeline.status import run_status
+
+DECIDING = ("dedup_near", "dedup_exact", "filter")  # the last finished one says which documents are kept
+PER_REASON = 4
+KEPT_SHOWN = 18
+TITLES = 5
+MAP_POINTS = 1500
+MAP_PARTS = 48
+LABEL_KEYS = ("domain", "label", "topic", "category", "class", "family", "newsgroup")
+_ID = re.compile(r"[0-9a-f]{32}\Z")
+
+
+def stage_facts(run: RunDirectory) -> list[StageFacts]:
+    """Every stage that has begun, in the order of the run."""
+    return [StageFacts(s.stage, s.state, s.counts, s.seconds) for s in run_status(run)]
+
+
+def planned_stages(run: RunDirectory) -> list[str]:
+    return list(run.store.read_json("plan.json")["stages"]) if run.store.exists("plan.json") else []
+
+
+def manifests(run: RunDirectory) -> dict[str, StageManifest]:
+    """Manifests of the finished stages, in the order of the run."""
+    return {name: m for name in planned_stages(run) if (m := run.stage(name).manifest()) is not None}
+
+
+def _parts(m: StageManifest, most: int = SCANNED_PARTS) -> list[Part]:
+    """The parts that hold documents (no model, no sample)."""
+    return spread([p for p in m.parts if p.name.startswith(("part-", "cell-"))], most)
+
+
+def _rejects(run: RunDirectory, found: Mapping[str, StageManifest]) -> dict[str, pa.Table]:
+    out = {}
+    for name, m in found.items():
+        store = run.stage(name).store
+        tables = [read_columns(store, p) for p in spread(m.rejects, SCANNED_PARTS)]
+        if tables:
+            out[name] = pa.concat_tables(tables).sort_by("doc_id")
+    return out
+
+
+class Curation:
+    """What curation did in one run; each method reads what it needs, once."""
+
+    def __init__(self, run: RunDirectory, documents: Documents) -> None:
+        self.run, self.documents = run, documents
+        self.manifests = manifests(run)
+        self._ledger = _rejects(run, self.manifests)
+
+    def sources(self) -> list[SourceFacts]:
+        """Documents of every source and where they were lost; nothing where there are too many parts to count."""
+        m = self.manifests.get("ingest")
+        files = [*m.parts, *(r for x in self.manifests.values() for r in x.rejects)] if m else []
+        if m is None or len(files) > SCANNED_PARTS:
+            return []
+        came: Counter[str] = Counter()
+        for part in _parts(m):
+            came.update(_counted(read_columns(self.run.stage("ingest").store, part, ["source"])["source"]))
+        lost: dict[str, dict[str, int]] = defaultdict(dict)
+        for stage, table in self._ledger.items():
+            mine = table.filter(pc.equal(table["scope"], "document"))
+            for source, n in _counted(mine["source"]).items():
+                lost[source][stage] = n
+                came[source] += n if stage == "ingest" else 0
+        return [SourceFacts(s, came[s], lost.get(s, {})) for s in sorted(came)]
+
+    def kept(self) -> list[str]:
+        """Ids of documents to show: kept so far, the smallest ids of each source, sources taking turns."""
+        deciding = next((s for s in DECIDING if s in self.manifests), None)
+        if "ingest" not in self.manifests:
+            return []
+        ingest = self.run.stage("ingest").store
+        by_source: dict[str, list[str]] = defaultdict(list)
+        for part in _parts(self.manifests["ingest"], 64):
+            table = read_columns(ingest, part, ["doc_id", "source"])
+            if deciding is not None:
+                own = [p for p in self.manifests[deciding].parts if p.name == part.name]
+                rows = [read_columns(self.run.stage(deciding).store, p, ["row"])["row"] for p in own]
+                table = table.take(rows[0]) if rows else table.slice(0, 0)
+            for doc_id, source in zip(table["doc_id"].to_pylist(), table["source"].to_pylist()):
+                by_source[source].append(doc_id)
+        turns = [sorted(ids)[:KEPT_SHOWN] for _, ids in sorted(by_source.items())]
+        ranked = [ids[i] for i in range(KEPT_SHOWN) for ids in turns if i < len(ids)]
+        return ranked[:KEPT_SHOWN]
+
+    def reasons(self) -> list[ReasonSamples]:
+        """Samples of every reason of every stage: those with the smallest ids."""
+        picked: list[tuple[str, tuple[str, str, str], int, list[dict[str, Any]]]] = []
+        for stage, table in self._ledger.items():
+            keys = [table[c].to_pylist() for c in ("scope", "outcome", "reason")]
+            groups = Counter(zip(*keys, strict=True))
+            for key in sorted(groups, key=lambda k: (k[1] == "failed", k[0] == "media", -groups[k], k)):
+                mask = _all_equal(table, dict(zip(("scope", "outcome", "reason"), key)))
+                rows = table.filter(mask).slice(0, PER_REASON).to_pylist()
+                picked.append((stage, key, groups[key], rows))
+        wanted = {r["doc_id"] for stage, _, _, rows in picked if stage != "ingest" for r in rows}
+        wanted |= {x for stage, _, _, rows in picked for r in rows if (x := _kept_instead(stage, r))}
+        shown = self.documents.samples(wanted)
+        out = []
+        for stage, (scope, outcome, reason), total, rows in picked:
+            m = self.manifests[stage].counts
+            by_reason = m.media if scope == "media" else m.dropped if outcome == "dropped" else m.failed
+            label = f"{outcome} (media of kept documents)" if scope == "media" else outcome
+            rejects = []
+            for r in rows:
+                instead = shown.get(_kept_instead(stage, r) or "")
+                doc = shown.get(r["doc_id"])
+                where = place(r["locator"]) or (doc.place if doc else "")
+                rejects.append(
+                    Reject(
+                        r["doc_id"],
+                        r["source"],
+                        where,
+                        outcome,
+                        scope,
+                        r["value"],
+                        r["limit"],
+                        r["detail"] or "",
+                        doc,
+                        instead,
+                    )
+                )
+            out.append(ReasonSamples(stage, reason, label, by_reason.get(reason, total), tuple(rejects)))
+        return out
+
+    def domains(self) -> tuple[list[DomainFacts], dict[str, dict[int, int]], str]:
+        """Domains; label -> domain -> documents; and the meta key the labels come from."""
+        m = self.manifests.get("cluster")
+        if m is None:
+            return [], {}, ""
+        size: Counter[int] = Counter()
+        sources: dict[int, Counter[str]] = defaultdict(Counter)
+        labels: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+        keys: Counter[str] = Counter()
+        nearest: dict[int, list[tuple[float, str]]] = defaultdict(list)
+        for table in self._assigned(m):
+            domain = np.asarray(table["domain"])
+            size.update(domain.tolist())
+            for d, s in zip(domain.tolist(), table["source"].to_pylist()):
+                sources[d][s] += 1
+            for d, key, label in zip(domain.tolist(), *_labels(table["meta"])):
+                if label is not None and key is not None:
+                    labels[label][d] += 1
+                    keys[key] += 1
+            for d, far, doc_id in zip(
+                domain.tolist(), table["distance"].to_pylist(), table["doc_id"].to_pylist()
+            ):
+                nearest[d].append((far, doc_id))
+            for d in nearest:
+                nearest[d] = sorted(nearest[d])[:TITLES]
+        ids = [doc_id for near in nearest.values() for _, doc_id in near]
+        rows = self.documents.rows(ids, ["doc_id", "segments"])
+        words = (m.info.get("model") or {}).get("top_words") or []
+        found = [
+            DomainFacts(
+                d,
+                size[d],
+                tuple(str(w) for w in words[d]) if d < len(words) else (),
+                dict(sources[d]),
+                tuple(title_of(rows[i]["segments"]) for _, i in nearest[d] if i in rows),
+            )
+            for d in sorted(size)
+        ]
+        # A key with a label of its own for nearly every document is a title, not a label.
+        few = 2 <= len(labels) <= max(40, sum(size.values()) // 20)
+        named = "/".join(k for k in LABEL_KEYS if k in keys)
+        return found, {k: dict(v) for k, v in labels.items()} if few else {}, named
+
+    def _assigned(self, m: StageManifest) -> list[pa.Table]:
+        """doc_id, domain, distance, source and meta of every document, part by part."""
+        ingest = {p.name: p for p in self.manifests["ingest"].parts} if "ingest" in self.manifests else {}
+        out = []
+        for part in _parts(m):
+            table = read_columns(
+                self.run.stage("cluster").store, part, ["doc_id", "row", "domain", "distance"]
+            )
+            if part.name not in ingest:
+                continue
+            about = read_columns(self.run.stage("ingest").store, ingest[part.name], ["source", "meta"])
+            about = about.take(table["row"])
+            for column in ("source", "meta"):
+                table = table.append_column(column, about[column])
+            out.append(table)
+        return out
+
+    def map_points(self) -> list[MapPoint]:
+        """First two principal components of the vectors of a sample of documents (the smallest ids of each part)."""
+        if not {"embed", "cluster", "ingest"} <= set(self.manifests):
+            return []
+        own = {p.name: p for p in self.manifests["cluster"].parts}
+        parts = [p for p in _parts(self.manifests["embed"], MAP_PARTS) if p.name in own]
+        share = -(-MAP_POINTS // max(1, len(parts)))
+        ids: list[str] = []
+        domains: list[int] = []
+        vectors: list[np.ndarray] = []
+        for part in parts:
+            table = read_columns(self.run.stage("embed").store, part, ["doc_id", "vector", "has_text"])
+            domain = read_columns(self.run.stage("cluster").store, own[part.name], ["domain"])["domain"]
+            table = table.append_column("domain", domain).filter(table["has_text"])
+            table = table.sort_by("doc_id").slice(0, share)
+            if table.num_rows:
+                dim = table["vector"].type.list_size
+                flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                vectors.append(flat.reshape(-1, dim))
+                ids += table["doc_id"].to_pylist()
+                domains += table["domain"].to_pylist()
+        if len(ids) < 3:
+            return []
+        at = principal_components(np.concatenate(vectors))
+        rows = self.documents.rows(ids, ["doc_id", "segments"])
+        titles = [title_of(rows[i]["segments"]) if i in rows else i for i in ids]
+        return [MapPoint(float(x), float(y), d, t) for (x, y), d, t in zip(at, domains, titles, strict=True)]
+
+    def cells(self) -> list[CellFacts]:
+        """Order of every cell, as the stage measured it."""
+        m = self.manifests.get("order")
+        return [_cell(info) for _, info in sorted(m.info.items()) if "documents" in info] if m else []
+
+    def packs(self) -> list[PackFacts]:
+        """Packing of every cell."""
+        m = self.manifests.get("pack")
+        infos = [info for _, info in sorted(m.info.items()) if "contexts" in info] if m else []
+        return [PackFacts(i["contexts"], i.get("fill", 0.0), i.get("forced_cuts", 0)) for i in infos]
+
+    def text_bytes(self) -> int | None:
+        """UTF-8 bytes of the text of the kept documents; None where it cannot be told cheaply."""
+        deciding = next((s for s in DECIDING if s in self.manifests), None)
+        m = self.manifests.get("annotate")
+        if m is None or deciding is None or len(m.parts) > SCANNED_PARTS:
+            return None
+        kept = {p.name: p for p in self.manifests[deciding].parts}
+        total = 0
+        for part in _parts(m):
+            column = read_columns(self.run.stage("annotate").store, part, ["text_bytes"])["text_bytes"]
+            rows = read_columns(self.run.stage(deciding).store, kept[part.name], ["row"])["row"]
+            total += pc.sum(column.take(rows)).as_py() or 0
+        return total
+
+
+def principal_components(vectors: np.ndarray) -> np.ndarray:
+    """float64 [n, 2]: the first two principal components of float [n, d] (one column of zeros where d is 1).
+
+    The sign of each is such that its largest weight is positive.
+    """
+    centred = np.asarray(vectors, np.float64)
+    centred = centred - centred.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2]
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    projected = centred @ (axes * np.where(largest < 0, -1.0, 1.0)[:, None]).T
+    return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
+
+
+def _cell(info: Mapping[str, Any]) -> CellFacts:
+    return CellFacts(
+        int(info["documents"]),
+        _whole(info.get("jumps")),
+        info.get("mean_cosine"),
+        info.get("random_cosine"),
+        _whole(info.get("near_duplicate_pairs")),
+    )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+    return {v["values"]: v["counts"] for v in pc.value_counts(column).to_pylist()}
+
+
+def _all_equal(table: pa.Table, values: Mapping[str, str]) -> pa.ChunkedArray:
+    masks = [pc.equal(table[column], value) for column, value in values.items()]
+    out = masks[0]
+    for mask in masks[1:]:
+        out = pc.and_(out, mask)
+    return out
+
+
+def _kept_instead(stage: str, row: Mapping[str, Any]) -> str | None:
+    """The document kept in the place of a duplicate, when the ledger names one."""
+    detail = row["detail"] or ""
+    return detail if stage.startswith("dedup") and _ID.match(detail) else None
+
+
+def _labels(meta: pa.ChunkedArray) -> tuple[Sequence[str | None], Sequence[str | None]]:
+    """(key, label) of each row: the first of `LABEL_KEYS` it carries."""
+    keys: list[str | None] = [None] * len(meta)
+    labels: list[str | None] = [None] * len(meta)
+    for key in LABEL_KEYS:
+        for i, value in enumerate(pc.map_lookup(meta, pa.scalar(key), "first").to_pylist()):
+            if value is not None and labels[i] is None:
+                keys[i], labels[i] = key, value
+    return keys, labels

@@ -1,0 +1,148 @@
+"""Tokens by domain, source and modality; the vocabulary and its codecs; the mixture over domains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mixloom.pipeline.manifest import ShardManifest
+from mixloom.pipeline.report.charts import Bar, bars
+from mixloom.pipeline.report.markup import Content, Html, el, name, number, percent, significant, size
+from mixloom.pipeline.report.overview import MODALITIES
+from mixloom.pipeline.report.tables import Column, facts, table
+
+
+@dataclass(frozen=True, slots=True)
+class MixtureRow:
+    """One domain of a mixture."""
+
+    domain: str
+    tokens: int
+    weight: float
+    epochs: float
+    max_epochs: float
+    capped: bool
+
+
+def token_sections(
+    manifest: ShardManifest, text_bytes: int | None, codecs: Mapping[str, Mapping[str, object]]
+) -> list[Content]:
+    """Bars, a table per source, the vocabulary, and what is known of the codecs.
+
+    Args:
+        text_bytes: UTF-8 bytes of the text of the documents that were kept.
+        codecs: facts of the stage `tokenizer`, by unit (text, image, speech).
+    """
+    t = manifest.totals
+    whole = max(1, t.tokens)
+    rows = [
+        Bar(
+            name(d.name),
+            [
+                (
+                    f"m-{m}",
+                    float(d.tokens_by_modality.get(m, 0)),
+                    f"{m} {number(d.tokens_by_modality.get(m, 0))}",
+                )
+                for m in MODALITIES
+            ],
+            number(d.tokens),
+        )
+        for d in manifest.domains
+    ]
+    most = sorted(t.tokens_by_source.items(), key=lambda x: (-x[1], x[0]))
+    sources = [Bar(name(s), [("plain", float(n), f"{s} {number(n)}")], number(n)) for s, n in most]
+    present = [m for m in MODALITIES if t.tokens_by_modality.get(m)]
+    cards: list[tuple[Content, Content]] = [
+        (
+            f"{m.capitalize()} tokens",
+            [number(t.tokens_by_modality[m]), f" ({percent(t.tokens_by_modality[m] / whole)})"],
+        )
+        for m in present
+    ]
+    text = t.tokens_by_modality.get("text", 0)
+    if text_bytes and text:
+        cards.append(("Bytes of text per text token", significant(text_bytes / text)))
+    cards += [
+        ("Context length", number(manifest.seq_len)),
+        ("Fill of contexts", percent(t.tokens / (t.contexts * manifest.seq_len) if t.contexts else None)),
+        ("Shards", f"{number(t.shards)}, {size(t.bytes)}"),
+    ]
+    return [
+        facts(cards),
+        bars("Tokens by domain", rows, [(f"m-{m}", m) for m in present]),
+        bars("Tokens by source", sources),
+        vocabulary_table(manifest.vocabulary),
+        codec_table(codecs),
+    ]
+
+
+def vocabulary_table(vocabulary: Mapping[str, object]) -> Html:
+    """The ranges of ids."""
+    ranges = vocabulary.get("ranges")
+    rows: list[list[Content]] = []
+    for r in ranges if isinstance(ranges, list) else []:
+        start, extent = int(r["start"]), int(r["size"])
+        ids = f"{number(start)} to {number(start + extent - 1)}" if extent else "none"
+        rows.append([name(str(r["name"])), ids, number(int(r["size"])), number(int(r["used"]))])
+    columns = [Column("Range", False), Column("Ids"), Column("Reserved"), Column("Used")]
+    total = int(str(vocabulary.get("size", 0)))
+    return table(f"Vocabulary: {number(total)} ids, stored as {vocabulary.get('dtype', '?')}", columns, rows)
+
+
+_CODEC_FACTS = {
+    "kind": "kind",
+    "fitted_on": "fitted on",
+    "psnr": "PSNR of its own pictures (dB)",
+    "codes_used": "codes used",
+    "perplexity": "perplexity of codes",
+    "seconds": "seconds of audio",
+    "units": "units",
+    "variance_explained": "variance explained",
+}
+
+
+def codec_table(codecs: Mapping[str, Mapping[str, object]]) -> Content:
+    """What the stage `tokenizer` measured while fitting."""
+    rows: list[list[Content]] = []
+    for unit in MODALITIES:
+        for key, label in _CODEC_FACTS.items():
+            value = codecs.get(unit, {}).get(key)
+            if value is None:
+                continue
+            figure = isinstance(value, int | float) and not isinstance(value, bool)
+            shown = significant(float(str(value)), 4) if figure else str(value)
+            rows.append([unit, label, shown])
+    if not rows:
+        return None
+    return table("Tokenizers", [Column("Modality", False), Column("Fact", False), Column("Value")], rows)
+
+
+def mixture_section(
+    rows: Sequence[MixtureRow], estimator: str, budget: int, notes: Sequence[str]
+) -> list[Content]:
+    """Weights, epochs and caps per domain."""
+    columns = [Column("Domain", False), Column("Tokens"), Column("Weight"), Column("Tokens served")]
+    columns += [Column("Epochs"), Column("Cap"), Column("At its cap", False)]
+    body: list[list[Content]] = [
+        [
+            name(r.domain),
+            number(r.tokens),
+            percent(r.weight, 2),
+            number(r.weight * budget),
+            significant(r.epochs),
+            significant(r.max_epochs),
+            "yes" if r.capped else "",
+        ]
+        for r in rows
+    ]
+    weights = [
+        Bar(name(r.domain), [("plain", r.weight, percent(r.weight, 2))], percent(r.weight)) for r in rows
+    ]
+    caption = f"Mixture by {estimator}, for {number(budget)} tokens"
+    return [bars("Weight by domain", weights), table(caption, columns, body), [notes_line(n) for n in notes]]
+
+
+def notes_line(note: str) -> Html:
+
+    return el("p", note, cls="note", dir="auto")

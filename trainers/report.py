@@ -1,0 +1,396 @@
+"""report.html: one self-contained page about a run, from whatever the run has finished so far."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from mixloom.pipeline.manifest import MODALITIES, ShardManifest
+from mixloom.pipeline.report import decoded, domains, funnel, overview, samples, tokens, training
+from mixloom.pipeline.report.documents import Documents, read_columns, source_roots
+from mixloom.pipeline.report.facts import Curation, planned_stages, stage_facts
+from mixloom.pipeline.report.markup import Content, el, plural
+from mixloom.pipeline.report.media import CLIP_SECONDS, Budget, clip, pixels, thumbnail
+from mixloom.pipeline.report.page import Section, nothing, page
+from mixloom.pipeline.run import RunDirectory, StageManifest
+from mixloom.pipeline.storage import Store, local_folder
+
+if TYPE_CHECKING:
+    from mixloom.pipeline.shard_reader import ShardReader
+
+REPORT = "report.html"
+SAMPLE_BYTES = 2_600_000  # of base64, for samples of kept and dropped documents
+DECODED_BYTES = 2_600_000  # the same, for decoded contexts
+EXAMINED = 400  # contexts looked at to choose those that are shown
+DOCUMENTS, SEGMENTS = 8, 8  # shown of a context, and of a document in it
+PICTURES, CLIPS = 10, 4  # decoded of a context
+
+
+def write_report(run_dir: str) -> str:
+    """Write report.html into a run directory, whole or not at all; returns its path.
+
+    Works on a run at any point: a section whose stage has not finished says so.
+
+    Raises:
+        UserError: no run there, or a file of a finished stage is missing or damaged.
+    """
+    run = RunDirectory.existing(run_dir)
+    run.store.write(REPORT, render_report(run).encode("utf-8"))
+    return run.store.url(REPORT)
+
+
+def render_report(run: RunDirectory) -> str:
+    """The page as text; the same files of a run give the same page."""
+    config = yaml.safe_load(run.store.read("config.yaml")) or {}
+    roots = source_roots(run, config)
+    documents = Documents(run, roots)
+    curation = Curation(run, documents)
+    shards = _shard_manifest(run, curation)
+    budget = Budget(SAMPLE_BYTES)
+    title = posixpath.basename(run.store.root.rstrip("/")) or run.store.root
+    began = min((m.started for m in curation.manifests.values()), default=None)
+    names = ", ".join(str(s.get("name")) for s in config.get("sources") or [])
+    subtitle = [overview.when(began), " \u00b7 sources: ", el("bdi", names or "none")]
+    return page(
+        f"Run {title}",
+        subtitle,
+        [
+            _overview(run, shards),
+            _funnel(run, curation),
+            _kept(curation, documents, budget),
+            _dropped(curation, budget),
+            *_domains(curation),
+            _tokens(curation, shards),
+            _mixture(run, curation),
+            *_trainings(run, curation),
+            _decoded(run, shards, documents),
+        ],
+    )
+
+
+def _shard_manifest(run: RunDirectory, curation: Curation) -> ShardManifest | None:
+    finished = "shards" in curation.manifests
+    return ShardManifest.load(run.stage("shards").store.root) if finished else None
+
+
+def _overview(run: RunDirectory, shards: ShardManifest | None) -> Section:
+    totals = None
+    if shards is not None:
+        t = shards.totals
+        totals = overview.Totals(t.shards, t.contexts, t.bytes, t.tokens_by_modality)
+    body = overview.overview(stage_facts(run), totals, planned_stages(run))
+    if run.store.exists("summary.json"):
+        truth = run.store.read_json("summary.json").get("truth")
+        body.append(overview.truth_table(truth) if isinstance(truth, dict) else None)
+    return Section("overview", "Overview", body)
+
+
+def _funnel(run: RunDirectory, curation: Curation) -> Section:
+    body = [funnel.funnel(stage_facts(run)), funnel.by_source(curation.sources())]
+    lead = "Documents through every stage. What was dropped was judged; what failed could not be read or encoded."
+    return Section(
+        "funnel", "Documents by stage", body if any(body) else nothing("No stage has run yet."), lead
+    )
+
+
+def _kept(curation: Curation, documents: Documents, budget: Budget) -> Section:
+    ids = curation.kept()
+    found = documents.samples(ids)
+    shown = [found[i] for i in ids if i in found]
+    lead = "A few documents of every source that no rule dropped so far, as they were read."
+    body: Content = samples.kept_samples(shown, budget) if shown else nothing("No document was kept so far.")
+    return Section("kept", "Samples kept", body, lead)
+
+
+def _dropped(curation: Curation, budget: Budget) -> Section:
+    groups = curation.reasons()
+    lead = "Per reason, the documents with the smallest ids; for a duplicate, the document kept in its place is beside it."
+    body: Content = (
+        samples.dropped_samples(groups, budget)
+        if groups
+        else nothing("Nothing was dropped and nothing failed.")
+    )
+    return Section("dropped", "Samples dropped and failed", body, lead)
+
+
+def _domains(curation: Curation) -> list[Section]:
+    found, labels, key = curation.domains()
+    body: Content = nothing("Domains have not been found yet (stage cluster).")
+    if found:
+        body = domains.domain_sections(found, curation.map_points(), labels, key)
+    order = domains.order_section(curation.cells(), curation.packs())
+    return [
+        Section(
+            "domains",
+            "Domains",
+            body,
+            "Documents grouped by what they say; the words are those that tell a domain apart.",
+        ),
+        Section(
+            "order",
+            "Order and packing",
+            order or nothing("Documents have not been ordered yet (stages order and pack)."),
+            "Related documents stand one after another in a context; packing cuts the path into contexts.",
+        ),
+    ]
+
+
+def _tokens(curation: Curation, shards: ShardManifest | None) -> Section:
+    body: Content = nothing("There are no shards yet.")
+    if shards is not None:
+        fitted = curation.manifests.get("tokenizer")
+        body = tokens.token_sections(shards, curation.text_bytes(), fitted.info if fitted else {})
+    return Section("tokens", "Tokens", body, "Real tokens in the shards; padding is never counted.")
+
+
+def _mixture(run: RunDirectory, curation: Curation) -> Section:
+    from mixloom.mixers.mixture import MIXTURE_NAME, Mixture
+
+    body: Content = nothing("There is no mixture yet.")
+    if "mixture" in curation.manifests:
+        m = Mixture.model_validate(yaml.safe_load(run.stage("mixture").store.read(MIXTURE_NAME)))
+        rows = [
+            tokens.MixtureRow(
+                d.name, d.tokens, m.weights[d.name], m.epochs[d.name], d.max_epochs, d.name in m.capped
+            )
+            for d in m.domains
+        ]
+        body = tokens.mixture_section(rows, m.estimator, m.budget_tokens, m.notes)
+    return Section("mixture", "Mixture", body, "How much of the training each domain gets.")
+
+
+def _trainings(run: RunDirectory, curation: Curation) -> list[Section]:
+    """One section per training that has logged anything."""
+    out = []
+    for name in planned_stages(run):
+        store = run.stage(name).store
+        if name in curation.manifests and "metrics.jsonl" not in store.names():
+            continue
+        records = _metrics(store)
+        if not records:
+            continue
+        body = training.training_section(records, _ends(records))
+        title = "Training" if name == "train" else f"Training '{name}'"
+        lead = "Loss per target over the steps; the faint line is what was logged, the strong one its moving average."
+        out.append(Section(f"training-{len(out)}", title, body, lead))
+    return out or [Section("training-0", "Training", nothing("Nothing has been trained yet."))]
+
+
+def _metrics(store: Store) -> list[dict[str, Any]]:
+    """Records of a training; a last line cut off by a crash is left out."""
+    if not store.exists("metrics.jsonl"):
+        return []
+    lines = store.read("metrics.jsonl").decode("utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _ends(records: Sequence[dict[str, Any]]) -> training.Ends:
+    from mixloom.trainers.metrics import ends
+
+    names = sorted({n for r in records for n in r["loss_by_modality"]})
+    e = ends(records, names)
+    first = {"all": e.first, **e.first_by_modality}
+    return training.Ends(e.steps, first, {"all": e.last, **e.last_by_modality})
+
+
+def _decoded(run: RunDirectory, shards: ShardManifest | None, documents: Documents) -> Section:
+    lead = "What the model is given, decoded back from the token ids in the shards, beside what it was made from."
+    anchor, title = "decoded", "Decoded from the shards"
+    if shards is None:
+        return Section(anchor, title, nothing("There are no shards yet."))
+    if not run.store.local:
+        return Section(
+            anchor, title, nothing("Shards are decoded only from a run directory on a local disk.")
+        )
+    from mixloom.pipeline.shard_reader import ShardReader
+
+    reader = ShardReader(run.stage("shards").store.root)
+    shown = ShardDecoder(run, reader, documents).contexts()
+    body: Content = decoded.decoded_section(shown, Budget(DECODED_BYTES))
+    return Section(anchor, title, body if shown else nothing("The shards hold no context."), lead)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a document was made of: its segments, and their spans of tokens."""
+
+    source: str
+    segments: list[dict[str, Any]]
+    spans: list[dict[str, Any]]
+
+    def segment_at(self, position: int) -> dict[str, Any] | None:
+        """The segment that holds a token of the document."""
+        for segment, span in zip(self.segments, self.spans):
+            if span["start"] <= position < span["stop"]:
+                return segment
+        return None
+
+
+class ShardDecoder:
+    """Contexts of the shards, decoded by the fitted tokenizers of the run."""
+
+    def __init__(self, run: RunDirectory, reader: ShardReader, documents: Documents) -> None:
+        from mixloom.tokenizers.codecs import load_image_codec, load_speech_codec
+        from mixloom.tokenizers.text import TextTokenizer
+        from mixloom.tokenizers.vocab import Vocabulary
+
+        self._run, self._reader, self._documents = run, reader, documents
+        self._vocabulary = Vocabulary.from_json(reader.manifest.vocabulary)
+        with local_folder(run.stage("tokenizer").store, "") as folder:
+            self._text = TextTokenizer.load(folder / "text")
+            self._image = load_image_codec(folder / "image") if self._vocabulary.image.size else None
+            self._speech = load_speech_codec(folder / "speech") if self._vocabulary.speech.size else None
+
+    def contexts(self) -> list[decoded.DecodedContext]:
+        """A few contexts, of different modalities where there are any."""
+        return [self._context(domain, i) for domain, i in self._choose()]
+
+    def _choose(self) -> list[tuple[str, int]]:
+        """The context richest in images, in speech and in different modalities, and one of mere text."""
+        reader, table = self._reader, self._vocabulary.modality_table()
+        each = max(1, EXAMINED // max(1, len(reader.domains)))
+        places, counts = [], []
+        for domain in reader.domains:
+            there = reader.contexts(domain)
+            for i in dict.fromkeys(k * there // min(there, each) for k in range(min(there, each))):
+                ids, lengths = reader.context(domain, i)
+                real = table[ids[: int(lengths.sum())]]
+                places.append((domain, i))
+                counts.append(np.bincount(real, minlength=len(MODALITIES)))
+        if not places:
+            return []
+        c = np.array(counts)
+        kinds = (c > 0).sum(axis=1)
+        chosen: list[int] = []
+        # Earlier contexts win ties. `argmax` over images and speech prefers contexts with words beside them.
+        for score in (
+            np.minimum(c[:, 1], 4 * c[:, 0]),
+            np.minimum(c[:, 2], 4 * c[:, 0]),
+            kinds * (kinds > 2),
+        ):
+            if score.max() > 0:
+                chosen.append(int(score.argmax()))
+        plain = np.flatnonzero(kinds == 1)
+        chosen += plain[:1].tolist() if len(plain) else []
+        return [places[i] for i in dict.fromkeys(chosen or [0])]
+
+    def _context(self, domain: str, number: int) -> decoded.DecodedContext:
+        ids, lengths = self._reader.context(domain, number)
+        info = self._reader.info(domain, number)
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        shown = self._first_documents(ids, lengths)
+        origins = self._origins([info["doc_ids"][i] for i in shown])
+        room = {"image": PICTURES, "speech": CLIPS}
+        documents = []
+        for i in shown:
+            piece = ids[first[i] : first[i + 1]]
+            origin = origins.get(info["doc_ids"][i])
+            pieces, more = self._pieces(piece, info["starts"][i], origin, room)
+            documents.append(
+                decoded.DecodedDocument(
+                    info["doc_ids"][i], info["sources"][i], len(piece), info["starts"][i], tuple(pieces), more
+                )
+            )
+        return decoded.DecodedContext(
+            domain,
+            number,
+            info["shard"],
+            int(lengths.sum()),
+            len(ids),
+            tuple(documents),
+            len(lengths) - len(shown),
+        )
+
+    def _first_documents(self, ids: np.ndarray, lengths: np.ndarray) -> list[int]:
+        """Documents to show: the first of each combination of modalities, then the first of all, in their order."""
+        table = self._vocabulary.modality_table()
+        first = np.concatenate([[0], np.cumsum(lengths)])
+        kinds = [tuple(np.unique(table[ids[a:b]])) for a, b in itertools.pairwise(first)]
+        new = [i for i, k in enumerate(kinds) if k not in kinds[:i]]
+        return sorted(list(dict.fromkeys([*new, *range(len(kinds))]))[:DOCUMENTS])
+
+    def _origins(self, doc_ids: list[str]) -> dict[str, _Origin]:
+        places = self._documents.locate(doc_ids)
+        rows = self._documents.rows(doc_ids, ["doc_id", "source", "segments"])
+        manifest = self._run.stage("tokenize").manifest()
+        spans = _spans(self._run, manifest, places) if manifest else {}
+        return {
+            i: _Origin(rows[i]["source"], rows[i]["segments"], spans[i])
+            for i in doc_ids
+            if i in rows and i in spans
+        }
+
+    def _pieces(
+        self, ids: np.ndarray, start: int, origin: _Origin | None, room: dict[str, int]
+    ) -> tuple[list[decoded.DecodedPiece], int]:
+        """Segments of one document in a context, and how many are left out. `room` is used up."""
+        from mixloom.tokenizers.interleave import decode_tokens
+
+        found = decode_tokens(ids, self._vocabulary)
+        pieces = []
+        for s in found[:SEGMENTS]:
+            if s.kind == "text":
+                pieces.append(decoded.DecodedPiece("text", len(s.ids), self._text.decode(s.ids)))
+                continue
+            if not room[s.kind]:
+                continue
+            room[s.kind] -= 1
+            segment = origin.segment_at(start + s.start) if origin else None
+            media = (segment or {}).get("media")
+            original = (origin.source, media) if origin and media else None
+            make = self._picture if s.kind == "image" else self._clip
+            pieces.append(make(s, original))
+        return pieces, len(found) - len(pieces)
+
+    def _picture(self, s: Any, original: tuple[str, Any] | None) -> decoded.DecodedPiece:
+        codec = self._image
+        if codec is None or not codec.can_decode or len(s.ids) != codec.tokens:
+            note = "cut by the end of the context" if not s.complete else "this codec cannot draw its codes"
+            return decoded.DecodedPiece("image", len(s.ids), note=note)
+        drawn = codec.decode(s.ids[None])[0]
+        picture = pixels(drawn, "the picture as decoded from its codes", 1 if codec.size > 160 else 2)
+        source = self._documents.image(*original) if original else None
+        note, before = "", None
+        if source is not None:
+            from mixloom.tokenizers.pixels import psnr
+
+            before = thumbnail(source, "the picture it was made from")
+            note = f"PSNR {psnr(codec.prepare(source)[None], drawn[None]):.1f} dB"
+        return decoded.DecodedPiece("image", len(s.ids), picture=picture, original_picture=before, note=note)
+
+    def _clip(self, s: Any, original: tuple[str, Any] | None) -> decoded.DecodedPiece:
+        codec = self._speech
+        before = self._documents.clip(*original, "the recording it was made from") if original else None
+        if codec is None or not codec.can_decode:
+            note = "this codec cannot sound its units"
+            return decoded.DecodedPiece("speech", len(s.ids), original_clip=before, note=note)
+        # Long recordings are cut before decoding: most of the time would go into what nobody hears.
+        units = s.ids[: int(2 * CLIP_SECONDS * codec.units_per_second)]
+        label = "the recording as decoded from its units"
+        sound = clip(codec.decode(units), codec.rate, label)
+        note = "" if len(units) == len(s.ids) else f"from the first {plural(len(units), 'unit')}"
+        note = note if s.complete else "the recording goes on in another context"
+        return decoded.DecodedPiece("speech", len(s.ids), clip=sound, original_clip=before, note=note)
+
+
+def _spans(
+    run: RunDirectory, manifest: StageManifest, places: dict[str, tuple[str, int]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Spans of tokens of the segments of each document, from the stage `tokenize`."""
+    parts = {p.name: p for p in manifest.parts}
+    out: dict[str, list[dict[str, Any]]] = {}
+    for part in sorted({part for part, _ in places.values()}):
+        if part not in parts:
+            continue
+        table = read_columns(run.stage("tokenize").store, parts[part], ["doc_id", "spans"])
+        for row, doc_id in enumerate(table["doc_id"].to_pylist()):
+            if doc_id in places:
+                out[doc_id] = table["spans"][row].as_py()
+    return out
