@@ -165,11 +165,10 @@ def fit_domains(vectors: np.ndarray, config: ClusterConfig, *, documents: int | 
         return Domains(config, none, none, np.zeros(1, np.int64))
     rng = np.random.Generator(np.random.PCG64(config.seed))
     sample = vectors[draw(len(vectors), config.sample_documents, rng)]
-    k = (
-        choose_k(sample, config.k_grid, iterations=config.iterations, rng=rng)
-        if config.k == "auto"
-        else config.k
-    )
+    strict = config.balance == "strict"
+    k = config.k
+    if k == "auto":
+        k = choose_k(sample, config.k_grid, iterations=config.iterations, rng=rng, strict=strict)
     centres = fit_centres(
         sample,
         k,
