@@ -29,7 +29,7 @@ REPORT = "report.html"
 SAMPLE_BYTES = 2_600_000  # of base64, for samples of kept and dropped documents
 DECODED_BYTES = 2_600_000  # the same, for decoded contexts
 EXAMINED = 400  # contexts looked at to choose those that are shown
-DOCUMENTS, SEGMENTS = 8, 8  # shown of a context, and of a document in it
+DOCUMENTS, SEGMENTS = 8, 10  # shown of a context, and of a document in it
 PICTURES, CLIPS = 10, 4  # decoded of a context
 
 
@@ -93,7 +93,7 @@ def _overview(run: RunDirectory, shards: ShardManifest | None) -> Section:
 
 
 def _funnel(run: RunDirectory, curation: Curation) -> Section:
-    body = [funnel.funnel(stage_facts(run)), funnel.by_source(curation.sources())]
+    body = [funnel.funnel(stage_facts(run)), funnel.by_source(curation.sources(), planned_stages(run))]
     lead = "Documents through every stage. What was dropped was judged; what failed could not be read or encoded."
     return Section(
         "funnel", "Documents by stage", body if any(body) else nothing("No stage has run yet."), lead
@@ -168,11 +168,9 @@ def _mixture(run: RunDirectory, curation: Curation) -> Section:
 
 def _trainings(run: RunDirectory, curation: Curation) -> list[Section]:
     """One section per training that has logged anything."""
-    out = []
+    out: list[Section] = []
     for name in planned_stages(run):
         store = run.stage(name).store
-        if name in curation.manifests and "metrics.jsonl" not in store.names():
-            continue
         records = _metrics(store)
         if not records:
             continue

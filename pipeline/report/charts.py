@@ -14,13 +14,13 @@ from itertools import pairwise
 from mixloom.pipeline.report.markup import Content, Html, el, significant
 
 WIDTH, HEIGHT = 760, 270
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 40
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 28, 42
 MAX_POINTS = 600  # of a line; more would not be seen
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: values over x. Points that are not finite break the line. `color` is a class of page.css."""
+    """One line: values over x. The line passes over points that are missing. `color` is a class of page.css."""
 
     name: str
     x: Sequence[float]
@@ -221,15 +221,10 @@ def _thinned(s: Series) -> Series:
 
 
 def _line(xs: Sequence[float], ys: Sequence[float | None], box: _Box, cls: str) -> Html:
-    runs: list[list[str]] = [[]]
-    for x, y in zip(xs, ys):
-        if y is None:
-            runs.append([])
-        else:
-            runs[-1].append(f"{box.x(x):.1f} {box.y(y):.1f}")
+    points = [f"{box.x(x):.1f} {box.y(y):.1f}" for x, y in zip(xs, ys) if y is not None]
     # A single point gets a short stroke, or it would not be seen.
-    path = "".join(f"M{r[0]}" + ("".join(f"L{p}" for p in r[1:]) or "h0.1") for r in runs if r)
-    return el("path", d=path, cls=cls)
+    rest = "".join(f"L{p}" for p in points[1:]) or "h0.1"
+    return el("path", d=f"M{points[0]}{rest}", cls=cls)
 
 
 def _axes(box: _Box, x_ticks: Sequence[float], y_ticks: Sequence[float], x_title: str, y_title: str) -> Html:
@@ -240,8 +235,8 @@ def _axes(box: _Box, x_ticks: Sequence[float], y_ticks: Sequence[float], x_title
         out.append(el("text", label, x=box.left - 7, y=y, dy="0.32em", cls="tick end"))
     for label, t in zip(_labels(x_ticks), x_ticks):
         out.append(el("text", label, x=f"{box.x(t):.1f}", y=box.bottom + 17, cls="tick middle"))
-    out.append(el("text", x_title, x=box.right, y=HEIGHT - 5, cls="axis end"))
-    out.append(el("text", y_title, x=12, y=TOP, cls="axis end", transform=f"rotate(-90 12 {TOP})"))
+    out.append(el("text", x_title, x=box.right, y=HEIGHT - 6, cls="axis end"))
+    out.append(el("text", y_title, x=0, y=13, cls="axis"))
     return el("g", out, aria_hidden="true")
 
 

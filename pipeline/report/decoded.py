@@ -66,7 +66,7 @@ def _context(c: DecodedContext, budget: Budget) -> Html:
     body: list[Content] = [_document(d, budget) for d in c.documents]
     if c.more_documents:
         body.append(el("p", f"and {plural(c.more_documents, 'more document')}", cls="small"))
-    return el("article", head, about, body, cls="context")
+    return el("article", head, about, el("div", body, cls="docs"), cls="context")
 
 
 def _document(d: DecodedDocument, budget: Budget) -> Html:
@@ -88,18 +88,14 @@ def _piece(p: DecodedPiece, budget: Budget) -> Html:
     if p.kind == "text":
         return excerpt(p.text, len(p.text), 600)
     codes = el("span", f"<{p.kind}> {plural(p.tokens, 'code')} </{p.kind}>", cls="sentinel")
+    before: Html | None = None
     if p.kind == "image":
-        shown: Content = _beside(
-            image(p.picture, budget), p.original_picture and image(p.original_picture, budget)
-        )
+        now = image(p.picture, budget)
+        before = image(p.original_picture, budget) if p.original_picture else None
     else:
-        shown = _beside(audio(p.clip, budget), p.original_clip and audio(p.original_clip, budget))
-    note = el("p", p.note, cls="small") if p.note else None
-    return el("div", codes, shown, note, cls="decoded")
-
-
-def _beside(decoded: Html, original: Html | None) -> Html:
-    parts = [el("figure", decoded, el("figcaption", "decoded from the shard"))]
-    if original is not None:
-        parts.append(el("figure", original, el("figcaption", "original")))
-    return el("div", parts, cls="beside")
+        now = audio(p.clip, budget)
+        before = audio(p.original_clip, budget) if p.original_clip else None
+    parts = [el("figure", now, el("figcaption", f"decoded{', ' if p.note else ''}{p.note}"))]
+    if before is not None:
+        parts.append(el("figure", before, el("figcaption", "original")))
+    return el("div", codes, el("div", parts, cls="beside"), cls="decoded")

@@ -98,7 +98,7 @@ class Documents:
         for part, row in self.locate(ids).values():
             by_part.setdefault(part, []).append(row)
         wanted = columns or ["doc_id", "source", "locator", "segments", "meta"]
-        out = {}
+        out: dict[str, dict[str, Any]] = {}
         for part, rows in sorted(by_part.items()):
             table = self._reader.read_rows(part, np.sort(np.array(rows)), wanted)
             out |= {r["doc_id"]: r for r in table.to_pylist()}

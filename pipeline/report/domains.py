@@ -19,7 +19,7 @@ from mixloom.pipeline.report.markup import (
 )
 from mixloom.pipeline.report.tables import Column, details, facts, table
 
-COLORS = 12  # of domains, in page.css; they repeat after that
+COLORS = 24  # of domains, in page.css; they repeat after that
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,11 @@ def domain_sections(
     """
     rows = [
         Bar(
-            [el("i", cls=f"swatch {color(d.number)}"), domain_label(d.number)],
+            [
+                el("i", cls=f"swatch {color(d.number)}"),
+                domain_label(d.number),
+                el("small", " ", name(", ".join(d.words[:3]))),
+            ],
             [(color(d.number), float(d.documents), f"{domain_label(d.number)}: {number(d.documents)}")],
             number(d.documents),
         )

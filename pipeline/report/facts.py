@@ -27,7 +27,7 @@ from mixloom.pipeline.status import run_status
 
 DECIDING = ("dedup_near", "dedup_exact", "filter")  # the last finished one says which documents are kept
 PER_REASON = 4
-KEPT_SHOWN = 18
+KEPT_SHOWN = 15
 TITLES = 5
 MAP_POINTS = 1500
 MAP_PARTS = 48
@@ -114,7 +114,7 @@ class Curation:
         for stage, table in self._ledger.items():
             keys = [table[c].to_pylist() for c in ("scope", "outcome", "reason")]
             groups = Counter(zip(*keys, strict=True))
-            for key in sorted(groups, key=lambda k: (k[1] == "failed", k[0] == "media", -groups[k], k)):
+            for key in sorted(groups, key=lambda k: (-groups[k], k)):
                 mask = _all_equal(table, dict(zip(("scope", "outcome", "reason"), key)))
                 rows = table.filter(mask).slice(0, PER_REASON).to_pylist()
                 picked.append((stage, key, groups[key], rows))
@@ -122,6 +122,9 @@ class Curation:
         wanted |= {x for stage, _, _, rows in picked for r in rows if (x := _kept_instead(stage, r))}
         shown = self.documents.samples(wanted)
         out = []
+        # Judgements first, the latest (most interesting) stage before the others; then errors.
+        place_of = {stage: i for i, stage in enumerate(self._ledger)}
+        picked.sort(key=lambda p: (p[1][1] == "failed", p[1][0] == "media", -place_of[p[0]]))
         for stage, (scope, outcome, reason), total, rows in picked:
             m = self.manifests[stage].counts
             by_reason = m.media if scope == "media" else m.dropped if outcome == "dropped" else m.failed

@@ -115,11 +115,12 @@ def reasons(stages: Sequence[StageFacts]) -> Html:
     return table(f"Reasons ({total})", columns, [*rows, *items])
 
 
-def by_source(sources: Sequence[SourceFacts]) -> Content:
-    """What became of the documents of each source."""
+def by_source(sources: Sequence[SourceFacts], order: Sequence[str] = ()) -> Content:
+    """What became of the documents of each source; stages in the given order."""
     if not sources:
         return None
-    stages = list(dict.fromkeys(stage for s in sources for stage in s.lost))
+    losing = {stage for s in sources for stage in s.lost}
+    stages = [*(s for s in order if s in losing), *sorted(losing - set(order))]
     columns = [
         Column("Source", False),
         Column("In"),

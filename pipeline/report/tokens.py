@@ -56,7 +56,7 @@ def token_sections(
     cards: list[tuple[Content, Content]] = [
         (
             f"{m.capitalize()} tokens",
-            [number(t.tokens_by_modality[m]), f" ({percent(t.tokens_by_modality[m] / whole)})"],
+            [number(t.tokens_by_modality[m]), el("small", f" {percent(t.tokens_by_modality[m] / whole)}")],
         )
         for m in present
     ]
@@ -66,7 +66,7 @@ def token_sections(
     cards += [
         ("Context length", number(manifest.seq_len)),
         ("Fill of contexts", percent(t.tokens / (t.contexts * manifest.seq_len) if t.contexts else None)),
-        ("Shards", f"{number(t.shards)}, {size(t.bytes)}"),
+        ("Shards", [number(t.shards), el("small", f" {size(t.bytes)}")]),
     ]
     return [
         facts(cards),
@@ -92,30 +92,33 @@ def vocabulary_table(vocabulary: Mapping[str, object]) -> Html:
 
 _CODEC_FACTS = {
     "kind": "kind",
+    "size": "codes",
     "fitted_on": "fitted on",
     "psnr": "PSNR of its own pictures (dB)",
     "codes_used": "codes used",
     "perplexity": "perplexity of codes",
     "seconds": "seconds of audio",
-    "units": "units",
     "variance_explained": "variance explained",
 }
 
 
 def codec_table(codecs: Mapping[str, Mapping[str, object]]) -> Content:
     """What the stage `tokenizer` measured while fitting."""
+    units = [u for u in MODALITIES if codecs.get(u, {}).get("size")]
     rows: list[list[Content]] = []
-    for unit in MODALITIES:
-        for key, label in _CODEC_FACTS.items():
-            value = codecs.get(unit, {}).get(key)
-            if value is None:
-                continue
-            figure = isinstance(value, int | float) and not isinstance(value, bool)
-            shown = significant(float(str(value)), 4) if figure else str(value)
-            rows.append([unit, label, shown])
+    for key, label in _CODEC_FACTS.items():
+        values = [codecs[u].get(key) for u in units]
+        if any(v is not None for v in values):
+            rows.append([label, *map(_shown, values)])
     if not rows:
         return None
-    return table("Tokenizers", [Column("Modality", False), Column("Fact", False), Column("Value")], rows)
+    return table("Tokenizers as they were fitted", [Column("", False), *map(Column, units)], rows)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return significant(float(value), 4)
+    return "" if value is None else str(value)
 
 
 def mixture_section(
