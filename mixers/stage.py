@@ -17,9 +17,16 @@ def shards_of(ctx: StageContext) -> ShardManifest:
     return ShardManifest.load(ctx.run.stage("shards").store.root)
 
 
-def weigh(manifest: ShardManifest, config: MixtureConfig, budget_tokens: int | None) -> Mixture:
-    """Estimate a mixture over the domains of a manifest; without any budget, for one pass over everything."""
-    return estimate(Sources.from_manifest(manifest), config, budget_tokens or manifest.totals.tokens)
+def weigh(manifest: ShardManifest, config: MixtureConfig, contexts: int | None) -> Mixture:
+    """Estimate a mixture over the domains of a manifest.
+
+    Args:
+        contexts: contexts the training will be served; None: one pass over everything. The budget is their real
+            tokens (the mean of the shards), for padding is neither served nor counted.
+    """
+    totals = manifest.totals
+    tokens = totals.tokens if contexts is None else contexts * totals.tokens // totals.contexts
+    return estimate(Sources.from_manifest(manifest), config, tokens)
 
 
 class MixtureStage(Stage):
@@ -27,24 +34,24 @@ class MixtureStage(Stage):
 
     Args:
         config: how to weigh.
-        budget_tokens: length of the training it is for, when known.
+        contexts: contexts served by the training it is for, when known.
     """
 
     name = "mixture"
     version = 1
     inputs = ("shards",)
 
-    def __init__(self, config: MixtureConfig, budget_tokens: int | None) -> None:
-        self.config, self.budget_tokens = config, budget_tokens
+    def __init__(self, config: MixtureConfig, contexts: int | None) -> None:
+        self.config, self.contexts = config, contexts
 
     def settings(self) -> dict[str, Any]:
-        return {**self.config.model_dump(mode="json"), "training_tokens": self.budget_tokens}
+        return {**self.config.model_dump(mode="json"), "contexts": self.contexts}
 
     def expected_in(self, ctx: StageContext) -> int | None:
         return None  # no document passes through
 
     def execute(self, ctx: StageContext) -> None:
-        mixture = weigh(shards_of(ctx), self.config, self.budget_tokens)
+        mixture = weigh(shards_of(ctx), self.config, self.contexts)
 
         def save(folder: Path) -> None:
             mixture.save(folder / MIXTURE_NAME)

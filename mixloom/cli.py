@@ -76,10 +76,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _call(name: str, args: list[str]) -> int:
+    import logging
+
     import typer
 
     from mixloom.pipeline.errors import UserError
 
+    logging.basicConfig(
+        level=logging.ERROR
+    )  # libraries warn about their own optional parts; nobody here can act on it
     module, attribute, _ = COMMANDS[name]
     app = getattr(import_module(module), attribute)
     if not isinstance(app, typer.Typer):

@@ -11,6 +11,7 @@ from mixloom.pipeline.ingest.config import Source
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
 if TYPE_CHECKING:
+    from mixloom.pipeline.run import Part
     from mixloom.pipeline.schema import Document, Failure
 
 
@@ -97,7 +98,9 @@ def ingest_unit(
     from mixloom.pipeline.schema import Document, Failure, documents_batch, failures_batch
 
     started = time.perf_counter()
-    parts, failed, kept = [], [], 0
+    parts: list[Part] = []
+    failed: list[Failure] = []
+    kept = 0
     for chunk in chunks(items, documents, size):
         good = [x for x in chunk if isinstance(x, Document)]
         failed += [x for x in chunk if isinstance(x, Failure)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from mixloom.pipeline.ingest import read_split
 from mixloom.pipeline.ingest.config import Source
+from mixloom.pipeline.ingest.readers import read_split
 from mixloom.pipeline.ingest.split import Split
 from mixloom.pipeline.ingest_stage import ingest_unit
 from mixloom.pipeline.run import StageDirectory

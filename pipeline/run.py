@@ -159,7 +159,8 @@ class PartReader:
         with fsspec.open(self.store.url(self.parts[name].file), "rb") as f:
             file = pq.ParquetFile(f, page_checksum_verification=True)
             at = file.schema_arrow.get_field_index(column)
-            start, first, groups = 0, 0, []
+            start = first = 0
+            groups: list[int] = []
             for g in range(file.num_row_groups):
                 group = file.metadata.row_group(g)
                 statistics = group.column(_leaf(file, at)).statistics

@@ -17,7 +17,7 @@ from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mixloom.pipeline.annotate import AnnotateConfig
+    from mixloom.pipeline.annotate_config import AnnotateConfig
     from mixloom.pipeline.cluster import ClusterConfig
     from mixloom.pipeline.order import OrderConfig
     from mixloom.pipeline.tfidf import EmbedConfig
@@ -235,7 +235,8 @@ class ClusterStage(Stage):
         import numpy as np
         import pyarrow as pa
 
-        from mixloom.pipeline.cluster import fit_domains, top_words
+        from mixloom.pipeline.cluster import fit_domains
+        from mixloom.pipeline.domain_report import top_words
         from mixloom.pipeline.embed import vectors_of
         from mixloom.pipeline.tfidf import TfidfSvd
 
@@ -247,7 +248,7 @@ class ClusterStage(Stage):
             tables.append(table.filter(sampling.sampled(table["doc_id"], bound)))
         sample = pa.concat_tables(tables).sort_by("doc_id")
         vectors = vectors_of(sample)[np.asarray(sample["has_text"])]
-        domains = fit_domains(vectors, self.config)
+        domains = fit_domains(vectors, self.config, documents=ctx.manifest("embed").counts.kept)
         files = ctx.save_model(MODEL, domains.save)
         words = top_words(TfidfSvd.load(ctx.run.stage("embed").store.url(MODEL)), domains)
         return UnitOutput(MODEL, files=files, info={"top_words": words, "sampled": len(vectors)})

@@ -6,7 +6,9 @@ functions these transforms call; nothing is decided here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
@@ -14,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mixloom.pipeline.annotate import AnnotateConfig, annotate
-from mixloom.pipeline.cluster import Domains
+from mixloom.pipeline.annotate import annotate
+from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.cluster import Domains, assign_batch
 from mixloom.pipeline.embed import batch_texts, embed_batch, vectors_of
 from mixloom.pipeline.engine import like, one_batch, part_of, seconds_since_start
 from mixloom.pipeline.order import OrderConfig, order_cell
@@ -25,16 +28,6 @@ from mixloom.pipeline.schema import REJECTS, SURVIVORS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.pipeline.storage import Store
 from mixloom.pipeline.tfidf import TfidfSvd
-
-ASSIGNMENTS = pa.schema(
-    [
-        pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),  # row in the ingest part of the same name
-        pa.field("domain", pa.int32(), nullable=False),
-        pa.field("cell", pa.int32(), nullable=False),
-        pa.field("distance", pa.float32(), nullable=False),  # squared Euclidean, to the centre of the domain
-    ]
-)
 
 ORDERED = pa.schema(
     [
@@ -182,14 +175,6 @@ class Embed(beam.PTransform):
         return pcoll | beam.ParDo(_EmbedDoFn(self._model)).with_output_types(pa.RecordBatch)
 
 
-def assign_batch(vectors: pa.RecordBatch, domains: Domains) -> pa.RecordBatch:
-    """Vectors of one part -> `ASSIGNMENTS`, one row per document."""
-    domain, cell, distance = domains.assign(vectors_of(vectors), np.asarray(vectors.column("has_text")))
-    columns = [vectors.column("doc_id"), vectors.column("row"), domain, cell, distance]
-    arrays = [c if isinstance(c, pa.Array) else pa.array(c) for c in columns]
-    return pa.RecordBatch.from_arrays(arrays, schema=ASSIGNMENTS)
-
-
 class _AssignDoFn(beam.DoFn):
     def __init__(self, model: Store) -> None:
         self._store = model
@@ -200,11 +185,11 @@ class _AssignDoFn(beam.DoFn):
 
     def process(self, vectors: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         assert self._model is not None
-        yield like(assign_batch(vectors, self._model), vectors)
+        yield like(assign_batch(self._model, vectors), vectors)
 
 
 class AssignDomains(beam.PTransform):
-    """Vectors -> nearest domain and cell (schema `ASSIGNMENTS`), by a fitted and saved model."""
+    """Vectors -> nearest domain and cell (schema `DOMAINS`), by a fitted and saved model."""
 
     def __init__(self, model: Store) -> None:
         super().__init__()
@@ -258,8 +243,6 @@ class _OrderCellDoFn(beam.DoFn):
         self._config = config
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[UnitOutput]:
-        import time
-
         started = time.perf_counter()
         cell, batches = element
         rows = one_batch(pa.Table.from_batches(list(batches)).sort_by("doc_id"))
@@ -282,7 +265,7 @@ class _OrderCellDoFn(beam.DoFn):
             },
             schema=ORDERED,
         )
-        info = {"documents": n, "jumps": int(order.jumps), **{k: float(v) for k, v in order.stats.items()}}
+        info = {**asdict(order.stats), "bound_share": order.stats.bound_share}
         output = OutputTable(cell_name(cell), table)
         yield UnitOutput(cell_name(cell), (output,), None, n, (), info, time.perf_counter() - started)
 

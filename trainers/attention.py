@@ -77,17 +77,15 @@ class Plan:
         else:
             qkv_SE = qkv_TE
         qkv_S3NH = qkv_SE.view(-1, 3, self.heads, dim // self.heads)
-        qk_S2NH = rotate(qkv_S3NH[:, :2], self.cos, self.sin)
-        v_SNH = qkv_S3NH[:, 2]
-        out, start = [], 0
-        for count, length in self.groups:
-            stop = start + count * length
-            q, k = (
-                qk_S2NH[start:stop, i].view(count, length, self.heads, -1).transpose(1, 2) for i in (0, 1)
-            )
-            v = v_SNH[start:stop].view(count, length, self.heads, -1).transpose(1, 2)
+        # Splits, not slices: the gradient of a split is one copy, that of a slice a buffer of zeros and an addition.
+        qk_S2NH, v_S1NH = qkv_S3NH.split([2, 1], dim=1)
+        qk_S2NH = rotate(qk_S2NH, self.cos, self.sin)
+        slots = [count * length for count, length in self.groups]
+        out = []
+        for (count, length), qk, v in zip(self.groups, qk_S2NH.split(slots), v_S1NH.split(slots)):
+            q, k = qk.view(count, length, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            v = v.view(count, length, self.heads, -1).transpose(1, 2)
             out.append(_sdpa(q, k, v, self.mask).transpose(1, 2).reshape(-1, dim))
-            start = stop
         o_SD = out[0] if len(out) == 1 else torch.cat(out)
         if self.to_rows is None:
             return o_SD

@@ -10,7 +10,7 @@ bookkeeping in numpy on the CPU, so that the accelerator never has to ask how ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -206,16 +206,30 @@ class Prefetcher:
     def __init__(
         self, stream: StreamLike, start: int, stop: int, *, parts: int, modality: np.ndarray, modalities: int
     ) -> None:
-        self._stream, self._start, self._stop = stream, start, stop
+        self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._ahead = self._submit()
+
+    def _submit(self) -> Future[list[Batch]] | None:
+        return self._pool.submit(self._make, self._next) if self._next < self._stop else None
 
     def _make(self, step: int) -> list[Batch]:
         return micro_batches(self._stream.batch_arrays(step), self._parts, self._modality, self._modalities)
 
-    def __iter__(self) -> Iterator[list[Batch]]:
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            ahead: Future[list[Batch]] | None = None
-            for step in range(self._start, self._stop):
-                now = ahead or pool.submit(self._make, step)
-                ahead = pool.submit(self._make, step + 1) if step + 1 < self._stop else None
-                yield now.result()
+    def next(self) -> list[Batch]:
+        """The parts of the next update; an error of the stream is raised here.
+
+        Raises:
+            IndexError: after the last step.
+        """
+        if self._ahead is None:
+            raise IndexError(f"no step after {self._stop - 1}")
+        made = self._ahead.result()
+        self._next += 1
+        self._ahead = self._submit()
+        return made
+
+    def close(self) -> None:
+        """Wait for the batch being made and end the thread."""
+        self._pool.shutdown(cancel_futures=True)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixloom.mixers.estimate import MixtureConfig
 from mixloom.mixers.stage import MixtureStage
-from mixloom.pipeline.annotate import AnnotateConfig
+from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.cluster import ClusterConfig
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.dedup_config import DedupConfig
@@ -93,9 +93,9 @@ class RunConfig(BaseModel):
         return self
 
     @property
-    def budget_tokens(self) -> int | None:
-        """Tokens of the training run, when there is one."""
-        return self.train.steps * self.train.batch_contexts * self.shards.seq_len if self.train else None
+    def training_contexts(self) -> int | None:
+        """Contexts the training is served, when there is one."""
+        return self.train.steps * self.train.batch_contexts if self.train else None
 
 
 def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
@@ -124,7 +124,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         TokenizeStage(roots),
         PackStage(config.shards),
         ShardsStage(config.shards),
-        MixtureStage(config.mixture, config.budget_tokens),
+        MixtureStage(config.mixture, config.training_contexts),
     ]
     if config.train is not None:
         stages.append(TrainStage(config.model, config.train, None))

@@ -84,8 +84,7 @@ class TrainStage(Stage):
         if self.mixture is None:
             mixture = Mixture.load(ctx.run.stage("mixture").store.root)
         else:
-            budget = config.steps * config.batch_contexts * manifest.seq_len
-            mixture = weigh(manifest, self.mixture, budget)
+            mixture = weigh(manifest, self.mixture, config.steps * config.batch_contexts)
         directory = ctx.directory.store
         mixture.save(directory.url(MIXTURE_NAME))
         reader = ShardReader(ctx.run.stage("shards").store.root)
