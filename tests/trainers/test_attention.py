@@ -98,6 +98,7 @@ def test_no_flex_block_that_holds_a_visible_pair_is_left_out():
     assert torch.equal(made.to_dense()[:, 0].bool(), dense.any(-1).any(2))
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_flex_attention_gives_what_the_mask_gives():
     batch = batch_of(5, length=256)
     from torch.nn.attention.flex_attention import flex_attention

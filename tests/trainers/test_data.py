@@ -116,8 +116,12 @@ def test_micro_batches_hold_every_context_once_and_in_order(make_contexts):
 def test_prefetching_gives_the_steps_asked_for_in_order(make_stream, vocabulary):
     stream = make_stream()
     made = Prefetcher(stream, 3, 7, parts=1, modality=modality_table(vocabulary), modalities=3)
-    for step, (batch,) in zip(range(3, 7), made, strict=True):
+    for step in range(3, 7):
+        (batch,) = made.next()
         assert batch.input_ids.numpy().tolist() == stream.batch_arrays(step)[0].reshape(-1).tolist()
+    with pytest.raises(IndexError, match="no step after 6"):
+        made.next()
+    made.close()
 
 
 def test_an_error_of_the_stream_reaches_the_caller(make_stream, vocabulary):
@@ -127,5 +131,7 @@ def test_an_error_of_the_stream_reaches_the_caller(make_stream, vocabulary):
         raise OSError("shard gone")
 
     stream.batch_arrays = broken
+    made = Prefetcher(stream, 0, 2, parts=1, modality=modality_table(vocabulary), modalities=3)
     with pytest.raises(OSError, match="shard gone"):
-        next(iter(Prefetcher(stream, 0, 2, parts=1, modality=modality_table(vocabulary), modalities=3)))
+        made.next()
+    made.close()

@@ -248,6 +248,16 @@ def test_a_block_is_one_graph_for_changing_sizes_and_absent_modalities(batch_of)
         )
 
 
+def test_a_compiled_block_follows_the_flex_mask_of_each_new_batch(batch_of):
+    plain, compiled = model_of(layers=1, seq_len=128), model_of(layers=1, seq_len=128)
+    compiled.blocks[0].compile(fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for seed in (1, 2):
+            batch = batch_of(seed=seed, contexts=2, length=128)
+            ours, theirs = hidden(compiled, batch, "flex"), hidden(plain, batch, "mask")
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_compiling_keeps_the_names_of_the_weights():
     model = model_of()
     names = list(model.state_dict())
