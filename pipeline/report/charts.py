@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mixloom.pipeline.report.markup import Content, Html, el, significant
+from mixloom.pipeline.report.markup import Content, Html, clean, el, significant
 
 WIDTH, HEIGHT = 760, 270
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 28, 42
@@ -266,8 +266,8 @@ def _values(
         points = [
             [round(x, 3), float(f"{v:.4g}"), round(box.x(x), 1)] for x, v in zip(s.x, drawn) if v is not None
         ]
-        lines.append({"name": s.name, "points": points})
-    return json.dumps({"x": x_title, "lines": lines}, separators=(",", ":"), ensure_ascii=False)
+        lines.append({"name": clean(s.name), "points": points})
+    return json.dumps({"x": clean(x_title), "lines": lines}, separators=(",", ":"), ensure_ascii=False)
 
 
 def _amount(row: Bar) -> float:

@@ -99,7 +99,7 @@ def reasons(stages: Sequence[StageFacts]) -> Html:
             for reason, n in _largest_first(by_reason):
                 rows.append([s.name, outcome, name(reason), number(n), percent(n / s.counts.documents_in)])
     items = [
-        [s.name, "media item of a kept document", name(reason), number(n), "\u2013"]
+        [s.name, "media item", name(reason), number(n), "\u2013"]
         for s in stages
         for reason, n in _largest_first(s.counts.media)
     ]

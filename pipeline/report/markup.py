@@ -82,9 +82,9 @@ def el(tag: str, *content: Content, **attributes: Any) -> Html:
     return Html(f"<{start}>") if tag in _VOID else Html(f"<{start}>{markup(content)}</{tag}>")
 
 
-def name(text: str) -> Html:
-    """A name from the data inside our own sentence: isolated, so that its direction stays its own."""
-    return el("bdi", text)
+def name(text: str, limit: int = 160) -> Html:
+    """A name from the data inside our own sentence: isolated, so that its direction stays its own, and bounded."""
+    return el("bdi", shorten(text, limit))
 
 
 def shorten(text: str, limit: int) -> str:
