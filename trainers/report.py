@@ -121,10 +121,10 @@ def _dropped(curation: Curation, budget: Budget) -> Section:
 
 
 def _domains(curation: Curation) -> list[Section]:
-    found, labels, key = curation.domains()
+    found, labels = curation.domains()
     body: Content = nothing("Domains have not been found yet (stage cluster).")
     if found:
-        body = domains.domain_sections(found, curation.map_points(), labels, key)
+        body = domains.domain_sections(found, curation.map_points(), labels)
     order = domains.order_section(curation.cells(), curation.packs())
     return [
         Section(

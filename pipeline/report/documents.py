@@ -79,18 +79,19 @@ class Documents:
         manifest = directory.manifest()
         parts = [p for p in manifest.parts if p.file.endswith(".parquet")] if manifest else []
         self._store, self._roots = directory.store, dict(roots)
+        self._seen: dict[str, tuple[str, int]] = {}
         self._parts = spread(parts, SCANNED_PARTS)
         self._reader = PartReader(directory.store, {p.name: p for p in parts})
 
     def locate(self, ids: Iterable[str]) -> dict[str, tuple[str, int]]:
         """Part and row of each id."""
-        wanted = sorted(set(ids))
-        found: dict[str, tuple[str, int]] = {}
+        ids = set(ids)
+        wanted = sorted(ids - set(self._seen))
         for part in self._parts if wanted else []:
             column = read_columns(self._store, part, ["doc_id"])["doc_id"]
             for row in np.flatnonzero(np.asarray(pc.is_in(column, value_set=pa.array(wanted)))).tolist():
-                found[column[row].as_py()] = (part.name, row)
-        return found
+                self._seen[column[row].as_py()] = (part.name, row)
+        return {i: self._seen[i] for i in sorted(ids) if i in self._seen}
 
     def rows(self, ids: Iterable[str], columns: list[str] | None = None) -> dict[str, dict[str, Any]]:
         """The rows (schema `DOCUMENTS`) of these ids."""

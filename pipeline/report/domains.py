@@ -74,13 +74,12 @@ def domain_label(domain: int) -> str:
 def domain_sections(
     domains: Sequence[DomainFacts],
     points: Sequence[MapPoint],
-    labels: Mapping[str, Mapping[int, int]],
-    label_key: str,
+    labels: Mapping[str, Mapping[str, Mapping[int, int]]],
 ) -> list[Content]:
-    """Sizes, cards, map and (where documents carry a label) how domains and labels meet.
+    """Sizes, cards, map and (where documents carry labels) how domains and labels meet.
 
     Args:
-        labels: label -> domain -> documents.
+        labels: meta key -> label -> domain -> documents.
     """
     rows = [
         Bar(
@@ -96,8 +95,7 @@ def domain_sections(
     ]
     out: list[Content] = [bars("Documents by domain", rows), _map(points)]
     out.append(el("div", [_card(d) for d in domains], cls="cards"))
-    if labels:
-        out.append(label_table(labels, [d.number for d in domains], label_key))
+    out += [label_table(key, labels[key]) for key in sorted(labels)]
     return out
 
 
@@ -144,9 +142,10 @@ def purity(labels: Mapping[str, Mapping[int, int]]) -> float:
     return sum(best.values()) / total if total else 0.0
 
 
-def label_table(labels: Mapping[str, Mapping[int, int]], domains: Sequence[int], label_key: str) -> Html:
+def label_table(key: str, labels: Mapping[str, Mapping[int, int]]) -> Html:
     """Documents by label and domain; the larger a number in its row, the stronger its ground."""
-    columns = [Column(label_key, False), *(Column(f"{d:03d}") for d in domains), Column("all")]
+    domains = sorted({d for by_domain in labels.values() for d in by_domain})
+    columns = [Column(key, False), *(Column(f"{d:03d}") for d in domains), Column("all")]
     rows: list[list[Content]] = []
     for label in sorted(labels, key=lambda x: (-sum(labels[x].values()), x))[:60]:
         by_domain = labels[label]
@@ -156,7 +155,9 @@ def label_table(labels: Mapping[str, Mapping[int, int]], domains: Sequence[int],
             n = by_domain.get(d, 0)
             cells.append(el("span", number(n), cls=f"heat h{round(4 * n / whole)}") if n else "")
         rows.append([name(label), *cells, number(whole)])
-    return table(f"Label '{label_key}' by domain; purity {percent(purity(labels))}", columns, rows)
+    documents = sum(sum(by_domain.values()) for by_domain in labels.values())
+    share = f"{plural(documents, 'document')} with it, purity {percent(purity(labels))}"
+    return table(f"'{shorten(key, 60)}' of the source against domains: {share}", columns, rows)
 
 
 def order_section(cells: Sequence[CellFacts], packs: Sequence[PackFacts]) -> list[Content]:

@@ -151,25 +151,23 @@ class Curation:
             out.append(ReasonSamples(stage, reason, label, by_reason.get(reason, total), tuple(rejects)))
         return out
 
-    def domains(self) -> tuple[list[DomainFacts], dict[str, dict[int, int]], str]:
-        """Domains; label -> domain -> documents; and the meta key the labels come from."""
+    def domains(self) -> tuple[list[DomainFacts], dict[str, dict[str, dict[int, int]]]]:
+        """Domains; and for each meta key that is a label: label -> domain -> documents."""
         m = self.manifests.get("cluster")
         if m is None:
-            return [], {}, ""
+            return [], {}
         size: Counter[int] = Counter()
         sources: dict[int, Counter[str]] = defaultdict(Counter)
-        labels: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        keys: Counter[str] = Counter()
+        labels: Counter[tuple[str, str, int]] = Counter()
         nearest: dict[int, list[tuple[float, str]]] = defaultdict(list)
         for table in self._assigned(m):
             domain = np.asarray(table["domain"])
             size.update(domain.tolist())
             for d, s in zip(domain.tolist(), table["source"].to_pylist()):
                 sources[d][s] += 1
-            for d, key, label in zip(domain.tolist(), *_labels(table["meta"])):
-                if label is not None and key is not None:
-                    labels[label][d] += 1
-                    keys[key] += 1
+            for key in LABEL_KEYS:
+                found_labels = pc.map_lookup(table["meta"], pa.scalar(key), "first").to_pylist()
+                labels.update((key, x, d) for x, d in zip(found_labels, domain.tolist()) if x is not None)
             for d, far, doc_id in zip(
                 domain.tolist(), table["distance"].to_pylist(), table["doc_id"].to_pylist()
             ):
@@ -189,10 +187,7 @@ class Curation:
             )
             for d in sorted(size)
         ]
-        # A key with a label of its own for nearly every document is a title, not a label.
-        few = 2 <= len(labels) <= max(40, sum(size.values()) // 20)
-        named = "/".join(k for k in LABEL_KEYS if k in keys)
-        return found, {k: dict(v) for k, v in labels.items()} if few else {}, named
+        return found, _by_key(labels)
 
     def _assigned(self, m: StageManifest) -> list[pa.Table]:
         """doc_id, domain, distance, source and meta of every document, part by part."""
@@ -272,8 +267,7 @@ def principal_components(vectors: np.ndarray) -> np.ndarray:
     """
     centred = np.asarray(vectors, np.float64)
     centred = centred - centred.mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:2]
+    axes = np.linalg.eigh(centred.T @ centred)[1].T[::-1][:2]  # eigenvalues come in ascending order
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     projected = centred @ (axes * np.where(largest < 0, -1.0, 1.0)[:, None]).T
     return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
@@ -311,12 +305,11 @@ def _kept_instead(stage: str, row: Mapping[str, Any]) -> str | None:
     return detail if stage.startswith("dedup") and _ID.match(detail) else None
 
 
-def _labels(meta: pa.ChunkedArray) -> tuple[Sequence[str | None], Sequence[str | None]]:
-    """(key, label) of each row: the first of `LABEL_KEYS` it carries."""
-    keys: list[str | None] = [None] * len(meta)
-    labels: list[str | None] = [None] * len(meta)
-    for key in LABEL_KEYS:
-        for i, value in enumerate(pc.map_lookup(meta, pa.scalar(key), "first").to_pylist()):
-            if value is not None and labels[i] is None:
-                keys[i], labels[i] = key, value
-    return keys, labels
+def _by_key(labels: Mapping[tuple[str, str, int], int]) -> dict[str, dict[str, dict[int, int]]]:
+    """key -> label -> domain -> documents, for keys with two labels or more."""
+    out: dict[str, dict[str, dict[int, int]]] = {}
+    for (key, label, domain), n in sorted(labels.items()):
+        out.setdefault(key, {}).setdefault(label, {})[domain] = n
+    # A key with a label of its own for nearly every document is a title, not a label.
+    size = {key: sum(n for (k, _, _), n in labels.items() if k == key) for key in out}
+    return {key: by for key, by in out.items() if 2 <= len(by) <= max(40, size[key] // 20)}

@@ -117,9 +117,11 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """0.1234 -> "12.3%"."""
+    """0.1234 -> "12.3%"; what would round to nothing keeps a digit: 0.00042 -> "0.04%"."""
     if value is None or not math.isfinite(value):
         return "\u2013"
+    if 0 < abs(value) < 0.5 * 10 ** (-2 - digits):
+        return f"{significant(100 * value, 1)}%"
     return f"{100 * value:.{digits}f}%"
 
 

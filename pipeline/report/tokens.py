@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mixloom.pipeline.manifest import ShardManifest
-from mixloom.pipeline.report.charts import Bar, bars
+from mixloom.pipeline.report.charts import Bar, bars, stack
 from mixloom.pipeline.report.markup import Content, Html, el, name, number, percent, significant, size
 from mixloom.pipeline.report.overview import MODALITIES
 from mixloom.pipeline.report.tables import Column, facts, table
@@ -125,27 +125,28 @@ def mixture_section(
     rows: Sequence[MixtureRow], estimator: str, budget: int, notes: Sequence[str]
 ) -> list[Content]:
     """Weights, epochs and caps per domain."""
-    columns = [Column("Domain", False), Column("Tokens"), Column("Weight"), Column("Tokens served")]
-    columns += [Column("Epochs"), Column("Cap"), Column("At its cap", False)]
+    columns = [
+        Column("Domain", False),
+        Column("Weight", False),
+        Column("of training"),
+        Column("of all tokens"),
+    ]
+    columns += [Column("Tokens"), Column("Tokens served"), Column("Epochs"), Column("Cap"), Column("", False)]
+    most = max((r.weight for r in rows), default=0.0)
+    whole = sum(r.tokens for r in rows)
     body: list[list[Content]] = [
         [
             name(r.domain),
+            el("div", stack([("plain", r.weight, percent(r.weight, 2))], most), cls="cellbar"),
+            percent(r.weight),
+            percent(r.tokens / whole if whole else None),
             number(r.tokens),
-            percent(r.weight, 2),
             number(r.weight * budget),
             significant(r.epochs),
             significant(r.max_epochs),
-            "yes" if r.capped else "",
+            "at its cap" if r.capped else "",
         ]
         for r in rows
     ]
-    weights = [
-        Bar(name(r.domain), [("plain", r.weight, percent(r.weight, 2))], percent(r.weight)) for r in rows
-    ]
-    caption = f"Mixture by {estimator}, for {number(budget)} tokens"
-    return [bars("Weight by domain", weights), table(caption, columns, body), [notes_line(n) for n in notes]]
-
-
-def notes_line(note: str) -> Html:
-
-    return el("p", note, cls="note", dir="auto")
+    caption = f"Mixture by {estimator}, for {number(budget)} tokens of training"
+    return [table(caption, columns, body), [el("p", n, cls="note", dir="auto") for n in notes]]

@@ -87,7 +87,7 @@ def test_figures_read_well():
         "-3.71",
         "2.9",
     ]
-    assert percent(0.12345) == "12.3%"
+    assert [percent(x) for x in (0.12345, 0, 0.00042, 1)] == ["12.3%", "0.0%", "0.04%", "100.0%"]
     assert [duration(x) for x in (0.44, 59.9, 185, 7800)] == ["0.4 s", "59.9 s", "3 min 05 s", "2 h 10 min"]
     assert [size(x) for x in (999, 1000, 3_400_000)] == ["999 B", "1.0 kB", "3.4 MB"]
 

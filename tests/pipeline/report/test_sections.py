@@ -170,7 +170,7 @@ def test_words_that_a_near_duplicate_changed_are_marked(audit):
 def test_hostile_domains_stay_text(hostile, audit):
     domain = DomainFacts(13, 1234, (hostile, "x"), {hostile: 7}, (hostile,))
     points = [MapPoint(0.0, 1.0, 13, hostile), MapPoint(1.0, 0.0, 13, "other")]
-    tree = audit(markup(domain_sections([domain], points, {hostile: {13: 5}}, hostile)))
+    tree = audit(markup(domain_sections([domain], points, {hostile: {hostile: {13: 5}}})))
     assert "1,234" in tree.text_content()
     assert len(tree.xpath("//circle")) == 2
 
