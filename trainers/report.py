@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 SAMPLE_BYTES = 2_600_000  # of base64, for samples of kept and dropped documents
 DECODED_BYTES = 2_600_000  # the same, for decoded contexts
-EXAMINED = 400  # contexts looked at to choose those that are shown
+EXAMINED = 3000  # contexts looked at to choose those that are shown
 DOCUMENTS, SEGMENTS = 8, 10  # shown of a context, and of a document in it
 PICTURES, CLIPS = 10, 4  # decoded of a context
 
@@ -293,7 +293,13 @@ class ShardDecoder:
             pieces, more = self._pieces(piece, info["starts"][i], origin, room)
             documents.append(
                 decoded.DecodedDocument(
-                    info["doc_ids"][i], info["sources"][i], len(piece), info["starts"][i], tuple(pieces), more
+                    info["doc_ids"][i],
+                    info["sources"][i],
+                    len(piece),
+                    info["starts"][i],
+                    tuple(pieces),
+                    i + 1,
+                    more,
                 )
             )
         return decoded.DecodedContext(

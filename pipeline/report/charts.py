@@ -51,14 +51,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round values (1, 2 or 5 times a power of ten apart) that cover low..high, both ends included."""
     if not (math.isfinite(low) and math.isfinite(high)) or high < low:
         return [0.0, 1.0]
-    if high == low:
-        pad = abs(low) * 0.1 or 1.0
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * largest, 1e-200):  # as good as equal: room around it
+        pad = 0.1 * largest if largest > 1e-190 else 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1.0, 2.0, 5.0, 10.0) if s * power >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def smooth(values: Sequence[float | None], window: int) -> list[float | None]:

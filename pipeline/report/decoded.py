@@ -33,6 +33,7 @@ class DecodedDocument:
     tokens: int
     start: int  # tokens of the document that lie in earlier contexts
     pieces: tuple[DecodedPiece, ...]
+    position: int = 1  # in the context, from 1
     left_out: int = 0  # segments not shown
 
 
@@ -77,11 +78,17 @@ def _document(d: DecodedDocument, budget: Budget) -> Html:
         " ",
         name(d.source),
         el("code", d.doc_id[:12], title=d.doc_id),
-        el("span", plural(d.tokens, "token"), cls="small"),
+        el("span", f"document {number(d.position)}, {plural(d.tokens, 'token')}", cls="small"),
         cls="origin",
     )
     rest = el("p", f"and {plural(d.left_out, 'more segment')}", cls="small") if d.left_out else None
-    return el("div", head, [_piece(p, budget) for p in d.pieces], rest, cls="doc")
+    return el(
+        "div",
+        head,
+        [_piece(p, budget) for p in d.pieces],
+        rest,
+        cls="doc whole" if len(d.pieces) < 3 else "doc",
+    )
 
 
 def _piece(p: DecodedPiece, budget: Budget) -> Html:

@@ -66,9 +66,24 @@ def funnel(stages: Sequence[StageFacts]) -> Content:
     if not shown:
         return None
     scale = float(max(s.counts.documents_in for s in shown))
-    rows = [_row(s, scale) for s in shown]
+    rows = [_row(s, scale) for s in _gathered(shown)]
     key = legend([(KEPT, "kept"), ("drop0", "dropped, one shade per reason"), (FAILED, "failed: an error")])
     return [key, el("ol", rows, cls="funnel"), reasons(shown)]
+
+
+def _gathered(stages: Sequence[StageFacts]) -> list[StageFacts]:
+    """Finished stages in a row that lose nothing become one row: the eye should rest where documents are lost."""
+    groups: list[list[StageFacts]] = []
+    for s in stages:
+        whole = s.state == "finished" and s.counts.kept == s.counts.documents_in
+        if whole and groups and (groups[-1][-1].state, groups[-1][-1].counts) == (s.state, s.counts):
+            groups[-1].append(s)
+        else:
+            groups.append([s])
+    return [
+        g[0] if len(g) == 1 else StageFacts(f"{g[0].name} to {g[-1].name}", g[0].state, g[0].counts, 0.0)
+        for g in groups
+    ]
 
 
 def _row(s: StageFacts, scale: float) -> Html:

@@ -52,7 +52,18 @@ def test_a_chart_without_values_says_so(y, audit):
 
 
 @pytest.mark.parametrize(
-    "y", [[3.0], [0.0], [2.0, 2.0, 2.0], [1e-9, 2e-9], [1e300, -1e300], [5.0, NAN, None, 1.0]]
+    "y",
+    [
+        [3.0],
+        [0.0],
+        [2.0, 2.0, 2.0],
+        [1e-9, 2e-9],
+        [1e300, -1e300],
+        [5.0, NAN, None, 1.0],
+        [0.0, 5e-324],
+        [1e-320],
+        [1.0, 1.0 + 1e-15],
+    ],
 )
 @pytest.mark.parametrize("window", [None, 5])
 def test_one_point_equal_points_and_gaps_are_drawn_with_finite_numbers(y, window, audit):

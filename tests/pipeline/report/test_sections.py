@@ -85,6 +85,16 @@ def test_the_funnel_shows_every_reason_and_its_figures_add_up(audit):
     assert widths == pytest.approx([100.0, 99.0, 90.0])
 
 
+def test_stages_in_a_row_that_lose_nothing_share_a_row_of_the_funnel(audit):
+    stages = [*STAGES[:3], stage("embed", 800), stage("cluster", 800), stage("order", 800)]
+    rows = audit(markup(funnel(stages))).xpath("//span[@class='stage']/text()")
+    assert rows == ["ingest", "filter", "dedup_exact", "embed to order"]
+    rows = audit(markup(funnel([*stages, stage("tokenize", 800, failed={"broken": 1})]))).xpath(
+        "//span[@class='stage']/text()"
+    )
+    assert rows[-2:] == ["embed to order", "tokenize"]
+
+
 def test_stages_that_no_document_passes_are_not_in_the_funnel(audit):
     assert "tokenizer" not in audit(markup(funnel(STAGES))).text_content()
     assert funnel([STAGES[-1]]) is None
@@ -269,7 +279,7 @@ def test_decoded_contexts_show_boundaries_and_media_beside_their_originals(hosti
         DecodedPiece("speech", 9, clip=sound),
     )
     documents = (
-        DecodedDocument(ID, hostile, 80, 0, pieces, 2),
+        DecodedDocument(ID, hostile, 80, 0, pieces, 4, 2),
         DecodedDocument(ID, "s", 5, 17, (DecodedPiece("text", 5, "rest"),)),
     )
     tree = audit(
@@ -284,6 +294,8 @@ def test_decoded_contexts_show_boundaries_and_media_beside_their_originals(hosti
     assert len(tree.xpath("//img")) == 2
     assert len(tree.xpath("//audio")) == 1
     assert "3 documents" in tree.text_content()
+    assert "document 4, 80 tokens" in tree.text_content()
+    assert "and 2 more segments" in tree.text_content()
 
 
 def test_the_page_runs_only_its_own_script_and_asks_for_nothing(hostile, audit):
