@@ -148,10 +148,14 @@ def block_mask(documents: Tensor, *, compiled: bool) -> Any:
     )
 
 
-def choose(device: torch.device, head_dim: int) -> Kind:
-    """The way to attend on this device; FlexAttention needs a head width that is a power of two from 16 on."""
+def choose(device: torch.device, head_dim: int, *, compiled: bool) -> Kind:
+    """The way to attend on this device.
+
+    FlexAttention needs a head width that is a power of two from 16 on; bucket sizes change with every batch,
+    which a compiled graph would pay for with compiling again.
+    """
     if device.type != "cuda":
-        return "buckets"
+        return "mask" if compiled else "buckets"
     return "flex" if head_dim >= 16 and head_dim & (head_dim - 1) == 0 else "mask"
 
 

@@ -77,10 +77,11 @@ class Run:
         self.table = modality_table(vocabulary)
         self.names = [*modality_names(vocabulary), *(f"modality{m}" for m in range(model_config.modalities))]
         self.names = self.names[: model_config.modalities]
-        self.kind = choose(self.device, model_config.head_dim)
+        compiled = self.device.type == "cuda" if config.compile == "auto" else config.compile
+        self.kind = choose(self.device, model_config.head_dim, compiled=compiled)
         self.model = Model(model_config, seed=config.seed).to(self.device)
         self.optimizer = build_optimizer(self.model, config)
-        if self.device.type == "cuda" if config.compile == "auto" else config.compile:
+        if compiled:
             compile_blocks(self.model)
 
     def losses(self, batch: Batch) -> Losses:

@@ -119,8 +119,15 @@ def test_rotary_scores_depend_on_the_distance_alone():
     assert score(3, 10) != pytest.approx(score(3, 11), abs=1e-3)
 
 
-def test_the_way_to_attend_follows_device_and_head_width():
-    assert choose(torch.device("cpu"), 64) == "buckets"
-    assert choose(torch.device("cuda"), 64) == "flex"
-    assert choose(torch.device("cuda"), 48) == "mask"
-    assert choose(torch.device("cuda"), 8) == "mask"
+@pytest.mark.parametrize(
+    ("device", "head_dim", "compiled", "kind"),
+    [
+        ("cpu", 64, False, "buckets"),
+        ("cpu", 64, True, "mask"),
+        ("cuda", 64, True, "flex"),
+        ("cuda", 48, True, "mask"),
+        ("cuda", 8, True, "mask"),
+    ],
+)
+def test_the_way_to_attend_follows_device_and_head_width(device, head_dim, compiled, kind):
+    assert choose(torch.device(device), head_dim, compiled=compiled) == kind
