@@ -344,6 +344,7 @@ class ShardDecoder:
                 pieces.append(decoded.DecodedPiece("text", len(s.ids), self._text.decode(s.ids)))
                 continue
             if not room[s.kind]:
+                pieces.append(decoded.DecodedPiece(s.kind, len(s.ids), note="not decoded on this page"))
                 continue
             room[s.kind] -= 1
             segment = origin.segment_at(start + s.start) if origin else None

@@ -95,6 +95,8 @@ def _piece(p: DecodedPiece, budget: Budget) -> Html:
     if p.kind == "text":
         return excerpt(p.text, len(p.text), 600)
     codes = el("span", f"<{p.kind}> {plural(p.tokens, 'code')} </{p.kind}>", cls="sentinel")
+    if p.picture is None and p.clip is None and p.original_clip is None:
+        return el("div", codes, el("p", p.note, cls="small") if p.note else None, cls="decoded")
     before: Html | None = None
     if p.kind == "image":
         now = image(p.picture, budget)

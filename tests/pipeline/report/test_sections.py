@@ -277,6 +277,7 @@ def test_decoded_contexts_show_boundaries_and_media_beside_their_originals(hosti
         DecodedPiece("text", 3, hostile),
         DecodedPiece("image", 64, picture=drawn, original_picture=drawn, note=hostile),
         DecodedPiece("speech", 9, clip=sound),
+        DecodedPiece("speech", 7, note="not decoded"),
     )
     documents = (
         DecodedDocument(ID, hostile, 80, 0, pieces, 4, 2),
@@ -289,10 +290,13 @@ def test_decoded_contexts_show_boundaries_and_media_beside_their_originals(hosti
         "<doc>",
         "<image> 64 codes </image>",
         "<speech> 9 codes </speech>",
+        "<speech> 7 codes </speech>",
         "continued",
     ]
     assert len(tree.xpath("//img")) == 2
     assert len(tree.xpath("//audio")) == 1
+    assert "not decoded" in tree.text_content()
+    assert "not at hand" not in tree.text_content()
     assert "3 documents" in tree.text_content()
     assert "document 4, 80 tokens" in tree.text_content()
     assert "and 2 more segments" in tree.text_content()
