@@ -88,7 +88,7 @@ def _overview(run: RunDirectory, shards: ShardManifest | None) -> Section:
     body = overview.overview(stage_facts(run), totals, planned_stages(run))
     if run.store.exists("summary.json"):
         truth = run.store.read_json("summary.json").get("truth")
-        body.append(overview.truth_table(truth) if isinstance(truth, dict) else None)
+        body += overview.truth_section(truth) if isinstance(truth, dict) else []
     return Section("overview", "Overview", body)
 
 

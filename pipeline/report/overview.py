@@ -8,8 +8,18 @@ from datetime import UTC, datetime
 
 from mixloom.pipeline.report.charts import Bar, bars
 from mixloom.pipeline.report.funnel import StageFacts, breaks, passing
-from mixloom.pipeline.report.markup import Content, Html, duration, el, name, number, percent, significant
-from mixloom.pipeline.report.tables import Column, facts, table
+from mixloom.pipeline.report.markup import (
+    Content,
+    Html,
+    duration,
+    el,
+    name,
+    number,
+    percent,
+    shorten,
+    significant,
+)
+from mixloom.pipeline.report.tables import Column, details, facts, table
 
 MODALITIES = ("text", "image", "speech")
 
@@ -80,14 +90,28 @@ def _seconds(stages: Sequence[StageFacts]) -> Content:
     return bars("Seconds by stage", rows)
 
 
-def truth_table(truth: Mapping[str, object]) -> Html:
-    """How well a run recovered what had been planted in a demo corpus (summary.json)."""
-    rows: list[list[Content]] = []
-    for key in sorted(truth):
-        value = truth[key]
-        figure = isinstance(value, int | float) and not isinstance(value, bool)
-        shown = significant(float(value)) if figure else str(value)  # type: ignore[arg-type]
-        rows.append([name(key.replace("_", " ")), shown])
-    return table(
-        "Planted truth and what the run made of it", [Column("Figure", False), Column("Value")], rows
-    )
+_HEADLINES = (
+    "exact_duplicate_recall",
+    "near_duplicate_recall",
+    "distinct_documents_lost",
+    "noise_recall",
+    "domain_purity",
+    "corrupt_planted",
+    "corrupt_in_ledger",
+)
+
+
+def truth_section(truth: Mapping[str, object]) -> list[Content]:
+    """How well a run recovered what had been planted in a demo corpus (summary.json): headlines, then all of it."""
+    cards: list[tuple[Content, Content]] = [
+        (key.replace("_", " "), _figure(truth[key])) for key in _HEADLINES if key in truth
+    ]
+    rows: list[list[Content]] = [[name(key.replace("_", " ")), _figure(truth[key])] for key in sorted(truth)]
+    everything = table("Everything measured", [Column("Figure", False), Column("Value")], rows)
+    title = el("h3", "Planted truth, and what the run made of it")
+    return [title, facts(cards), details("all figures", everything)]
+
+
+def _figure(value: object) -> str:
+    figure = isinstance(value, int | float) and not isinstance(value, bool)
+    return significant(float(str(value)), 4) if figure else shorten(str(value), 200)

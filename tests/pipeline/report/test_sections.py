@@ -26,7 +26,7 @@ from mixloom.pipeline.report.domains import (
 from mixloom.pipeline.report.funnel import SourceFacts, StageFacts, breaks, by_source, funnel
 from mixloom.pipeline.report.markup import clean, markup
 from mixloom.pipeline.report.media import Budget, clip, pixels, thumbnail
-from mixloom.pipeline.report.overview import Totals, overview, truth_table
+from mixloom.pipeline.report.overview import Totals, overview, truth_section
 from mixloom.pipeline.report.page import Section, page
 from mixloom.pipeline.report.samples import (
     Piece,
@@ -131,6 +131,14 @@ def test_the_overview_says_whether_documents_are_conserved(audit):
     assert "Still to do: shards" in text
 
 
+def test_planted_truth_shows_its_headlines_and_everything(audit):
+    tree = audit(
+        markup(truth_section({"exact_duplicate_recall": 1.0, "near_pairs": 67, "domain_purity": 0.98051}))
+    )
+    assert tree.xpath("//dl//dt/text()") == ["exact duplicate recall", "domain purity"]
+    assert ["near pairs", "67"] in figures(tree, "Everything")
+
+
 def test_an_overview_of_nothing_is_still_an_overview(audit):
     audit(markup(overview([], None, [])))
 
@@ -139,7 +147,7 @@ def test_hostile_stages_and_truth_stay_text(hostile, audit):
     stages = [stage(hostile, 10, {hostile: 1}, {hostile + "2": 1}, {hostile: 2}, state="interrupted")]
     audit(markup([funnel(stages), by_source([SourceFacts(hostile, 3, {hostile: 1})])]))
     audit(markup(overview(stages, None, [hostile])))
-    audit(markup(truth_table({hostile: hostile, "purity": 0.91234})))
+    audit(markup(truth_section({hostile: hostile, "purity": 0.91234})))
 
 
 def test_hostile_documents_stay_text(hostile, audit):
