@@ -24,6 +24,13 @@ from mixloom.pipeline.errors import UserError
 TEMPORARY = ".tmp-"
 
 
+def resolve(base: str, path: str) -> str:
+    """A path or URL against a base folder or URL; local results are absolute."""
+    if "://" not in path and not os.path.isabs(path):
+        path = base if path in (".", "") else f"{base.rstrip('/')}/{path}"
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
 def sha256_hex(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

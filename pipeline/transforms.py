@@ -293,33 +293,45 @@ class OrderCells(beam.PTransform):
 
 
 def sample_output(batch: pa.RecordBatch, bound: str, select: Any) -> UnitOutput:
-    """The sampled rows of one part, reduced by `select`, as a part `sample/<part>`."""
+    """What `select(batch, chosen)` takes from one part, as a part `sample/<part>`; `chosen` is the mask of the sample."""
     part = part_of(batch)
-    table = pa.Table.from_batches([select(batch.filter(sampled(batch.column("doc_id"), bound)))])
+    table = pa.Table.from_batches([select(batch, sampled(batch.column("doc_id"), bound))])
     return UnitOutput(
         f"sample-{part}", (OutputTable(f"sample/{part}", table),), seconds=seconds_since_start(batch)
     )
 
 
-def sample_texts(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """doc_id and the words of each document, for fitting text models."""
-    texts = pa.array(batch_texts(batch), pa.large_string())
-    return pa.RecordBatch.from_arrays([batch.column("doc_id"), texts], ["doc_id", "text"])
+def sample_texts(batch: pa.RecordBatch, chosen: pa.Array) -> pa.RecordBatch:
+    """doc_id and the words of each sampled document, for fitting text models."""
+    some = batch.filter(chosen)
+    texts = pa.array(batch_texts(some), pa.large_string())
+    return pa.RecordBatch.from_arrays([some.column("doc_id"), texts], ["doc_id", "text"])
 
 
-def sample_segments(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """One row per segment of the sampled documents: its text, or where its media lie (for fitting codecs)."""
-    counts = pc.list_value_length(batch.column("segments"))
-    of = np.repeat(np.arange(batch.num_rows), counts)
+def sample_segments(batch: pa.RecordBatch, chosen: pa.Array, media: int) -> pa.RecordBatch:
+    """The texts of the sampled documents, and references to media of any document, for fitting codecs.
+
+    Media are rare in some corpora, so they are drawn apart from the documents: from each part, the `media`
+    images and as many clips with the smallest hashes.
+    """
     segments = batch.column("segments").flatten()
-    media = segments.field("media")
-    columns = {
-        "doc_id": batch.column("doc_id").take(pa.array(of)),
-        "source": batch.column("source").take(pa.array(of)),
-        "kind": segments.field("kind"),
-        "text": segments.field("text"),
-        "uri": media.field("uri"),
-        "member": media.field("member"),
-        "sha256": media.field("sha256"),
-    }
-    return pa.RecordBatch.from_pydict(columns)
+    of = pa.array(np.repeat(np.arange(batch.num_rows), pc.list_value_length(batch.column("segments"))))
+    item = segments.field("media")
+    rows = pa.RecordBatch.from_pydict(
+        {
+            "doc_id": batch.column("doc_id").take(of),
+            "source": batch.column("source").take(of),
+            "kind": segments.field("kind"),
+            "text": segments.field("text"),
+            "uri": item.field("uri"),
+            "member": item.field("member"),
+            "sha256": item.field("sha256"),
+            "seconds": item.field("seconds"),
+        }
+    )
+    kinds = rows.column("kind")
+    taken = [rows.filter(pc.and_(pc.equal(kinds, "text"), chosen.take(of)))]
+    for kind in ("image", "speech"):
+        found = rows.filter(pc.equal(kinds, kind)).sort_by([("sha256", "ascending"), ("doc_id", "ascending")])
+        taken.append(found.slice(0, media))
+    return one_batch(pa.Table.from_batches(taken))

@@ -6,7 +6,8 @@ The outputs lie in `run/tokenizer/`: text/tokenizer.json, image/, speech/ and vo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,9 +54,11 @@ class TokenizerStage(Stage):
     def execute(self, ctx: StageContext) -> None:
         from mixloom.pipeline.transforms import sample_segments
 
-        wanted = max(self.config.text.sample_documents, 1)
+        parts = len(ctx.part_names("ingest"))
+        select = partial(sample_segments, media=max(16, -(-4 * self.config.image.max_images // parts)))
+        columns = ["doc_id", "source", "segments"]
         sample = collect_sample(
-            ctx, "ingest", ["doc_id", "source", "segments"], wanted, self.inputs[1], sample_segments
+            ctx, "ingest", columns, self.config.text.sample_documents, self.inputs[1], select
         )
         rows = sample.to_pylist()
         if ctx.todo(["text"]):
@@ -75,49 +78,60 @@ class TokenizerStage(Stage):
         return UnitOutput("text", files=ctx.save_model("text", tokenizer.save), info=info)
 
     def _image(self, ctx: StageContext, media: list[dict[str, Any]]) -> UnitOutput:
+        from mixloom.pipeline.ingest.media import load_image
         from mixloom.tokenizers.codecs import make_image_codec
 
-        if not media:
-            return UnitOutput("image", info={"size": 0, "fingerprint": ""})
         config = self.config.image
+        images = list(self._readable(media[: config.max_images], load_image))
+        if not images:
+            return UnitOutput("image", info={"size": 0, "fingerprint": ""})
         with ctx.console.progress("image codec") as advance:
-            codec, facts = make_image_codec(config, self._images(media[: config.max_images]), advance)
+            codec, facts = make_image_codec(config, images, advance)
         info = {
             "size": codec.codebook_size,
             "fingerprint": codec.fingerprint,
-            "fitted_on": len(media),
+            "fitted_on": len(images),
             **facts,
         }
         return UnitOutput("image", files=ctx.save_model("image", codec.save), info=info)
 
-    def _images(self, media: list[dict[str, Any]]) -> Iterator[Any]:
-        from mixloom.pipeline.ingest.media import load_image, open_media
-
-        for m in media:
-            yield load_image(open_media(self.roots[m["source"]], m["uri"], m["member"]))
-
     def _speech(self, ctx: StageContext, media: list[dict[str, Any]]) -> UnitOutput:
-        from mixloom.tokenizers.codecs import make_speech_codec
+        from mixloom.pipeline.ingest.media import load_audio
+        from mixloom.tokenizers.codecs import make_speech_codec, speech_rate
 
-        if not media:
+        rate = speech_rate(self.config.speech)
+        waves = list(self._readable(self._bounded(media), lambda data: load_audio(data, rate)))
+        if not waves:
             return UnitOutput("speech", info={"size": 0, "fingerprint": ""})
-        codec, facts = make_speech_codec(self.config.speech, self._waves(media))
+        codec, facts = make_speech_codec(self.config.speech, waves)
         info = {
             "size": codec.codebook_size,
             "fingerprint": codec.fingerprint,
-            "fitted_on": len(media),
+            "fitted_on": len(waves),
             **facts,
         }
         return UnitOutput("speech", files=ctx.save_model("speech", codec.save), info=info)
 
-    def _waves(self, media: list[dict[str, Any]]) -> Iterator[Any]:
-        from mixloom.pipeline.ingest.media import load_audio, open_media
-        from mixloom.tokenizers.codecs import speech_rate
+    def _bounded(self, media: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The first clips that together last as long as the fit may listen."""
+        seconds, most = 0.0, 0
+        for m in media:
+            if seconds >= self.config.speech.fit_seconds:
+                break
+            seconds += m["seconds"]
+            most += 1
+        return media[:most]
+
+    def _readable(self, media: list[dict[str, Any]], load: Callable[[bytes], Any]) -> Iterator[Any]:
+        """What can still be read of the media; what cannot is a failure of its document, in the next stage."""
+        from mixloom.pipeline.ingest.media import open_media
+        from mixloom.pipeline.ingest.problems import Problem
 
         for m in media:
-            yield load_audio(
-                open_media(self.roots[m["source"]], m["uri"], m["member"]), speech_rate(self.config.speech)
-            )
+            try:
+                yield load(open_media(self.roots[m["source"]], m["uri"], m["member"]))
+            except (Problem, OSError):
+                continue
 
     def _vocabulary(self, ctx: StageContext) -> UnitOutput:
         from mixloom.tokenizers.vocab import Vocabulary

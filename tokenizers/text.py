@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
 from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.settings import TextTokenizerConfig
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 FILE_NAME = "tokenizer.json"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -18,13 +17,13 @@ import pyarrow as pa
 from mixloom.pipeline.engine import part_of
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.ingest.media import load_audio, load_image, open_media
+from mixloom.pipeline.ingest.problems import Problem
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.schema import REJECTS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
-from mixloom.pipeline.storage import Store, local_folder
-from mixloom.tokenizers.codecs import load_image_codec, load_speech_codec
+from mixloom.pipeline.storage import Store, sha256_hex
+from mixloom.tokenizers.fitted import Codecs
 from mixloom.tokenizers.interleave import encode_document
-from mixloom.tokenizers.text import TextTokenizer
 from mixloom.tokenizers.vocab import Vocabulary
 
 SPAN = pa.struct([pa.field("kind", pa.string()), pa.field("start", pa.int32()), pa.field("stop", pa.int32())])
@@ -42,26 +41,6 @@ TOKENS = pa.schema(
 )
 
 
-@dataclass(slots=True)
-class Codecs:
-    """The fitted tokenizers of a run, ready to encode. `image` and `speech` are None when the corpus has none."""
-
-    text: TextTokenizer
-    image: Any
-    speech: Any
-    vocabulary: Vocabulary
-
-    @classmethod
-    def load(cls, store: Store) -> Codecs:
-        """Load `run/tokenizer/`."""
-        vocabulary = Vocabulary.from_json(store.read_json("vocab.json"))
-        with local_folder(store, "") as folder:
-            text = TextTokenizer.load(folder / "text")
-            image = load_image_codec(folder / "image") if vocabulary.image.size else None
-            speech = load_speech_codec(folder / "speech") if vocabulary.speech.size else None
-        return cls(text, image, speech, vocabulary)
-
-
 class _MediaError(Exception):
     """One medium of a document could not be encoded; the document fails."""
 
@@ -73,11 +52,18 @@ def _encode_media(
     where = f"{media['uri']}{'#' + media['member'] if media['member'] else ''}"
     try:
         data = open_media(roots[source], media["uri"], media["member"])
+        if sha256_hex(data) != media["sha256"]:
+            raise _MediaError(
+                f"{where}: its content has changed since ingest read it; run again to read it anew"
+            )
+        codec: Any = codecs.image if kind == "image" else codecs.speech
+        if codec is None:
+            raise _MediaError(f"{where}: no {kind} codec could be fitted, for no {kind} could be read")
         if kind == "image":
-            return np.asarray(codecs.image.prepare(load_image(data)))
-        units, _ = codecs.speech.encode(load_audio(data, codecs.speech.rate))
+            return np.asarray(codec.prepare(load_image(data)))
+        units, _ = codec.encode(load_audio(data, codec.rate))
         return np.asarray(units)
-    except (UserError, OSError, ValueError, SyntaxError) as e:
+    except (Problem, UserError, OSError, ValueError, SyntaxError) as e:
         raise _MediaError(f"{where}: {type(e).__name__}: {e}") from e
 
 
@@ -118,7 +104,7 @@ def tokenize(
             failures.append((i, str(e)))
             plan.append(None)
     text_ids = codecs.text.encode_batch(texts)
-    codes = codecs.image.encode(np.stack(pixels)) if pixels else []
+    codes: Any = codecs.image.encode(np.stack(pixels)) if pixels and codecs.image else []
     return [_join(p, text_ids, codes, codecs.vocabulary) for p in plan], failures
 
 

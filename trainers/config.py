@@ -159,10 +159,6 @@ class TrainConfig(BaseModel):
         default=100, ge=0, description="Steps between two checkpoints. 0: only at the end."
     )
     keep_last: int = Field(default=2, ge=1, description="Checkpoints to keep.")
-    eval_contexts: int = Field(
-        default=0, ge=0, description="Contexts held out of training for the evaluation."
-    )
-    eval_every: int = Field(default=0, ge=0, description="Steps between two evaluations. 0: only at the end.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -178,9 +174,7 @@ class TrainConfig(BaseModel):
 
     def free_to_change(self) -> frozenset[str]:
         """Fields that a resumed run may change: none of them alters an update already made."""
-        return frozenset(
-            {"log_every", "checkpoint_every", "keep_last", "threads", "eval_every", "compile", "device"}
-        )
+        return frozenset({"log_every", "checkpoint_every", "keep_last", "threads", "compile", "device"})
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """One line for each field that a resumed run may not change but has changed."""

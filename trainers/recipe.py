@@ -33,6 +33,7 @@ from mixloom.pipeline.stages import (
     FilterStage,
     OrderStage,
 )
+from mixloom.pipeline.storage import resolve
 from mixloom.pipeline.tfidf import EmbedConfig
 from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage
 from mixloom.tokenizers.stages import PackStage, ShardsConfig, ShardsStage, TokenizeStage
@@ -140,7 +141,7 @@ def run_recipe(config: RunConfig, console: Console, runner_args: Sequence[str] =
     Raises:
         UserError: anything wrong with the configuration or the input, told with its fix.
     """
-    roots = {s.name: _root(config.data_root, s.path) for s in config.sources}
+    roots = {s.name: resolve(config.data_root, s.path) for s in config.sources}
     run = RunDirectory(config.run_dir)
     with run.lock():
         stages = stages_of(config, roots)
@@ -176,15 +177,6 @@ def _line(m: StageManifest, seconds: float) -> str:
     gone = [f"{n} {reason}" for reason, n in sorted({**c.dropped, **c.failed}.items(), key=lambda x: -x[1])]
     less = f" ({', '.join(gone[:4])}{', ...' if len(gone) > 4 else ''})" if gone else ""
     return f"{m.stage:<12} {c.documents_in} in, {c.kept} kept{less}, {seconds:.1f} s"
-
-
-def _root(data_root: str, path: str) -> str:
-    import os
-
-    if "://" in path or os.path.isabs(path):
-        return path
-    joined = f"{data_root.rstrip('/')}/{path}" if path not in (".", "") else data_root
-    return joined if "://" in joined else os.path.abspath(os.path.expanduser(joined))
 
 
 def save_plan(run: RunDirectory, config: BaseModel, stages: list[str]) -> None:

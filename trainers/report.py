@@ -20,7 +20,7 @@ from mixloom.pipeline.report.markup import Content, el, plural
 from mixloom.pipeline.report.media import CLIP_SECONDS, Budget, clip, pixels, thumbnail
 from mixloom.pipeline.report.page import Section, nothing, page
 from mixloom.pipeline.run import RunDirectory, StageManifest
-from mixloom.pipeline.storage import Store, local_folder
+from mixloom.pipeline.storage import Store
 
 if TYPE_CHECKING:
     from mixloom.pipeline.shard_reader import ShardReader
@@ -235,16 +235,12 @@ class ShardDecoder:
     """Contexts of the shards, decoded by the fitted tokenizers of the run."""
 
     def __init__(self, run: RunDirectory, reader: ShardReader, documents: Documents) -> None:
-        from mixloom.tokenizers.codecs import load_image_codec, load_speech_codec
-        from mixloom.tokenizers.text import TextTokenizer
-        from mixloom.tokenizers.vocab import Vocabulary
+        from mixloom.tokenizers.fitted import Codecs
 
         self._run, self._reader, self._documents = run, reader, documents
-        self._vocabulary = Vocabulary.from_json(reader.manifest.vocabulary)
-        with local_folder(run.stage("tokenizer").store, "") as folder:
-            self._text = TextTokenizer.load(folder / "text")
-            self._image = load_image_codec(folder / "image") if self._vocabulary.image.size else None
-            self._speech = load_speech_codec(folder / "speech") if self._vocabulary.speech.size else None
+        codecs = Codecs.load(run.stage("tokenizer").store)
+        self._vocabulary, self._text = codecs.vocabulary, codecs.text
+        self._image, self._speech = codecs.image, codecs.speech
 
     def contexts(self) -> list[decoded.DecodedContext]:
         """A few contexts, of different modalities where there are any."""

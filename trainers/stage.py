@@ -101,6 +101,11 @@ class TrainStage(Stage):
                 directory.root,
                 progress=lambda step, total: advance(step, total),
             )
+        if result.stopped_early:
+            raise UserError(
+                f"{self.name}: stopped after {result.steps} of {config.steps} steps; a checkpoint is saved",
+                fix="run the same command again to go on from it",
+            )
         exposure = [e._asdict() for e in stream.exposure(config.steps)]
         info = {**result.to_json(), "exposure": exposure}
         ctx.commit(UnitOutput("train", info=info, seconds=time.perf_counter() - started))

@@ -64,6 +64,7 @@ def train(
     out_dir: Path | str,
     *,
     held_out: Arrays | None = None,
+    eval_every: int = 0,
     progress: Callable[[int, int], None] | None = None,
     on_record: OnRecord | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -78,6 +79,7 @@ def train(
         model_config: `vocab_size` 0 is taken from the vocabulary, `seq_len` from the contexts.
         out_dir: gets metrics.jsonl, checkpoints/ and, where the loss fails, nonfinite.json.
         held_out: contexts to evaluate on, never trained on: `(input_ids, doc_lengths, domains)`.
+        eval_every: updates between two evaluations of them; 0: only at the end.
         progress: called with (updates made, updates in all) after every update. on_record: called with every
             record; where neither is given, plain lines are printed. should_stop: asked after every update.
 
@@ -92,7 +94,9 @@ def train(
         torch.set_num_threads(config.threads)
     model_config = _fitted(stream, vocabulary, model_config, config)
     out_dir.mkdir(parents=True, exist_ok=True)
-    loop = _Loop(stream, Run(model_config, config, vocabulary), config, out_dir, held_out, on_record)
+    loop = _Loop(
+        stream, Run(model_config, config, vocabulary), config, out_dir, held_out, eval_every, on_record
+    )
     began = time.perf_counter()
     with _termination() as terminated:
         loop.go(progress, lambda: terminated.is_set() or (should_stop is not None and should_stop()))
@@ -109,10 +113,11 @@ class _Loop:
         config: TrainConfig,
         out_dir: Path,
         held_out: Arrays | None,
+        eval_every: int,
         on_record: OnRecord | None,
     ) -> None:
         self.stream, self.run, self.config, self.out_dir = stream, run, config, out_dir
-        self.held_out, self.on_record = held_out, on_record
+        self.held_out, self.eval_every, self.on_record = held_out, eval_every, on_record
         self.folder = out_dir / "checkpoints"
         self.step = _resume(self.folder, run, stream)
         self.log = MetricsLog(out_dir / "metrics.jsonl", last_step=self.step)
@@ -142,7 +147,7 @@ class _Loop:
                 stop = ended()
                 last = stop or self.step == config.steps
                 save = last or self._due(config.checkpoint_every)
-                evaluate = self.held_out is not None and (last or self._due(config.eval_every))
+                evaluate = self.held_out is not None and (last or self._due(self.eval_every))
                 if save or evaluate or not sound or self._due(config.log_every):
                     self._record(rate, norm, evaluate)
                 if save:

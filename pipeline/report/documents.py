@@ -17,7 +17,7 @@ from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.report.media import CLIP_RATE, Clip, Picture, clip, thumbnail
 from mixloom.pipeline.report.samples import LONG, SEGMENTS, Piece, Sample
 from mixloom.pipeline.run import Part, PartReader, RunDirectory
-from mixloom.pipeline.storage import Store
+from mixloom.pipeline.storage import Store, resolve
 
 SCANNED_PARTS = 2000  # more parts than this are sampled evenly
 PICTURES, CLIPS = 4, 2  # of one document
@@ -55,12 +55,9 @@ def source_roots(run: RunDirectory, config: Mapping[str, Any]) -> dict[str, str]
     data_root, stated = str(config.get("data_root", ".")), str(config.get("run_dir", ""))
     roots = {}
     for source in config.get("sources") or []:
-        path = str(source.get("path", "."))
-        if "://" not in path and not os.path.isabs(path):
-            path = data_root if path in (".", "") else f"{data_root.rstrip('/')}/{path}"
+        path = resolve(data_root, str(source.get("path", ".")))
         if "://" not in path:
-            path = os.path.abspath(os.path.expanduser(path))
-            inside = os.path.relpath(path, os.path.abspath(os.path.expanduser(stated))) if stated else ".."
+            inside = os.path.relpath(path, resolve(".", stated)) if stated else ".."
             if not inside.startswith(".."):
                 path = posixpath.join(run.store.root, inside)
         roots[str(source.get("name"))] = path

@@ -216,8 +216,9 @@ def test_held_out_contexts_are_evaluated_at_the_end_and_when_asked(
         make_stream(learnable=True),
         vocabulary,
         MODEL,
-        settings(steps=30, eval_every=10),
+        settings(steps=30),
         tmp_path,
+        eval_every=10,
         held_out=make_contexts(contexts=5, seed=999, learnable=True),
         on_record=quiet,
     )
