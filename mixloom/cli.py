@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+INTERRUPTED = 130  # exit code of a process stopped by Ctrl+C
+
 # name: (module, function or typer app in it, what it does)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": (
@@ -96,10 +98,7 @@ def _call(name: str, args: list[str]) -> int:
         print(f"mixloom {name}: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"mixloom {name}: interrupted; finished parts are kept, the same command goes on", file=sys.stderr
-        )
-        return 130
+        result = INTERRUPTED
     except Exception as e:
         if hasattr(e, "format_message") and hasattr(
             e, "exit_code"
@@ -109,6 +108,10 @@ def _call(name: str, args: list[str]) -> int:
             )
             return int(e.exit_code)
         raise
+    if result == INTERRUPTED:  # the command line library swallows the interrupt and returns the code
+        print(
+            f"mixloom {name}: interrupted; finished parts are kept, the same command goes on", file=sys.stderr
+        )
     return int(result or 0)
 
 
