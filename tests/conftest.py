@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 # Before torch, faiss or a BLAS is imported. Two threads at most: tests share the machine, and none needs more.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "2")
+os.environ["OMP_NUM_THREADS"] = "2"
+os.environ["OPENBLAS_NUM_THREADS"] = "2"
+os.environ["MKL_NUM_THREADS"] = "2"
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, whatever a test does
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["COLUMNS"] = "200"  # tables of the command line are not folded

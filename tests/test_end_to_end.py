@@ -1,7 +1,6 @@
 """The whole path on a small corpus of every modality: nothing lost, nothing repeated, resumable, readable by anyone."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -158,7 +157,7 @@ def test_plain_webdataset_reads_every_document_back_in_reading_order(world):
                 continue
             stop = i + int(np.flatnonzero(ids[i:] == ids[i] + 1)[0])
             codes = ids[i + 1 : stop] - ranges[kind]["start"]
-            assert ((0 <= codes) & (codes < ranges[kind]["used"])).all()
+            assert ((codes >= 0) & (codes < ranges[kind]["used"])).all()
             out.append((kind, len(codes)))
             i = stop + 1
         return out
