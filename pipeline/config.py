@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from mixloom.pipeline.errors import UserError, nearest
 
@@ -28,6 +29,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                break  # refused below, with its place
             if key in seen:
                 mark = key_node.start_mark
                 raise UserError(
@@ -44,18 +47,17 @@ def read_yaml(text: str, name: str) -> dict[str, Any]:
     Raises:
         UserError: not YAML, a duplicate key, or not a mapping; names the file, line and column.
     """
-    loader = _StrictLoader(text)
-    loader.name = name
     try:
+        loader = _StrictLoader(text)
+        loader.name = name
         value = loader.get_single_data()
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{name}{where}: not valid YAML: {e.problem}", fix="correct that line") from None
     except yaml.YAMLError as e:
-        raise UserError(f"{name}: not valid YAML: {e}", fix="save the file as UTF-8 text") from None
-    finally:
-        loader.dispose()
+        what = " ".join(str(e).split())
+        raise UserError(f"{name}: not valid YAML: {what}", fix="save the file as UTF-8 text") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -133,22 +135,25 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return found
 
 
+def _literal(field: FieldInfo) -> tuple[Any, ...]:
+    """The values of a Literal; () for any other annotation."""
+    is_literal = typing.get_origin(field.annotation) is typing.Literal
+    return typing.get_args(field.annotation) if is_literal else ()
+
+
 def _allowed_at(model: type[BaseModel], loc: Sequence[int | str]) -> list[str]:
     """Field names allowed in the mapping that a pydantic error location points into."""
     candidates = [model]
     for part in loc:
         if isinstance(part, int):
             continue
+        # The tag of a discriminated union comes first: a tag may be called like a field of another member.
+        tagged = [m for m in candidates if any((part,) == _literal(f) for f in m.model_fields.values())]
         nested = [f for m in candidates if (f := m.model_fields.get(part)) is not None]
-        if nested:
+        if tagged and len(candidates) > 1:
+            candidates = tagged
+        elif nested:
             candidates = [m for f in nested for m in _models_in(f.annotation)]
-        else:  # the tag of a discriminated union, or a key of a mapping
-            tagged = [
-                m
-                for m in candidates
-                if any(part in typing.get_args(f.annotation) for f in m.model_fields.values())
-            ]
-            candidates = tagged or candidates
     return sorted({name for m in candidates for name in m.model_fields})
 
 
@@ -170,7 +175,7 @@ def _dotted(loc: Sequence[int | str], tree: Any) -> str:
 
 def _describe(error: Any, model: type[BaseModel], tree: Any, name: str) -> tuple[str, str]:
     loc = error["loc"]
-    key = _dotted(loc, tree) or "(top level)"
+    key = _dotted(loc, tree)
     kind = error["type"]
     if kind == "extra_forbidden":
         allowed = _allowed_at(model, loc[:-1])
@@ -190,7 +195,11 @@ def _describe(error: Any, model: type[BaseModel], tree: Any, name: str) -> tuple
     got = error.get("input")
     shown = f" is {got!r}" if isinstance(got, str | int | float | bool | type(None)) else ""
     message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: '{key}'{shown}: {message[0].lower()}{message[1:]}", "correct the value"
+    fix = "correct the value"
+    if kind == "string_type" and isinstance(got, str | int | float | bool):
+        fix = f'put it in quotes: "{got}"'
+    subject = f"'{key}'{shown}: " if key else ""  # what is wrong between keys names them itself
+    return f"{name}: {subject}{message[0].lower()}{message[1:]}", fix
 
 
 def validate(model: type[Model], tree: dict[str, Any], name: str) -> Model:
@@ -228,6 +237,8 @@ def load_config(model: type[Model], path: str | Path, overrides: Sequence[str] =
         raise UserError(
             f"{file} is a folder, not a configuration file", fix="name the YAML file inside it"
         ) from None
+    except OSError as e:
+        raise UserError(f"{file} cannot be read: {e.strerror}", fix="check the path and its rights") from None
     except UnicodeDecodeError as e:
         raise UserError(f"{file}: not UTF-8 text (byte {e.start})", fix="save the file as UTF-8") from None
     return validate(model, apply_overrides(read_yaml(text, str(file)), overrides), str(file))

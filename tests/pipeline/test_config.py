@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixloom.pipeline.config import apply_overrides, load_config, read_yaml
 from mixloom.pipeline.errors import UserError
@@ -11,6 +11,10 @@ from mixloom.pipeline.errors import UserError
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Inner(Strict):
+    threshold: float = Field(0.8, ge=0, le=1)
 
 
 class Cat(Strict):
@@ -23,10 +27,7 @@ class Dog(Strict):
     format: Literal["dog"]
     name: str
     tricks: list[str] = []
-
-
-class Inner(Strict):
-    threshold: float = Field(0.8, ge=0, le=1)
+    cat: Inner | None = None  # a key called like the tag of the other kind
 
 
 class Config(Strict):
@@ -35,6 +36,12 @@ class Config(Strict):
     inner: Inner = Inner()
     maybe: Inner | None = None
     pets: list[Annotated[Cat | Dog, Field(discriminator="format")]] = []
+
+    @model_validator(mode="after")
+    def _few(self):
+        if len(self.pets) > self.workers:
+            raise ValueError("pets are more than workers; hire some")
+        return self
 
 
 def load(tmp_path, text, *overrides):
@@ -96,6 +103,32 @@ def test_a_missing_file_lists_what_lies_beside_it(tmp_path):
 
 def test_a_list_at_the_top_is_refused(tmp_path):
     assert "holds list, not 'key: value' lines" in error(tmp_path, "- a\n- b\n")
+
+
+def test_what_is_wrong_between_keys_is_told_as_it_was_written(tmp_path):
+    text = "run_dir: x\npets:\n- {format: cat, name: tom}\n- {format: dog, name: rex}\n"
+    assert error(tmp_path, text).startswith(f"{tmp_path}/c.yaml: pets are more than workers; hire some\n")
+
+
+def test_a_number_where_text_belongs_is_told_how_to_become_text(tmp_path):
+    assert 'put it in quotes: "2024"' in error(tmp_path, "run_dir: 2024\n")
+
+
+def test_a_file_that_cannot_be_text_or_cannot_be_read_is_told_with_its_name(tmp_path):
+    assert r"c.yaml: not valid YAML: unacceptable character" in error(tmp_path, "run_dir: a\0b\n")
+    (tmp_path / "c.yaml").write_bytes(b"run_dir: \xff\n")
+    with pytest.raises(UserError, match=r"c\.yaml: not UTF-8 text \(byte 9\)"):
+        load_config(Config, tmp_path / "c.yaml")
+    with pytest.raises(UserError, match="is a folder, not a configuration file"):
+        load_config(Config, tmp_path)
+    with pytest.raises(UserError, match=r"c\.yaml/d\.yaml cannot be read: Not a directory"):
+        load_config(Config, tmp_path / "c.yaml" / "d.yaml")
+
+
+def test_a_key_that_is_a_list_is_broken_yaml(tmp_path):
+    assert "line 2, column 3: not valid YAML: found unhashable key" in error(
+        tmp_path, "run_dir: x\n? [a]\n: b\n"
+    )
 
 
 def test_overrides_reach_nested_keys_and_list_items_by_name(tmp_path):
