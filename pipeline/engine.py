@@ -7,6 +7,8 @@ any other runner is chosen with Beam's own flags.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import re
 import shlex
@@ -14,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -149,25 +150,56 @@ class Commit(beam.PTransform):
 
 
 def _options(workers: int, runner_args: Sequence[str], parallelism: str) -> tuple[PipelineOptions, Any]:
+    """Beam's options and the runner: the local one, unless the flags name another."""
     args = list(runner_args)
-    named = [a for a in args if a.startswith("--runner")]
     if any("dask" in a.lower() for a in args):
         raise UserError(
             "Beam's DaskRunner is refused: it reports success while files are empty and tagged outputs are mixed",
             fix="use the local default, or --runner=FlinkRunner, SparkRunner, DataflowRunner or PortableRunner",
         )
-    if named:
-        return PipelineOptions(args), None
+    if any(a.startswith("--runner") for a in args):
+        options, _ = _parsed(args)  # a runner may have flags of its own that Beam here knows nothing of
+        return options, _named_runner(options)
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    try:
-        options = PipelineOptions([f"--direct_num_workers={workers}", *args])
-    except SystemExit:
+    options, unknown = _parsed([f"--direct_num_workers={workers}", *args])
+    if unknown:
         raise UserError(
-            f"Beam does not understand the flags after '--': {' '.join(args)}",
-            fix="see the runner's documentation",
-        ) from None
+            f"Beam has no flag '{unknown[0]}'",
+            fix="see the Beam documentation; overrides such as workers=2 stand before '--'",
+        )
     return options, FnApiRunner(default_environment=_environment(parallelism) if workers > 1 else None)
+
+
+def _parsed(args: list[str]) -> tuple[PipelineOptions, list[str]]:
+    """Beam's options, and the flags none of them stands for."""
+    parsers: list[Any] = []
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions(args)
+            options.get_all_options(add_extra_args_fn=parsers.append)
+            return options, parsers[0].parse_known_args(args)[1]
+    except SystemExit:
+        why = said.getvalue().strip().rpartition("error: ")[2]
+        raise UserError(
+            f"Beam does not understand the flags after '--' ({' '.join(args)}): {why}",
+            fix="see the Beam documentation",
+        ) from None
+
+
+def _named_runner(options: PipelineOptions) -> Any:
+    from apache_beam.options.pipeline_options import StandardOptions
+    from apache_beam.runners.runner import create_runner
+
+    name = options.view_as(StandardOptions).runner
+    try:
+        return create_runner(name)
+    except (ValueError, ImportError, AttributeError) as e:
+        raise UserError(
+            f"there is no Beam runner '{name}': {e}",
+            fix="leave --runner out for the local one, or correct its name",
+        ) from None
 
 
 def _environment(parallelism: str) -> environments.Environment:
@@ -231,7 +263,7 @@ def run_pipeline(
         raise _cause(failure[0])
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
     """Keep the tracebacks of Beam's own connection threads off the screen: what ended them is told once, by us."""
     previous = threading.excepthook

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 import numpy as np
@@ -304,15 +304,14 @@ class RunDirectory:
         """Hold the run for this process (local run directories only; freed by the system if we are killed).
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or nothing can be written there.
         """
         if not self.store.local:
             yield
             return
         import fcntl
 
-        os.makedirs(self.store.root, exist_ok=True)
-        with open(self.store.url(".lock"), "ab") as f:
+        with self._lock_file() as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -321,6 +320,17 @@ class RunDirectory:
                     fix="wait for it (`mixloom status` shows its progress) or use another run_dir",
                 ) from None
             yield
+
+    def _lock_file(self) -> IO[bytes]:
+        try:
+            os.makedirs(self.store.root, exist_ok=True)
+            return open(self.store.url(".lock"), "ab")
+        except OSError as e:
+            why = "it is a file" if os.path.isfile(self.store.root) else e.strerror
+            raise UserError(
+                f"the run directory {self.store.root} cannot be written: {why}",
+                fix="set run_dir to a folder this user may write",
+            ) from None
 
     def locked(self) -> bool:
         """Whether a process is working in this run now (always False for a remote run directory)."""

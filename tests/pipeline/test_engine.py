@@ -100,3 +100,23 @@ def test_a_runner_named_after_the_dashes_is_used(tmp_path):
         ("--runner=BundleBasedDirectRunner",),
     )
     assert (tmp_path / "s" / "part-1.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--no_such_flag=3",), "Beam has no flag '--no_such_flag=3'"),
+        (("workers=2",), "overrides such as workers=2 stand before '--'"),
+        (("--direct_num_workers=x",), "invalid int value: 'x'"),
+        (("--runner=Nope",), "there is no Beam runner 'Nope'.*PortableRunner"),
+        (("--runner=some.module.Runner",), "there is no Beam runner 'some.module.Runner'"),
+    ],
+)
+def test_flags_beam_does_not_know_are_told(flags, message, capfd):
+    with pytest.raises(UserError, match=message):
+        run_pipeline(lambda p: p | beam.Create([1]), 1, flags)
+    assert "usage:" not in capfd.readouterr().err
+
+
+def test_a_flag_of_another_runner_passes_through():
+    run_pipeline(lambda p: p | beam.Create([1]), 1, ("--runner=BundleBasedDirectRunner", "--its_own_flag=3"))

@@ -126,6 +126,14 @@ def test_two_processes_cannot_write_one_run(tmp_path):
     assert not second.locked()
 
 
+@pytest.mark.parametrize("where", ["a-file", "a-file/run"])
+def test_a_run_directory_that_cannot_be_one_is_told_with_its_path(tmp_path, where):
+    (tmp_path / "a-file").write_text("x")
+    told = rf"{where} cannot be written: (it is a file|Not a directory)"
+    with pytest.raises(UserError, match=told), RunDirectory(str(tmp_path / where)).lock():
+        pass
+
+
 def test_units_are_written_with_one_row_group_per_value_and_read_back_by_value(tmp_path):
     directory = RunDirectory(str(tmp_path)).stage("s")
     table = pa.table({"cell": [1, 1, 4, 7, 7, 7], "v": list("abcdef")})
