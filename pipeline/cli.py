@@ -8,6 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from mixloom.pipeline.run import RunDirectory
+from mixloom.pipeline.status import StageStatus, run_status
+
+SLOW = 5.0  # seconds above which the slowest unit of a stage is worth naming
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="The run directory (run_dir of the configuration).")
@@ -17,8 +20,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable outpu
 
 def status(run_dir: RunArgument, as_json: JsonOption = False) -> None:
     """Show every stage of a run: documents in, kept, dropped by reason, failed by error, and seconds."""
-    from mixloom.pipeline.status import run_status
-
     run = RunDirectory.existing(run_dir)
     stages = run_status(run)
     if as_json:
@@ -30,43 +31,22 @@ def status(run_dir: RunArgument, as_json: JsonOption = False) -> None:
             )
         )
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=run.store.root, title_justify="left")
-    for name, side in (
-        ("stage", "left"),
-        ("in", "right"),
-        ("kept", "right"),
-        ("dropped", "left"),
-        ("failed", "left"),
-    ):
-        table.add_column(name, justify=side)  # type: ignore[arg-type]
-    table.add_column("seconds", justify="right")
-    table.add_column("state")
+    print(run.store.root)
+    width = max((len(s.stage) for s in stages), default=5)
+    print(f"{'stage':<{width}}  {'in':>11}  {'kept':>11}  {'seconds':>8}  state")
     for s in stages:
         c = s.counts
-        state = s.state if s.state == "finished" else f"{s.state}: {s.units} of {s.total or '?'} units"
-        slow = (
-            f"; slowest {s.slowest['unit']} {s.slowest['seconds']:.1f} s"
-            if s.slowest and s.seconds > 5
-            else ""
-        )
-        media = {f"media {k}": v for k, v in c.media.items()}
-        table.add_row(
-            s.stage,
-            str(c.documents_in),
-            str(c.kept),
-            _list(c.dropped),
-            _list({**c.failed, **media}),
-            f"{s.seconds:.1f}",
-            state + slow,
-        )
-    Console().print(table)
+        print(f"{s.stage:<{width}}  {c.documents_in:>11,}  {c.kept:>11,}  {s.seconds:>8,.1f}  {_state(s)}")
+        for outcome, reasons in (("dropped", c.dropped), ("failed", c.failed), ("media", c.media)):
+            for reason, n in sorted(reasons.items(), key=lambda x: (-x[1], x[0])):
+                print(f"{'':<{width}}  {n:>11,}  {outcome}: {reason}")
 
 
-def _list(counts: dict[str, int]) -> str:
-    return "\n".join(f"{n} {reason}" for reason, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])))
+def _state(s: StageStatus) -> str:
+    state = s.state if s.state == "finished" else f"{s.state}, {s.units:,} of {s.total or '?'} units done"
+    if s.slowest and s.seconds > SLOW:
+        state += f"; slowest unit: {s.slowest['unit']}, {s.slowest['seconds']:.1f} s"
+    return state
 
 
 def explain(

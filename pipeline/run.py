@@ -240,8 +240,10 @@ class StageDirectory:
         if previous is None or previous["key"] != key:
             self.store.write_json("progress.json", {"key": key, "total": None, "started": time.time()})
 
-    def set_total(self, total: int) -> None:
-        self.store.write_json("progress.json", {**(self.progress() or {}), "total": total})
+    def set_total(self, total: int, done: int | None = None) -> None:
+        """Record how many units there are; `done` for work that leaves no record per unit (training steps)."""
+        known = {"total": total} if done is None else {"total": total, "done": done}
+        self.store.write_json("progress.json", {**(self.progress() or {}), **known})
 
     def write_table(self, file: str, name: str, table: pa.Table, row_groups: list[int] | None = None) -> Part:
         data = parquet_bytes(table, row_groups)

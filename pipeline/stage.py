@@ -10,7 +10,8 @@ import posixpath
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,13 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mixloom.pipeline import ledger
-from mixloom.pipeline.console import Console
+from mixloom.pipeline.console import Advance, Console
 from mixloom.pipeline.ledger import Counts
 from mixloom.pipeline.run import Part, PartReader, RunDirectory, StageDirectory, StageManifest, UnitRecord
 from mixloom.pipeline.storage import canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     import apache_beam as beam
+
+
+REPORT_INTERVAL = 3.0  # seconds between two notes on the progress of a long loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,21 @@ class StageContext:
             run_pipeline(
                 build, self.settings.workers, self.settings.runner_args, self.stage.parallelism, poll
             )
+
+    @contextmanager
+    def steps(self, title: str) -> Iterator[Advance]:
+        """Progress of a loop in this process: on the console, and every few seconds for `mixloom status`."""
+        reported = time.monotonic()
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal reported
+            show(done, total)
+            if total and time.monotonic() - reported > REPORT_INTERVAL:
+                reported = time.monotonic()
+                self.directory.set_total(total, done)
+
+        with self.console.progress(title) as show:
+            yield advance
 
     def save_model(self, folder: str, save: Callable[[Path], object]) -> tuple[Part, ...]:
         """Let `save` write a model into a local folder, then store its files under `folder` of this stage."""

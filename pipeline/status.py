@@ -46,7 +46,7 @@ def _unfinished(directory: StageDirectory, running: bool) -> StageStatus | None:
         "running" if running else "interrupted",
         ledger.total(r.counts for r in records),
         round(time.time() - progress["started"], 1) if running else round(sum(r.seconds for r in records), 1),
-        len(records),
+        max(len(records), progress.get("done", 0)),
         progress.get("total"),
         {"unit": slowest.unit, "seconds": slowest.seconds} if slowest else {},
         sum(p.bytes for r in records for p in r.parts),

@@ -85,7 +85,7 @@ class TokenizerStage(Stage):
         images = list(self._readable(media[: config.max_images], load_image))
         if not images:
             return UnitOutput("image", info={"size": 0, "fingerprint": ""})
-        with ctx.console.progress("image codec") as advance:
+        with ctx.steps("image codec") as advance:
             codec, facts = make_image_codec(config, images, advance)
         info = {
             "size": codec.codebook_size,

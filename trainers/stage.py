@@ -92,14 +92,14 @@ class TrainStage(Stage):
             reader, mixture, seed=config.seed, batch_contexts=config.batch_contexts, steps=config.steps
         )
         started = time.perf_counter()
-        with ctx.console.progress(self.name) as advance:
+        with ctx.steps(self.name) as advance:
             result = train(
                 StreamSource(stream),
                 manifest.vocabulary,
                 self.model,
                 config,
                 directory.root,
-                progress=lambda step, total: advance(step, total),
+                progress=advance,
             )
         if result.stopped_early:
             raise UserError(
