@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.ingest.config import Source
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
@@ -62,11 +61,6 @@ class IngestStage(Stage):
             ),
             len(units),
         )
-        if not any(r.counts.kept for r in ctx.directory.units()):
-            raise UserError(
-                f"no document could be read from {', '.join(s.name for s in self.sources)}",
-                fix=f"look at {ctx.directory.store.url('rejects')} for what was wrong with each file",
-            )
 
 
 def chunks(

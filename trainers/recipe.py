@@ -167,7 +167,24 @@ def run_stages(
         worked |= did
         if did:
             console.say(_line(manifest, time.perf_counter() - began))
+        _check_alive(manifest, run)
     return worked
+
+
+def _check_alive(manifest: StageManifest, run: RunDirectory) -> None:
+    """Stop where no document is left: what comes after could only fail in a less telling way."""
+    c = manifest.counts
+    if c.kept or (not c.documents_in and manifest.stage != IngestStage.name):
+        return
+    why = ", ".join(
+        f"{n} {reason}" for reason, n in sorted(c.dropped.items(), key=lambda x: (-x[1], x[0]))[:5]
+    )
+    raise UserError(
+        f"{manifest.stage}: no document is left of {c.documents_in}{': ' if why else ''}{why}",
+        fix=f"look at {run.stage(manifest.stage).store.url('rejects')} for the reason of each"
+        if why
+        else "give sources that hold documents",
+    )
 
 
 def _line(m: StageManifest, seconds: float) -> str:

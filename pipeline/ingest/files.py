@@ -150,7 +150,7 @@ class SourceFiles:
                     if item.is_dir(follow_symlinks=False):
                         if not item.name.startswith("."):
                             folders.append(uri)
-                    elif item.is_symlink() and item.is_dir():
+                    elif item.is_symlink() and os.path.isdir(item.path):  # False for a link to itself
                         self._refuse_folder_link(uri, skip)
                     else:
                         yield _local_entry(item, uri)
