@@ -12,7 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -100,6 +100,7 @@ class StageContext:
     settings: RunSettings
     console: Console
     manifests: dict[str, StageManifest]
+    _mark: float = field(default_factory=time.perf_counter)  # when the work of this process began
 
     def manifest(self, stage: str) -> StageManifest:
         return self.manifests[stage]
@@ -131,6 +132,7 @@ class StageContext:
             run_pipeline(
                 build, self.settings.workers, self.settings.runner_args, self.stage.parallelism, poll
             )
+        self._mark = time.perf_counter()
 
     @contextmanager
     def steps(self, title: str) -> Iterator[Advance]:
@@ -158,8 +160,10 @@ class StageContext:
         return tuple(self.directory.write_file(name, data) for name, data in named)
 
     def commit(self, output: UnitOutput) -> None:
-        """Write and record a unit from this process (for the global steps of a stage)."""
-        commit_unit(self.directory, output)
+        """Write and record a unit from this process (for the global steps of a stage), with the time it took."""
+        seconds = output.seconds or time.perf_counter() - self._mark
+        commit_unit(self.directory, replace(output, seconds=seconds))
+        self._mark = time.perf_counter()
 
 
 def commit_unit(directory: StageDirectory, output: UnitOutput) -> UnitRecord:
