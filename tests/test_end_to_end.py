@@ -244,7 +244,10 @@ def test_status_balances_for_machines_and_for_people(world, capsys):
         assert s["seconds"] >= 0
     assert cli.main(["status", str(run)]) == 0
     table = capsys.readouterr().out
-    assert all(word in table for word in ("malformed_json", "exact_duplicate", "media missing_media"))
+    assert all(
+        word in table
+        for word in ("failed: malformed_json", "dropped: exact_duplicate", "media: missing_media")
+    )
 
 
 def test_explain_tells_the_life_of_a_kept_a_dropped_and_a_failed_document(world, capsys):
