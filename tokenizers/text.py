@@ -7,6 +7,7 @@ Byte-pair encoding after Sennrich et al. 2016 (section 3.2) on bytes as in GPT-2
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.settings import TextTokenizerConfig
 
 FILE_NAME = "tokenizer.json"
+_LONGEST = 1000  # characters of a word the trainer is given
+_LONG = re.compile(rf"\S{{{_LONGEST + 1}}}|\s{{{_LONGEST + 1}}}")
+_MORE = f"{{{_LONGEST + 1},}}"
+_RUN = re.compile(
+    rf"(?<![^\W\d_])[^\W\d_]{_MORE}|(?<!\d)\d{_MORE}|(?<![^\w\s])(?<!_)(?:[^\w\s]|_){_MORE}|(?<!\s)\s{_MORE}"
+)
 
 
 class TextTokenizer:
@@ -129,4 +136,12 @@ class _Sample:
             text = text[:room]
             self.documents += 1
             self.characters += len(text)
-            yield text
+            yield _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    """The text with runs of more than 1000 letters, digits, signs or blanks (a genome, a ruler) cut to their first 1000.
+
+    The trainer takes each for a word, and its time grows with the square of the longest.
+    """
+    return _RUN.sub(lambda m: m[0][:_LONGEST], text) if _LONG.search(text) else text

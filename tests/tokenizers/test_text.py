@@ -118,6 +118,21 @@ def test_the_sample_caps_are_kept():
     assert few.fingerprint == only.fingerprint
 
 
+@pytest.mark.parametrize("run", ["acgt" * 50_000, "0123456789" * 20_000, "_-=" * 70_000, " \t" * 100_000])
+def test_one_endless_word_does_not_stop_the_training(run):
+    """The trainer's time grows with the square of the longest word: 200,000 letters took 12 s, a million minutes."""
+    texts = ["the sea and the sky " * 20, f"before {run} after"]
+    tokenizer = train_text_tokenizer(texts, TextTokenizerConfig(vocab_size=300))
+    assert len(tokenizer.encode_batch(["the"])[0]) == 1
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(texts)] == texts
+
+
+def test_a_long_line_without_blanks_is_learnt_from_to_its_end():
+    line = "ab1." * 1000 + "zebra." * 50
+    tokenizer = train_text_tokenizer([line], TextTokenizerConfig(vocab_size=300))
+    assert len(tokenizer.encode_batch(["zebra"])[0]) == 1
+
+
 def test_no_text_is_an_error_the_user_can_act_on():
     with pytest.raises(UserError, match="no text to train on"):
         train_text_tokenizer([], TextTokenizerConfig())
