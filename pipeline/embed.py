@@ -2,10 +2,8 @@
 
 Where each function is called:
 - `batch_texts`: per part, both for the fit sample and for the vectors;
-- `sample_keys` / `sample_rows`: per part, to draw the fit sample (the documents with the smallest keys over
-  the whole corpus; the draw depends on ids and seed alone, not on parts or workers);
-- `fit_embedder`: once per run, on the sampled texts;
-- `embed_batch`: per part, with the fitted model as a side input.
+- `sample_keys`: by `order`, for its seeded controls;
+- `embed_batch`: per part, with the fitted model.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mixloom.pipeline.tfidf import EmbedConfig, TfidfSvd
+from mixloom.pipeline.tfidf import TfidfSvd
 
 
 def vectors_schema(dim: int) -> pa.Schema:
@@ -56,22 +54,6 @@ def sample_keys(doc_ids: Sequence[str], seed: int) -> np.ndarray:
     key = seed.to_bytes(8, "little")
     raw = b"".join(hashlib.blake2b(d.encode(), digest_size=8, key=key).digest() for d in doc_ids)
     return np.frombuffer(raw, "<u8").astype(np.uint64)
-
-
-def sample_rows(doc_ids: Sequence[str], size: int, seed: int) -> np.ndarray:
-    """Rows of a sample of `size` documents (all when fewer), int64, in the order of `doc_id`.
-
-    The documents with the smallest keys are drawn, so the sample of a union is a sample of the samples.
-    """
-    keys = sample_keys(doc_ids, seed).tolist()
-    drawn = sorted(range(len(doc_ids)), key=lambda i: (keys[i], doc_ids[i]))[:size]
-    return np.array(sorted(drawn, key=lambda i: doc_ids[i]), dtype=np.int64)
-
-
-def fit_embedder(doc_ids: Sequence[str], texts: Sequence[str], config: EmbedConfig) -> TfidfSvd:
-    """Fit on at most `sample_documents` of the given documents; the order they come in does not matter."""
-    rows = sample_rows(doc_ids, config.sample_documents, config.seed)
-    return TfidfSvd.fit([texts[i] for i in rows], config)
 
 
 def embed_batch(model: TfidfSvd, batch: pa.RecordBatch, rows: np.ndarray | None = None) -> pa.RecordBatch:

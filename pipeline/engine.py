@@ -69,7 +69,7 @@ def with_part(batch: pa.RecordBatch, part: str, started: float | None = None) ->
 
 def like(batch: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
     """`batch` with the part address of `source`: every stage's output stays with its part."""
-    return batch.replace_schema_metadata(source.schema.metadata)
+    return batch.replace_schema_metadata({**(batch.schema.metadata or {}), **(source.schema.metadata or {})})
 
 
 def seconds_since_start(batch: pa.RecordBatch) -> float:

@@ -85,6 +85,10 @@ class Stage(ABC):
     def execute(self, ctx: StageContext) -> None:
         """Do the work through the context. Called only when the stage is not current."""
 
+    def info_of(self, records: Sequence[UnitRecord]) -> dict[str, Any]:
+        """What the manifest tells beside the counts: by default what each unit told, by unit."""
+        return {r.unit: r.info for r in records if r.info}
+
     def expected_in(self, ctx: StageContext) -> int | None:
         """Documents that must be accounted for: by default those its first input kept."""
         return ctx.manifest(self.inputs[0]).counts.kept if self.inputs else None
@@ -228,10 +232,6 @@ def run_stage(
         where = directory.store.url("rejects")
         ledger.check_failures(stage.name, counts, settings.max_failed_share, where, examples)
     slowest = max(records, key=lambda r: r.seconds, default=None)
-    info: dict[str, Any] = {}
-    for r in records:
-        if r.info:
-            info[r.unit] = r.info
     manifest = StageManifest(
         stage=stage.name,
         key=key,
@@ -244,7 +244,7 @@ def run_stage(
         started=started,
         seconds=round(time.time() - started, 2),
         slowest={"unit": slowest.unit, "seconds": slowest.seconds} if slowest else {},
-        info=info,
+        info=stage.info_of(records),
     )
     directory.finish(manifest)
     return manifest, True

@@ -6,7 +6,8 @@ date says so at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mixloom.pipeline.annotate_config import AnnotateConfig
     from mixloom.pipeline.cluster import ClusterConfig
     from mixloom.pipeline.order import OrderConfig
+    from mixloom.pipeline.run import UnitRecord
     from mixloom.pipeline.tfidf import EmbedConfig
 
 MODEL = "model"
@@ -111,6 +113,13 @@ class FilterStage(Stage):
             ),
             len(parts),
         )
+
+    def info_of(self, records: Sequence[UnitRecord]) -> dict[str, Any]:
+        """`fired`: on how many documents each rule fires by itself, whatever the others say."""
+        fired: Counter[str] = Counter()
+        for record in records:
+            fired.update(record.info.get("fired", {}))
+        return {"fired": dict(sorted(fired.items()))}
 
 
 def collect_sample(

@@ -6,7 +6,9 @@ functions these transforms call; nothing is decided here.
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +23,7 @@ from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.cluster import Domains, assign_batch
 from mixloom.pipeline.embed import batch_texts, embed_batch, vectors_of
 from mixloom.pipeline.engine import like, one_batch, part_of, seconds_since_start
-from mixloom.pipeline.order import OrderConfig, order_cell
+from mixloom.pipeline.order import ORDER, OrderConfig, order_cell
 from mixloom.pipeline.rules import RuleSet, Verdicts, judge
 from mixloom.pipeline.sampling import sampled
 from mixloom.pipeline.schema import REJECTS, SURVIVORS
@@ -29,19 +31,7 @@ from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.pipeline.storage import Store
 from mixloom.pipeline.tfidf import TfidfSvd
 
-ORDERED = pa.schema(
-    [
-        pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("part", pa.string(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
-        pa.field("domain", pa.int32(), nullable=False),
-        pa.field("cell", pa.int32(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),  # place on the path through the cell
-        pa.field(
-            "similarity", pa.float32(), nullable=False
-        ),  # cosine to the previous document; 0 after a jump
-    ]
-)
+FIRED_KEY = b"mixloom.fired"
 
 
 class _AnnotateDoFn(beam.DoFn):
@@ -67,13 +57,15 @@ def decide(annotations: pa.RecordBatch, rules: dict[str, RuleSet], default: Rule
     """Judge every row by the rules of its source (`default` where `rules` names none).
 
     Returns:
-        One row per document: doc_id, source, keep (bool), reason (null when kept), value, limit.
+        One row per document: doc_id, source, keep (bool), reason (null when kept), value, limit. The schema
+        metadata tell under `FIRED_KEY` on how many documents each rule fires by itself, as JSON.
     """
     sources = np.asarray(annotations.column("source").to_pylist(), dtype=object)
     n = annotations.num_rows
     keep = np.ones(n, dtype=bool)
     reason: list[str | None] = [None] * n
     value, limit = np.full(n, np.nan), np.full(n, np.nan)
+    fired: Counter[str] = Counter()
     for source in sorted(set(sources)):
         ruleset = rules.get(source, default)
         rows = np.flatnonzero(sources == source)
@@ -81,6 +73,7 @@ def decide(annotations: pa.RecordBatch, rules: dict[str, RuleSet], default: Rule
         keep[rows], value[rows], limit[rows] = verdicts.keep, verdicts.value, verdicts.limit
         for row, rule in zip(rows, verdicts.rule):
             reason[row] = ruleset.rules[rule].name if rule >= 0 else None
+        fired.update({rule.name: int(n) for rule, n in zip(ruleset.rules, verdicts.fired)})
     dropped = pa.array(keep)
     columns = {
         "doc_id": annotations.column("doc_id"),
@@ -90,7 +83,9 @@ def decide(annotations: pa.RecordBatch, rules: dict[str, RuleSet], default: Rule
         "value": pa.array(value, pa.float64(), mask=keep),
         "limit": pa.array(limit, pa.float64(), mask=keep),
     }
-    return pa.RecordBatch.from_pydict(columns)
+    return pa.RecordBatch.from_pydict(
+        columns, metadata={FIRED_KEY: json.dumps(fired, sort_keys=True).encode()}
+    )
 
 
 class _DecideDoFn(beam.DoFn):
@@ -137,7 +132,9 @@ def decision_output(decisions: pa.RecordBatch, stage: str) -> UnitOutput:
     )
     part = part_of(decisions)
     table = OutputTable(part, survivors)
-    return UnitOutput(part, (table,), rejects, survivors.num_rows, seconds=seconds_since_start(decisions))
+    info = {"fired": json.loads((decisions.schema.metadata or {}).get(FIRED_KEY, b"{}"))}
+    seconds = seconds_since_start(decisions)
+    return UnitOutput(part, (table,), rejects, survivors.num_rows, info=info, seconds=seconds)
 
 
 def rows_output(batch: pa.RecordBatch) -> UnitOutput:
@@ -263,7 +260,7 @@ class _OrderCellDoFn(beam.DoFn):
                 "rank": pa.array(np.arange(n, dtype=np.int32)),
                 "similarity": pa.array(order.similarity.astype(np.float32)),
             },
-            schema=ORDERED,
+            schema=ORDER,
         )
         info = {**asdict(order.stats), "bound_share": order.stats.bound_share}
         output = OutputTable(cell_name(cell), table)
@@ -271,7 +268,7 @@ class _OrderCellDoFn(beam.DoFn):
 
 
 class OrderCells(beam.PTransform):
-    """Vectors of every part -> one ordered path per cell (schema `ORDERED`), as one unit of work per cell.
+    """Vectors of every part -> one ordered path per cell (schema `ORDER`), as one unit of work per cell.
 
     Only ids and half-precision vectors go through the shuffle. A cell is bounded by `cluster.max_cell`.
     """

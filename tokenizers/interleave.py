@@ -22,7 +22,6 @@ from mixloom.tokenizers.vocab import (
     END_IMAGE,
     END_SPEECH,
     IMAGE,
-    IMAGE_MODALITY,
     SPEECH,
     Block,
     Vocabulary,
@@ -163,20 +162,3 @@ def _complete(tokens: npt.NDArray[np.int64], start: int, stop: int, kind: Kind) 
     if kind in SENTINELS:
         return (int(tokens[start - 1]), int(tokens[stop])) == SENTINELS[kind]
     return True
-
-
-def safe_cuts(ids: npt.ArrayLike, vocab: Vocabulary) -> npt.NDArray[np.int64]:
-    """int64, ascending: the positions p in 0..n at which cutting into ids[:p] and ids[p:] splits no image.
-
-    Text and speech may be cut anywhere; an image stays whole with its sentinels (0 and n are always safe).
-
-    Raises:
-        ValueError: an id outside the vocabulary.
-    """
-    tokens = np.asarray(ids)
-    code = vocab.modality(tokens) == IMAGE_MODALITY
-    opened = code | (tokens == IMAGE)
-    closing = code | (tokens == END_IMAGE)
-    safe = np.ones(len(tokens) + 1, bool)
-    safe[1:-1] = ~(opened[:-1] & closing[1:])
-    return np.flatnonzero(safe)

@@ -39,7 +39,6 @@ SPECIALS: dict[str, int] = {
     "<break>": BREAK,
     **{f"<mask:{k}>": MASK_START + k for k in range(MASK_COUNT)},
 }
-SPECIAL_NAMES: dict[int, str] = {number: name for name, number in SPECIALS.items()}
 
 TEXT_MODALITY, IMAGE_MODALITY, SPEECH_MODALITY = 0, 1, 2
 MODALITIES: dict[str, int] = {"text": TEXT_MODALITY, "image": IMAGE_MODALITY, "speech": SPEECH_MODALITY}

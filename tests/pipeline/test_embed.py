@@ -1,5 +1,3 @@
-import hashlib
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,9 +6,7 @@ from hypothesis import strategies as st
 from mixloom.pipeline.embed import (
     batch_texts,
     embed_batch,
-    fit_embedder,
     sample_keys,
-    sample_rows,
     vectors_of,
     vectors_schema,
 )
@@ -210,7 +206,7 @@ def test_a_part_becomes_vectors_with_ids_rows_and_whether_it_has_text():
     batch = documents_batch(
         [document(str(i), text(t)) for i, t in enumerate(corpus(20))] + [document("p", picture())]
     )
-    model = fit_embedder(batch.column("doc_id").to_pylist(), batch_texts(batch), EmbedConfig(dim=8))
+    model = TfidfSvd.fit(batch_texts(batch), EmbedConfig(dim=8))
     out = embed_batch(model, batch)
     assert out.schema == vectors_schema(8)
     assert out.column("has_text").to_pylist() == [True] * 20 + [False]
@@ -222,28 +218,6 @@ def test_a_part_becomes_vectors_with_ids_rows_and_whether_it_has_text():
     ]
     assert vectors_of(some).tobytes() == vectors_of(out)[[20, 3]].tobytes()
     assert vectors_of(out.slice(5, 2)).tobytes() == vectors_of(out)[5:7].tobytes()
-
-
-def test_the_fit_does_not_depend_on_the_order_documents_come_in():
-    texts = corpus(100)
-    ids = [hashlib.md5(t.encode()).hexdigest() + str(i) for i, t in enumerate(texts)]
-    order = np.random.Generator(np.random.PCG64(1)).permutation(100)
-    config = EmbedConfig(dim=5, sample_documents=60)
-    first = fit_embedder(ids, texts, config)
-    second = fit_embedder([ids[i] for i in order], [texts[i] for i in order], config)
-    assert first.fingerprint == second.fingerprint
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 40), st.integers(0, 60), st.integers(0, 5))
-def test_a_sample_of_the_union_is_a_sample_of_the_parts_samples(size, cut, seed):
-    ids = [f"{i:04d}" for i in range(60)]
-    whole = {ids[i] for i in sample_rows(ids, size, seed)}
-    left = [ids[i] for i in sample_rows(ids[:cut], size, seed)]
-    right = [ids[cut + i] for i in sample_rows(ids[cut:], size, seed)]
-    both = left + right
-    assert {both[i] for i in sample_rows(both, size, seed)} == whole
-    assert len(whole) == min(size, 60)
 
 
 def test_sampling_keys_change_with_the_seed_and_look_uniform():

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from mixloom.tokenizers.interleave import Span, decode_tokens, encode_document, safe_cuts
+from mixloom.tokenizers.interleave import Span, decode_tokens, encode_document
 from mixloom.tokenizers.vocab import Vocabulary
 
 VOCAB = Vocabulary.build(
@@ -116,23 +116,6 @@ def test_both_sides_of_a_cut_hold_every_local_id(document, data):
     cut = data.draw(st.integers(0, len(ids)))
     parts = decode(ids[:cut]) + decode(ids[cut:])
     assert [i for _, local in parts for i in local] == [i for _, local in document for i in local]
-
-
-@given(documents(), st.data())
-@settings(max_examples=60)
-def test_a_safe_cut_splits_no_image_and_every_other_cut_does(document, data):
-    ids, spans = encode(document)
-    images = [s for s in spans if s.kind == "image"]
-    expected = [p for p in range(len(ids) + 1) if not any(s.start < p < s.stop for s in images)]
-    assert safe_cuts(ids, VOCAB).tolist() == expected
-    cut = data.draw(st.sampled_from(expected))  # a rest that starts at a safe cut has the same safe cuts
-    assert safe_cuts(ids[cut:], VOCAB).tolist() == [p - cut for p in expected if p >= cut]
-
-
-def test_a_stream_that_begins_inside_an_image_is_safe_only_after_it():
-    ids, _ = encode([("image", [1, 2, 3, 4])])
-    assert safe_cuts(ids[3:], VOCAB).tolist() == [0, 4, 5]
-    assert safe_cuts(np.zeros(0, np.uint32), VOCAB).tolist() == [0]
 
 
 def test_documents_of_a_context_are_counted_and_padding_is_left_out():
