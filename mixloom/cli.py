@@ -79,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _call(name: str, args: list[str]) -> int:
     import logging
+    import os
 
     import typer
 
