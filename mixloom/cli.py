@@ -81,6 +81,9 @@ def _call(name: str, args: list[str]) -> int:
     import logging
     import os
 
+    # Before OpenMP is loaded: threads that spin at its barriers take the processor from other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
     import typer
 
     from mixloom.pipeline.errors import UserError
@@ -97,7 +100,7 @@ def _call(name: str, args: list[str]) -> int:
         result = app(args, prog_name=f"mixloom {name}", standalone_mode=False)
     except UserError as e:
         print(f"mixloom {name}: {e}", file=sys.stderr)
-        return 2
+        return _leave(2)
     except KeyboardInterrupt:
         result = INTERRUPTED
     except Exception as e:
@@ -113,7 +116,24 @@ def _call(name: str, args: list[str]) -> int:
         print(
             f"mixloom {name}: interrupted; finished parts are kept, the same command goes on", file=sys.stderr
         )
+        return _leave(INTERRUPTED)
     return int(result or 0)
+
+
+def _leave(code: int) -> int:
+    """The code to exit with; exits at once where a pipeline still works in its thread, which nothing can stop.
+
+    Python would take its modules away from under that thread, and hang or crash. What the thread was writing
+    has a temporary name and is removed by the next run.
+    """
+    import os
+    import threading
+
+    if any(t.name == "beam" for t in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":
