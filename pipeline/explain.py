@@ -35,8 +35,7 @@ def _find(
 
 
 def _manifests(run: RunDirectory) -> dict[str, StageManifest]:
-    plan = run.store.read_json("plan.json")["stages"] if run.store.exists("plan.json") else []
-    return {name: m for name in plan if (m := run.stage(name).manifest()) is not None}
+    return {name: m for name in run.plan() if (m := run.stage(name).manifest()) is not None}
 
 
 def resolve(run: RunDirectory, prefix: str, manifests: dict[str, StageManifest]) -> str:

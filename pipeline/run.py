@@ -15,7 +15,7 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ from mixloom.pipeline.ledger import Counts
 from mixloom.pipeline.storage import TEMPORARY, Store, canonical_json, read_checked, sha256_hex
 
 PROGRESS = "_progress"
+PLAN = "plan.json"
 FORMAT_VERSION = 1
 
 
@@ -300,6 +301,23 @@ class RunDirectory:
 
     def stage(self, name: str) -> StageDirectory:
         return StageDirectory(self.store.child(name), name)
+
+    def plan(self) -> list[str]:
+        """The stages of the run, in order, and then the trainings that were added to it."""
+        if not self.store.exists(PLAN):
+            return []
+        plan = self.store.read_json(PLAN)
+        return [*plan["stages"], *(t for t in plan["trainings"] if t not in plan["stages"])]
+
+    def save_plan(self, stages: Sequence[str] | None = None, training: str | None = None) -> None:
+        """Record the stages of the run, or one more training on its shards (written only when that changes it)."""
+        old = self.store.read_json(PLAN) if self.store.exists(PLAN) else {"stages": [], "trainings": []}
+        new = {
+            "stages": old["stages"] if stages is None else list(stages),
+            "trainings": sorted({*old["trainings"], *([training] if training else [])}),
+        }
+        if new != old or not self.store.exists(PLAN):
+            self.store.write_json(PLAN, new)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

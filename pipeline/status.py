@@ -65,7 +65,6 @@ def stage_status(run: RunDirectory, name: str, running: bool) -> StageStatus | N
 
 def run_status(run: RunDirectory) -> list[StageStatus]:
     """Every stage that has begun, in the order of the run (saved in `plan.json` when a run starts)."""
-    plan = run.store.read_json("plan.json")["stages"] if run.store.exists("plan.json") else []
     running = run.locked()
-    found = [stage_status(run, name, running) for name in plan]
+    found = [stage_status(run, name, running) for name in run.plan()]
     return [s for s in found if s is not None]

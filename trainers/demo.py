@@ -68,9 +68,7 @@ def summarise(run: RunDirectory, truth: Any) -> dict[str, Any]:
     """The figures of a finished demo run, from its files alone."""
     from mixloom.pipeline.demo.score import score
 
-    manifests = {
-        name: m for name in run.store.read_json("plan.json")["stages"] if (m := run.stage(name).manifest())
-    }
+    manifests = {name: m for name in run.plan() if (m := run.stage(name).manifest())}
     stages = run_status(run)
     totals = manifests["shards"].info["manifest"]["totals"]
     loss = manifests["train"].info["train"]

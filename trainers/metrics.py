@@ -81,22 +81,28 @@ class Ends:
 def ends(records: Sequence[Record], names: Sequence[str]) -> Ends:
     """Losses at both ends, each over 10 logged steps or 5% of them, whichever is more, and never past the middle.
 
-    Weighted by targets, so a step with three image tokens counts for three.
+    Weighted by targets, so a step with three image tokens counts for three. A modality's ends are those of the
+    steps that had targets of it, for a rare one is missing from most steps.
 
     Raises:
         ValueError: no records.
     """
     if not records:
         raise ValueError("no logged step")
-    window = max(1, min(max(10, len(records) // 20), len(records) // 2))
-    head, tail = records[:window], records[-window:]
+    head, tail = _edges(records)
+    by_modality = {n: _edges([r for r in records if r["targets_by_modality"].get(n, 0)]) for n in names}
     return Ends(
-        steps=window,
+        steps=len(head),
         first=_mean(head, None) or 0.0,
         last=_mean(tail, None) or 0.0,
-        first_by_modality={name: _mean(head, name) for name in names},
-        last_by_modality={name: _mean(tail, name) for name in names},
+        first_by_modality={name: _mean(first, name) for name, (first, _) in by_modality.items()},
+        last_by_modality={name: _mean(last, name) for name, (_, last) in by_modality.items()},
     )
+
+
+def _edges(records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[Record]]:
+    window = max(1, min(max(10, len(records) // 20), len(records) // 2))
+    return records[:window], records[-window:]
 
 
 def _mean(records: Sequence[Record], name: str | None) -> float | None:

@@ -145,7 +145,7 @@ def run_recipe(config: RunConfig, console: Console, runner_args: Sequence[str] =
     run = RunDirectory(config.run_dir)
     with run.lock():
         stages = stages_of(config, roots)
-        save_plan(run, config, [s.name for s in stages])
+        _save(run, config, [s.name for s in stages])
         settings = RunSettings(config.seed, config.workers, tuple(runner_args), config.max_failed_share)
         return run_stages(stages, run, settings, console)
 
@@ -196,14 +196,12 @@ def _line(m: StageManifest, seconds: float) -> str:
     return f"{m.stage:<12} {c.documents_in} in, {c.kept} kept{less}, {seconds:.1f} s"
 
 
-def save_plan(run: RunDirectory, config: BaseModel, stages: list[str]) -> None:
+def _save(run: RunDirectory, config: BaseModel, stages: list[str]) -> None:
     """Save the resolved configuration and the list of stages (only when they changed)."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode()
     if not run.store.exists("config.yaml") or run.store.read("config.yaml") != text:
         run.store.write("config.yaml", text)
-    plan = {"stages": stages}
-    if not run.store.exists("plan.json") or run.store.read_json("plan.json") != plan:
-        run.store.write_json("plan.json", plan)
+    run.save_plan(stages)
 
 
 class TrainRecipe(BaseModel):
@@ -232,7 +230,5 @@ def train_recipe(config: TrainRecipe, console: Console) -> bool:
         raise UserError(f"{run.store.root} has no finished shards", fix="run `mixloom run` on it first")
     with run.lock():
         stage = TrainStage(config.model, config.train, config.mixture, config.name)
-        plan = run.store.read_json("plan.json")
-        if stage.name not in plan["stages"]:
-            run.store.write_json("plan.json", {"stages": [*plan["stages"], stage.name]})
+        run.save_plan(training=stage.name)
         return run_stages([stage], run, RunSettings(config.train.seed), console, {"shards": shards})

@@ -41,7 +41,7 @@ def stage_facts(run: RunDirectory) -> list[StageFacts]:
 
 
 def planned_stages(run: RunDirectory) -> list[str]:
-    return list(run.store.read_json("plan.json")["stages"]) if run.store.exists("plan.json") else []
+    return run.plan()
 
 
 def manifests(run: RunDirectory) -> dict[str, StageManifest]:

@@ -194,3 +194,14 @@ def test_a_stage_manifest_is_plain_json(tmp_path):
     assert value["counts"] == {"in": 30, "kept": 27, "dropped": {}, "failed": {"bad": 3}, "media": {}}
     assert [p["name"] for p in value["parts"]] == ["part-a", "part-b", "part-c"]
     assert all(len(p["sha256"]) == 64 and p["bytes"] > 0 for p in value["parts"])
+
+
+def test_a_training_stays_in_the_plan_when_the_run_is_brought_up_to_date(tmp_path):
+    run = RunDirectory(str(tmp_path))
+    assert run.plan() == []
+    run.save_plan(["ingest", "shards"])
+    run.save_plan(training="dense")
+    run.save_plan(["ingest", "filter", "shards"])
+    assert run.plan() == ["ingest", "filter", "shards", "dense"]
+    run.save_plan(["ingest", "shards", "dense"])
+    assert run.plan() == ["ingest", "shards", "dense"]

@@ -55,3 +55,18 @@ def test_the_two_ends_never_overlap_from_two_steps_on(count, window):
 def test_no_records_have_no_ends():
     with pytest.raises(ValueError, match="no logged step"):
         ends([], ["text"])
+
+
+def test_the_ends_of_a_rare_modality_are_those_of_the_steps_that_had_it():
+    def record(step, speech):
+        return {
+            "loss": 1.0,
+            "tokens": 10,
+            "loss_by_modality": {"speech": 5.0 - 0.1 * step if speech else None},
+            "targets_by_modality": {"speech": 2 if speech else 0},
+        }
+
+    found = ends([record(i, speech=i in (3, 20)) for i in range(40)], ("speech", "image"))
+    assert found.first_by_modality["speech"] == pytest.approx(4.7)
+    assert found.last_by_modality["speech"] == pytest.approx(3.0)
+    assert found.first_by_modality["image"] is None
