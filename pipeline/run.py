@@ -304,14 +304,19 @@ class RunDirectory:
 
     def plan(self) -> list[str]:
         """The stages of the run, in order, and then the trainings that were added to it."""
-        if not self.store.exists(PLAN):
-            return []
-        plan = self.store.read_json(PLAN)
+        plan = self._plan()
         return [*plan["stages"], *(t for t in plan["trainings"] if t not in plan["stages"])]
+
+    def _plan(self) -> dict[str, list[str]]:
+        return {
+            "stages": [],
+            "trainings": [],
+            **(self.store.read_json(PLAN) if self.store.exists(PLAN) else {}),
+        }
 
     def save_plan(self, stages: Sequence[str] | None = None, training: str | None = None) -> None:
         """Record the stages of the run, or one more training on its shards (written only when that changes it)."""
-        old = self.store.read_json(PLAN) if self.store.exists(PLAN) else {"stages": [], "trainings": []}
+        old = self._plan()
         new = {
             "stages": old["stages"] if stages is None else list(stages),
             "trainings": sorted({*old["trainings"], *([training] if training else [])}),
