@@ -26,7 +26,15 @@ import pyarrow.parquet as pq
 
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.ledger import Counts
-from mixloom.pipeline.storage import TEMPORARY, Store, canonical_json, read_checked, sha256_hex
+from mixloom.pipeline.storage import (
+    TEMPORARY,
+    Store,
+    canonical_json,
+    changed,
+    missing,
+    read_checked,
+    sha256_hex,
+)
 
 PROGRESS = "_progress"
 PLAN = "plan.json"
@@ -145,9 +153,11 @@ class PartReader:
 
     def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Read a whole part; its sha256 is verified."""
-        part = self.parts[name]
-        data = read_checked(self.store, part.file, part.sha256)
-        return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False)
+        return pq.read_table(pa.BufferReader(self.read_bytes(name)), columns=columns, use_threads=False)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Read a part that is no table (a manifest, a fitted model); its sha256 is verified."""
+        return read_checked(self.store, self.parts[name].file, self.parts[name].sha256)
 
     def read_where(self, name: str, column: str, value: int, columns: list[str]) -> tuple[pa.Table, int]:
         """Read only the row groups of a part whose `column` is `value` throughout.
@@ -157,8 +167,7 @@ class PartReader:
         Returns:
             The rows, and the row number of the first of them in the part (0 when there are none).
         """
-        with fsspec.open(self.store.url(self.parts[name].file), "rb") as f:
-            file = pq.ParquetFile(f, page_checksum_verification=True)
+        with self._opened(name) as file:
             at = file.schema_arrow.get_field_index(column)
             start = first = 0
             groups: list[int] = []
@@ -173,8 +182,7 @@ class PartReader:
 
     def read_rows(self, name: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """Read some rows of a part (ascending row numbers), touching only the row groups that hold them."""
-        with fsspec.open(self.store.url(self.parts[name].file), "rb") as f:
-            file = pq.ParquetFile(f, page_checksum_verification=True)
+        with self._opened(name) as file:
             sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             group_of = np.searchsorted(starts, rows, side="right") - 1
@@ -183,6 +191,17 @@ class PartReader:
             base = np.zeros(len(sizes), np.int64)
             base[groups] = np.concatenate([[0], np.cumsum(np.asarray(sizes)[groups])])[:-1]
             return table.take(pa.array(base[group_of] + rows - starts[group_of]))
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[pq.ParquetFile]:
+        file = self.parts[name].file
+        try:
+            with fsspec.open(self.store.url(file), "rb") as f:
+                yield pq.ParquetFile(f, page_checksum_verification=True)
+        except FileNotFoundError:
+            raise missing(self.store, file) from None
+        except (OSError, pa.ArrowException) as e:
+            raise changed(self.store, file, " ".join(str(e).split())) from None
 
 
 def _leaf(file: pq.ParquetFile, field_index: int) -> int:

@@ -130,17 +130,27 @@ def read_checked(store: Store, relative: str, sha256: str) -> bytes:
     try:
         data = store.read(relative)
     except FileNotFoundError:
-        raise UserError(
-            f"{store.url(relative)} is missing, but the stage that wrote it is recorded as finished",
-            fix=f"remove {store.url('stage.json')} and run again: the stage will be redone",
-        ) from None
+        raise missing(store, relative) from None
     if sha256_hex(data) != sha256:
-        raise UserError(
-            f"{store.url(relative)} has changed since it was written "
-            f"(sha256 is {sha256_hex(data)[:12]}..., recorded {sha256[:12]}...)",
-            fix=f"remove {store.url('stage.json')} and run again: the stage will be redone",
-        )
+        raise changed(store, relative, f"sha256 is {sha256_hex(data)[:12]}..., recorded {sha256[:12]}...")
     return data
+
+
+def missing(store: Store, relative: str) -> UserError:
+    """The error of a file of a finished stage that is not there."""
+    return UserError(
+        f"{store.url(relative)} is missing, but the stage that wrote it is recorded as finished",
+        fix=_redo(store),
+    )
+
+
+def changed(store: Store, relative: str, how: str) -> UserError:
+    """The error of a file of a finished stage that is not what was written."""
+    return UserError(f"{store.url(relative)} has changed since it was written ({how})", fix=_redo(store))
+
+
+def _redo(store: Store) -> str:
+    return f"remove {store.url('stage.json')} and run again: the stage will be redone"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import Any
 
@@ -128,7 +129,7 @@ class ShardsStage(Stage):
                 "no document reached the shards",
                 fix="look at `mixloom status` for the stage that dropped them",
             )
-        vocabulary = ctx.run.stage("tokenizer").store.read_json("vocab.json")
+        vocabulary = json.loads(ctx.reader("tokenizer").read_bytes("vocab.json"))
         todo = set(ctx.todo([s.unit for s in specs]))
         contexts, tokens = ctx.reader("pack"), ctx.reader("tokenize")
         ctx.beam(

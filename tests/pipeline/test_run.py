@@ -145,6 +145,41 @@ def test_units_are_written_with_one_row_group_per_value_and_read_back_by_value(t
     assert reader.read_rows("p", np.array([1, 3, 5]), ["v"])["v"].to_pylist() == ["b", "d", "f"]
 
 
+def test_a_changed_byte_is_noticed_by_a_reader_that_takes_only_some_rows(tmp_path):
+    directory = RunDirectory(str(tmp_path)).stage("s")
+    table = pa.table({"cell": [1] * 500 + [2] * 500, "v": [f"{i * 7919 % 1000}" for i in range(1000)]})
+    part = directory.write_table("p.parquet", "p", table, [500, 500])
+    reader = PartReader(directory.store, {"p": part})
+    file = tmp_path / "s" / "p.parquet"
+    whole = file.read_bytes()
+    noticed = 0
+    for at in range(4, len(whole) - 900, 41):  # the pages; the footer lies behind them
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            rows = reader.read_rows("p", np.arange(1000), ["cell", "v"])
+            second, _ = reader.read_where("p", "cell", 2, ["cell", "v"])
+        except UserError as e:
+            assert "p.parquet has changed since it was written" in str(e)
+            noticed += 1
+        else:  # a byte that says nothing of the values, such as a statistic of the page
+            assert rows.equals(table)
+            assert second.equals(table.slice(500))
+    assert noticed > 50
+    file.unlink()
+    with pytest.raises(UserError, match=r"p\.parquet is missing, but the stage .* is recorded as finished"):
+        reader.read_where("p", "cell", 1, ["v"])
+
+
+def test_a_part_that_is_no_table_is_checked_too(tmp_path):
+    directory = RunDirectory(str(tmp_path)).stage("s")
+    part = directory.write_file("m/model.json", b"{}")
+    reader = PartReader(directory.store, {part.name: part})
+    assert reader.read_bytes("m/model.json") == b"{}"
+    (tmp_path / "s" / "m" / "model.json").write_bytes(b"[]")
+    with pytest.raises(UserError, match=r"model\.json has changed"):
+        reader.read_bytes("m/model.json")
+
+
 def rejects(**reasons):
     rows = []
     for reason, (outcome, n) in reasons.items():
