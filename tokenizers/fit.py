@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,7 +47,9 @@ class TokenizerStage(Stage):
         self.roots = roots  # where sources lie; moving them changes nothing
 
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
+        given = (self.config.text.path, self.config.image.path, self.config.speech.path)
+        # What lies at a path counts, not its name alone: an exchanged file redoes the stage.
+        return {**self.config.model_dump(mode="json"), "files": [_stamps(path) for path in given if path]}
 
     def expected_in(self, ctx: StageContext) -> int | None:
         return None  # a fit: no document passes through
@@ -73,7 +76,10 @@ class TokenizerStage(Stage):
         from mixloom.tokenizers.text import TextTokenizer, train_text_tokenizer
 
         config = self.config.text
-        tokenizer = TextTokenizer.load(config.path) if config.path else train_text_tokenizer(texts, config)
+        learnt = texts or [
+            " "
+        ]  # a corpus without a word: the 256 bytes alone, with which any text can be written
+        tokenizer = TextTokenizer.load(config.path) if config.path else train_text_tokenizer(learnt, config)
         info = {"size": tokenizer.size, "fingerprint": tokenizer.fingerprint, "fitted_on": len(texts)}
         return UnitOutput("text", files=ctx.save_model("text", tokenizer.save), info=info)
 
@@ -150,6 +156,14 @@ class TokenizerStage(Stage):
         return UnitOutput(
             "vocabulary", files=(file,), info={"size": vocabulary.size, "fingerprint": vocabulary.fingerprint}
         )
+
+
+def _stamps(path: str) -> list[list[str]]:
+    """Name, size and time of a file, or of every file of a folder; [] where neither is there."""
+    root = Path(path)
+    files = sorted(p for p in root.rglob("*") if p.is_file()) if root.is_dir() else [root]
+    state = [(p.name, p.stat()) for p in files if p.is_file()]
+    return [[name, str(s.st_size), str(s.st_mtime_ns)] for name, s in state]
 
 
 def _distinct_media(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
