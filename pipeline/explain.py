@@ -44,6 +44,11 @@ def resolve(run: RunDirectory, prefix: str, manifests: dict[str, StageManifest])
     Raises:
         UserError: no document has it, or more than one.
     """
+    if "ingest" not in manifests:
+        raise UserError(
+            f"{run.store.root}: ingest has not finished, so its documents are not known yet",
+            fix="wait for it, or run the command that was interrupted again",
+        )
     ids = set()
     for stage, m in manifests.items():
         ids |= {r["doc_id"] for r in _find(run, stage, m.rejects, prefix)}
@@ -83,17 +88,20 @@ def explain(run: RunDirectory, prefix: str) -> dict[str, Any]:
     out: dict[str, Any] = {"doc_id": doc_id, "life": []}
     for stage, m in manifests.items():
         entry: dict[str, Any] = {"stage": stage}
-        rejected = [r for r in _find(run, stage, m.rejects, doc_id) if r["scope"] == "document"]
+        rejected = _find(run, stage, m.rejects, doc_id)
         parts = [p for p in m.parts if p.file.endswith(".parquet") and not p.name.startswith("sample/")]
         rows = _find(run, stage, parts, doc_id)
         if rejected:
             r = rejected[0]
             entry |= {"outcome": r["outcome"], "reason": r["reason"]}
+            if r["scope"] == "media":  # the id of one image or recording, not of a document
+                entry["scope"] = "media"
             entry |= {k: r[k] for k in ("value", "limit", "detail", "locator") if r[k] is not None}
         elif rows:
             entry |= {"outcome": "kept", **_facts(stage, rows[0])}
             if stage == "ingest":
                 out["document"] = _document(rows[0])
+                entry |= _lost_media(run, m, rows[0])
         else:
             contexts = _contexts(run, stage, m, doc_id)
             if not contexts:
@@ -101,6 +109,19 @@ def explain(run: RunDirectory, prefix: str) -> dict[str, Any]:
             entry |= contexts
         out["life"].append(entry)
     return out
+
+
+def _lost_media(run: RunDirectory, ingest: StageManifest, row: dict[str, Any]) -> dict[str, Any]:
+    """Images and recordings a kept document names and had to go without."""
+    store, at = run.stage("ingest").store, row["locator"]
+    tables = [pq.read_table(pa.BufferReader(store.read(p.file))) for p in ingest.rejects]
+    lost = [
+        {"media": r["locator"]["member"], "reason": r["reason"], "detail": r["detail"]}
+        for r in (r for t in tables for r in t.filter(pc.equal(t["scope"], "media")).to_pylist())
+        if (r["source"], r["locator"]["uri"], r["locator"]["offset"])
+        == (row["source"], at["uri"], at["offset"])
+    ]
+    return {"lost": lost} if lost else {}
 
 
 def _document(row: dict[str, Any]) -> dict[str, Any]:
