@@ -88,9 +88,8 @@ def _call(name: str, args: list[str]) -> int:
 
     from mixloom.pipeline.errors import UserError
 
-    logging.basicConfig(
-        level=logging.ERROR
-    )  # libraries warn about their own optional parts; nobody here can act on it
+    # Libraries warn about optional parts of their own; nobody here can act on it.
+    logging.basicConfig(level=logging.ERROR)
     module, attribute, _ = COMMANDS[name]
     app = getattr(import_module(module), attribute)
     if not isinstance(app, typer.Typer):
@@ -100,7 +99,7 @@ def _call(name: str, args: list[str]) -> int:
         result = app(args, prog_name=f"mixloom {name}", standalone_mode=False)
     except UserError as e:
         print(f"mixloom {name}: {e}", file=sys.stderr)
-        return _leave(2)
+        return 2
     except KeyboardInterrupt:
         result = INTERRUPTED
     except Exception as e:
@@ -116,25 +115,27 @@ def _call(name: str, args: list[str]) -> int:
         print(
             f"mixloom {name}: interrupted; finished parts are kept, the same command goes on", file=sys.stderr
         )
-        return _leave(INTERRUPTED)
+        return INTERRUPTED
     return int(result or 0)
 
 
-def _leave(code: int) -> int:
-    """The code to exit with; exits at once where a pipeline still works in its thread, which nothing can stop.
+def entry() -> None:
+    """The console command: `main`, and then the end of the process.
 
-    Python would take its modules away from under that thread, and hang or crash. What the thread was writing
-    has a temporary name and is removed by the next run.
+    A pipeline that still works in its thread after an error or an interrupt cannot be stopped, and Python would
+    take its modules away from under it, and hang or crash. So the process ends at once; what the thread was
+    writing has a temporary name and is removed by the next run.
     """
     import os
     import threading
 
+    code = main()
     if any(t.name == "beam" for t in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    return code
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
