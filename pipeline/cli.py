@@ -78,4 +78,9 @@ def _plain(value: Any) -> str:
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
     if isinstance(value, list):
         return "; ".join(_plain(v) for v in value)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and " " in value else str(value)
+    if not isinstance(value, str) or (value.isprintable() and " " not in value):
+        return str(value)
+    # What a document says is shown, never obeyed: a terminal acts on control characters.
+    return "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" for c in json.dumps(value, ensure_ascii=False)
+    )

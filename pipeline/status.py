@@ -13,7 +13,7 @@ from mixloom.pipeline.run import RunDirectory, StageDirectory
 @dataclass(frozen=True, slots=True)
 class StageStatus:
     stage: str
-    state: str  # "finished", "running", "interrupted" or "stopped" (it failed; its ledger is there)
+    state: str  # "finished", "running", "interrupted", or "stopped": all is done, and too much of it failed
     counts: ledger.Counts
     seconds: float
     units: int
@@ -41,9 +41,10 @@ def _unfinished(directory: StageDirectory, running: bool) -> StageStatus | None:
         return None
     records = directory.units()
     slowest = max(records, key=lambda r: r.seconds, default=None)
+    ended = "stopped" if records and len(records) == progress.get("total") else "interrupted"
     return StageStatus(
         directory.name,
-        "running" if running else "interrupted",
+        "running" if running else ended,
         ledger.total(r.counts for r in records),
         round(time.time() - progress["started"], 1) if running else round(sum(r.seconds for r in records), 1),
         max(len(records), progress.get("done", 0)),
