@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,8 @@ class TokenizerStage(Stage):
         from mixloom.tokenizers.text import TextTokenizer, train_text_tokenizer
 
         config = self.config.text
-        learnt = texts or [
-            " "
-        ]  # a corpus without a word: the 256 bytes alone, with which any text can be written
+        # A corpus without a word gets the 256 bytes alone, with which any text can be written.
+        learnt = texts or [" "]
         tokenizer = TextTokenizer.load(config.path) if config.path else train_text_tokenizer(learnt, config)
         info = {"size": tokenizer.size, "fingerprint": tokenizer.fingerprint, "fitted_on": len(texts)}
         return UnitOutput("text", files=ctx.save_model("text", tokenizer.save), info=info)
@@ -88,15 +88,17 @@ class TokenizerStage(Stage):
         from mixloom.tokenizers.codecs import make_image_codec
 
         config = self.config.image
-        images = list(self._readable(media[: config.max_images], load_image))
-        if not images:
+        read: list[str] = []
+        images = self._readable(media[: config.max_images], load_image, read)
+        first = next(images, None)
+        if first is None:
             return UnitOutput("image", info={"size": 0, "fingerprint": ""})
         with ctx.steps("image codec") as advance:
-            codec, facts = make_image_codec(config, images, advance)
+            codec, facts = make_image_codec(config, chain([first], images), advance)
         info = {
             "size": codec.codebook_size,
             "fingerprint": codec.fingerprint,
-            "fitted_on": len(images),
+            "fitted_on": 0 if config.path else len(read),
             **facts,
         }
         return UnitOutput("image", files=ctx.save_model("image", codec.save), info=info)
@@ -105,15 +107,18 @@ class TokenizerStage(Stage):
         from mixloom.pipeline.ingest.media import load_audio
         from mixloom.tokenizers.codecs import make_speech_codec, speech_rate
 
-        rate = speech_rate(self.config.speech)
-        waves = list(self._readable(self._bounded(media), lambda data: load_audio(data, rate)))
-        if not waves:
+        config = self.config.speech
+        rate = speech_rate(config)
+        read: list[str] = []
+        waves = self._readable(self._bounded(media), lambda data: load_audio(data, rate), read)
+        first = next(waves, None)
+        if first is None:
             return UnitOutput("speech", info={"size": 0, "fingerprint": ""})
-        codec, facts = make_speech_codec(self.config.speech, waves)
+        codec, facts = make_speech_codec(config, chain([first], waves))
         info = {
             "size": codec.codebook_size,
             "fingerprint": codec.fingerprint,
-            "fitted_on": len(waves),
+            "fitted_on": 0 if config.path else len(read),
             **facts,
         }
         return UnitOutput("speech", files=ctx.save_model("speech", codec.save), info=info)
@@ -128,16 +133,23 @@ class TokenizerStage(Stage):
             most += 1
         return media[:most]
 
-    def _readable(self, media: list[dict[str, Any]], load: Callable[[bytes], Any]) -> Iterator[Any]:
-        """What can still be read of the media; what cannot is a failure of its document, in the next stage."""
+    def _readable(
+        self, media: list[dict[str, Any]], load: Callable[[bytes], Any], read: list[str]
+    ) -> Iterator[Any]:
+        """What can still be read of the media, one at a time, noted in `read`.
+
+        What cannot be read is a failure of its document, in the next stage.
+        """
         from mixloom.pipeline.ingest.media import open_media
         from mixloom.pipeline.ingest.problems import Problem
 
         for m in media:
             try:
-                yield load(open_media(self.roots[m["source"]], m["uri"], m["member"]))
+                loaded = load(open_media(self.roots[m["source"]], m["uri"], m["member"]))
             except (Problem, OSError):
                 continue
+            read.append(m["uri"])
+            yield loaded
 
     def _vocabulary(self, ctx: StageContext) -> UnitOutput:
         from mixloom.tokenizers.vocab import Vocabulary
