@@ -71,17 +71,15 @@ def summarise(run: RunDirectory, truth: Any) -> dict[str, Any]:
     manifests = {name: m for name in run.plan() if (m := run.stage(name).manifest())}
     stages = run_status(run)
     totals = manifests["shards"].info["manifest"]["totals"]
-    loss = manifests["train"].info["train"]
+    trained = manifests["train"].info["train"] if "train" in manifests else {}
+    first, last = (trained.get(f"loss_{end}_by_modality", {}) for end in ("first", "last"))
     return {
         "conserved": all(s.counts.conserved and s.state == "finished" for s in stages),
         "truth": {
             k: round(v, 4) if isinstance(v, float) else v
             for k, v in score(truth, facts_of(run, manifests)).items()
         },
-        "loss": {
-            m: [loss["loss_first_by_modality"].get(m), loss["loss_last_by_modality"].get(m)]
-            for m in MODALITIES
-        },
+        "loss": {m: [first.get(m), last.get(m)] for m in MODALITIES},
         "tokens": {**totals["tokens_by_modality"], "total": totals["tokens"]},
         "seconds": {s.stage: s.seconds for s in stages},
     }
@@ -105,12 +103,18 @@ def facts_of(run: RunDirectory, manifests: dict[str, StageManifest]) -> Any:
                 )
             elif row["scope"] == "document":
                 drops.append(DropRow(row["doc_id"], row["stage"], row["reason"], row["detail"] or ""))
+    # A deduplication that an override turned off keeps what came before it.
+    kept: dict[str, set[str]] = {}
+    before = "filter"
+    for name in ("dedup_exact", "dedup_near"):
+        before = name if name in manifests else before
+        kept[name] = {r["doc_id"] for r in _rows(run, manifests[before], ["doc_id"])}
     return Facts(
         documents=documents,
         failures=failures,
         drops=drops,
-        kept_exact={r["doc_id"] for r in _rows(run, manifests["dedup_exact"], ["doc_id"])},
-        kept_near={r["doc_id"] for r in _rows(run, manifests["dedup_near"], ["doc_id"])},
+        kept_exact=kept["dedup_exact"],
+        kept_near=kept["dedup_near"],
         domains={r["doc_id"]: r["domain"] for r in _rows(run, manifests["cluster"], ["doc_id", "domain"])},
     )
 
