@@ -106,9 +106,10 @@ def _call(name: str, args: list[str]) -> int:
         if hasattr(e, "format_message") and hasattr(
             e, "exit_code"
         ):  # a usage error of the command line library
-            print(
-                f"mixloom {name}: {e.format_message()}\n  fix: see `mixloom {name} --help`", file=sys.stderr
-            )
+            # A group without its command shows its help, and has nothing to add.
+            told = e.format_message()
+            if told:
+                print(f"mixloom {name}: {told}\n  fix: see `mixloom {name} --help`", file=sys.stderr)
             return int(e.exit_code)
         raise
     if result == INTERRUPTED:  # the command line library swallows the interrupt and returns the code

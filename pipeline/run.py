@@ -218,13 +218,20 @@ class StageDirectory:
         self.store = store
 
     def manifest(self) -> StageManifest | None:
-        """The manifest of the finished stage, or None."""
+        """The manifest of the finished stage, or None.
+
+        Raises:
+            UserError: `stage.json` is not what was written.
+        """
         if not self.store.exists("stage.json"):
             return None
-        value = self.store.read_json("stage.json")
-        if value.get("format") != FORMAT_VERSION:
-            return None  # written by another version of the format: the stage is redone
-        return StageManifest.from_json(value)
+        try:
+            value = self.store.read_json("stage.json")
+            if value.get("format") != FORMAT_VERSION:
+                return None  # written by another version of the format: the stage is redone
+            return StageManifest.from_json(value)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise changed(self.store, "stage.json", "it cannot be read as a manifest") from None
 
     def intact(self, manifest: StageManifest) -> bool:
         """Whether every file the manifest lists is there with its size (content is verified when read)."""
@@ -327,15 +334,29 @@ class RunDirectory:
         return [*plan["stages"], *(t for t in plan["trainings"] if t not in plan["stages"])]
 
     def _plan(self) -> dict[str, list[str]]:
-        return {
-            "stages": [],
-            "trainings": [],
-            **(self.store.read_json(PLAN) if self.store.exists(PLAN) else {}),
-        }
+        empty: dict[str, list[str]] = {"stages": [], "trainings": []}
+        if not self.store.exists(PLAN):
+            return empty
+        try:
+            return {**empty, **self.store.read_json(PLAN)}
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{self.store.url(PLAN)} is damaged", fix="remove it and run `mixloom run` again"
+            ) from None
 
     def save_plan(self, stages: Sequence[str] | None = None, training: str | None = None) -> None:
-        """Record the stages of the run, or one more training on its shards (written only when that changes it)."""
+        """Record the stages of the run, or one more training on its shards (written only when that changes it).
+
+        Raises:
+            UserError: a folder of that name holds something else than a training.
+        """
         old = self._plan()
+        new_training = training is not None and training not in old["trainings"]
+        if training and new_training and (training in old["stages"] or self.store.exists(training)):
+            raise UserError(
+                f"a training cannot be named '{training}': {self.store.url(training)} belongs to the run itself",
+                fix=f"choose another name, for example name={training}-2",
+            )
         new = {
             "stages": old["stages"] if stages is None else list(stages),
             "trainings": sorted({*old["trainings"], *([training] if training else [])}),

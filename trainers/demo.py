@@ -47,7 +47,8 @@ def run_demo(
     console.say(
         f"mixloom demo: writing a small made-up corpus to {corpus} (docstrings, drawn scenes, synthetic speech)"
     )
-    truth = write_corpus(corpus, config.seed)
+    with RunDirectory(config.run_dir).lock():
+        truth = write_corpus(corpus, config.seed)
     console.say(f"{'corpus':<12} {_counted(truth.totals)}, {time.perf_counter() - started:.1f} s")
     run_recipe(config, console, beam_flags)
     summary = summarise(RunDirectory(config.run_dir), truth)

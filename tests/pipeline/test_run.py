@@ -108,6 +108,40 @@ def test_a_stage_that_loses_a_document_is_caught(tmp_path):
         do(Numbers(lose=True), tmp_path)
 
 
+def test_a_damaged_manifest_or_plan_is_told_with_its_file_and_the_fix(tmp_path):
+    do(Numbers(), tmp_path)
+    manifest = tmp_path / "run" / "numbers" / "stage.json"
+    for damaged in ("{", "[]", '{"format": 1}'):
+        manifest.write_text(damaged)
+        with pytest.raises(
+            UserError, match=r"numbers/stage\.json has changed .*cannot be read as a manifest"
+        ):
+            do(Numbers(), tmp_path)
+    manifest.unlink()
+    again = Numbers()
+    do(again, tmp_path)
+    assert again.worked == ["a", "b", "c"]
+    (tmp_path / "run" / "plan.json").write_text("{")
+    with pytest.raises(UserError, match=r"plan\.json is damaged"):
+        RunDirectory(str(tmp_path / "run")).plan()
+
+
+def test_a_training_never_takes_the_folder_of_something_else(tmp_path):
+    run = RunDirectory(str(tmp_path))
+    run.save_plan(["ingest", "train"])
+    run.store.write("corpus/x", b"x")
+    for taken in ("ingest", "train", "corpus"):
+        with pytest.raises(
+            UserError, match=f"a training cannot be named '{taken}': .*/{taken} belongs"
+        ) as caught:
+            run.save_plan(training=taken)
+        assert f"name={taken}-2" in str(caught.value)
+    run.save_plan(training="second")
+    run.store.write("second/metrics.jsonl", b"")
+    run.save_plan(training="second")  # going on with it is another matter
+    assert run.plan() == ["ingest", "train", "second"]
+
+
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         do(Numbers(break_after=1), tmp_path)
