@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -40,6 +40,30 @@ from mixloom.tokenizers.stages import PackStage, ShardsConfig, ShardsStage, Toke
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.stage import TrainStage
 
+# Sections that draw. MinHash keeps its own seed, for signatures of two seeds do not compare.
+SEEDED = (
+    ("embed",),
+    ("cluster",),
+    ("order",),
+    ("tokenizer", "image"),
+    ("tokenizer", "speech"),
+    ("shards",),
+    ("train",),
+)
+
+
+def _set_default(tree: dict[str, Any], path: Sequence[str], seed: Any) -> None:
+    """Set `seed` in the section at `path` unless it has one; other mappings than `tree` itself are copied."""
+    for name in path:
+        if name == "train" and tree.get(name) is None:
+            return
+        section = tree.get(name, {})
+        if not isinstance(section, dict):
+            return  # a model that is complete already, or a mistake that is told elsewhere
+        tree[name] = dict(section)
+        tree = tree[name]
+    tree.setdefault("seed", seed)
+
 
 class RunConfig(BaseModel):
     """Everything one run does. Only `run_dir` and `sources` have no default."""
@@ -54,7 +78,7 @@ class RunConfig(BaseModel):
         min_length=1, description="what to read; docs/ingest.md lists the formats"
     )
     seed: int = Field(
-        0, ge=0, lt=2**31, description="seed of everything that draws (each section may have its own)"
+        0, ge=0, lt=2**31, description="seed of every section that draws and states none of its own"
     )
     workers: int = Field(
         1, ge=1, le=1024, description="threads or processes of the local runner; changes time only"
@@ -79,6 +103,17 @@ class RunConfig(BaseModel):
     train: TrainConfig | None = Field(
         None, description="how to train; left out: the run ends with the mixture"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed(cls, tree: Any) -> Any:
+        """Hand the seed of the run to every section that states none of its own."""
+        if not isinstance(tree, dict) or "seed" not in tree:
+            return tree
+        tree = dict(tree)
+        for path in SEEDED:
+            _set_default(tree, path, tree["seed"])
+        return tree
 
     @model_validator(mode="after")
     def _names(self) -> Self:

@@ -272,6 +272,31 @@ def test_two_sources_of_one_name_are_refused(finished):
         validate(RunConfig, {**tree, "sources": tree["sources"] + tree["sources"][:1]}, "c.yaml")
 
 
+def test_the_seed_of_a_run_reaches_every_section_that_draws_and_states_none(finished):
+    def drawn(tree):
+        config = validate(RunConfig, {**finished[1], **tree}, "c.yaml")
+        sections = [config.embed, config.cluster, config.order, config.shards]
+        sections += [config.tokenizer.image, config.tokenizer.speech, config.train]
+        return [s.seed for s in sections if s is not None]
+
+    assert drawn({}) == [0] * 7
+    assert drawn({"seed": 5}) == [5] * 7
+    assert drawn({"seed": 5, "cluster": {"k": 3, "seed": 2}}) == [5, 2, 5, 5, 5, 5, 5]
+    assert drawn({"seed": 5, "train": None}) == [5] * 6
+    with pytest.raises(UserError, match="'seed' is -1"):
+        drawn({"seed": -1})
+    with pytest.raises(UserError, match="'shards' is 3"):
+        drawn({"seed": 5, "shards": 3})
+
+
+def test_another_seed_draws_other_shards(copied):
+    before = fingerprints(copied)
+    do({**copied, "seed": 1, "train": None})
+    after = fingerprints(copied)
+    assert after["ingest"] == before["ingest"]
+    assert all(after[stage] != before[stage] for stage in ("embed", "tokenizer", "shards"))
+
+
 def test_rules_for_a_source_that_does_not_exist_are_refused(finished):
     tree = {**finished[1], "filter": {"by_source": {"nots": ["basic"]}}}
     with pytest.raises(
