@@ -8,6 +8,7 @@ that a checkpoint lacks with random numbers and only logs it; here that is an er
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,7 +96,7 @@ class _Checkpoint:
             )
 
 
-class _ImageCheckpoint(_Checkpoint):
+class _ImageCheckpoint(_Checkpoint, ABC):
     """Pictures to codes in raster order, by a VQ model; pictures go through it one at a time, on one thread."""
 
     classname: ClassVar[str]
@@ -118,11 +119,13 @@ class _ImageCheckpoint(_Checkpoint):
         self.tokens = (config.size // patch) ** 2
         self.codebook_size = self._codebook_size()
 
+    @abstractmethod
     def _codebook_size(self) -> int:
-        raise NotImplementedError
+        """Codes of the model."""
 
+    @abstractmethod
     def _ids(self, pixels: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Codes int64 [n, tokens] of pixels float32 [n, 3, size, size] in -1..1."""
 
     def prepare(self, picture: Picture) -> Pixels:
         """uint8 [size, size, 3]: any picture brought to the declared size by the declared policy."""
