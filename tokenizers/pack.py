@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from mixloom.pipeline.packing import Plan, cut_positions, pack
 from mixloom.pipeline.run import Part, PartReader, StageDirectory
-from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
+from mixloom.pipeline.shards import INDEX_SUFFIX, Context, key_prefix, shard_name, write_shard
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.pipeline.storage import sha256_hex
 from mixloom.tokenizers.stages import ShardsConfig, domain_name
@@ -244,10 +244,11 @@ class _ShardDoFn(beam.DoFn):
             vocabulary=self._vocabulary,
             block=config.block,
         )
-        index = self._directory.store.read(f"{name}.index.json")
+        index_name = name + INDEX_SUFFIX
+        index = self._directory.store.read(index_name)
         files = (
             Part(name, name, entry.contexts, entry.bytes, entry.sha256),
-            Part(f"{name}.index.json", f"{name}.index.json", 0, len(index), sha256_hex(index)),
+            Part(index_name, index_name, 0, len(index), sha256_hex(index)),
         )
         info = {"entry": entry.model_dump(mode="json")}
         yield UnitOutput(spec.unit, (), None, entry.documents, files, info, time.perf_counter() - started)

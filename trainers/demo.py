@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.manifest import MODALITIES
 from mixloom.pipeline.run import PartReader, RunDirectory, StageManifest
 from mixloom.pipeline.status import run_status
-
-MODALITIES = ("text", "image", "speech")
 
 
 def run_demo(
