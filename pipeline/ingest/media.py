@@ -43,7 +43,12 @@ def _looks_like_svg(data: bytes) -> bool:
     )
 
 
-def _open_image(data: bytes, max_pixels: int) -> Image.Image:
+def open_image(data: bytes, max_pixels: int) -> Image.Image:
+    """An image whose header is read and whose pixels are not.
+
+    Raises:
+        Problem: svg_not_rasterised, unknown_image_format, too_many_pixels or empty_image.
+    """
     from PIL import Image, UnidentifiedImageError
 
     if not data:
@@ -78,14 +83,16 @@ def _too_many_pixels(what: str, limit: int) -> Problem:
     )
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an image, 1 to 8; 1 where none is stated."""
     try:
         return int(image.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block says nothing about the pixels
         return 1
 
 
-def _decode(image: Image.Image, size: int) -> None:
+def decode_image(image: Image.Image, size: int) -> None:
+    """Decode the pixels of an opened image of `size` bytes; Problem: truncated_image or undecodable_image."""
     try:
         image.load()
     except Exception as e:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
@@ -106,8 +113,8 @@ def inspect_image(data: bytes, uri: str = "", member: str = "", *, max_pixels: i
             undecodable_image or empty_image.
     """
     try:
-        image = _open_image(data, max_pixels)
-        _decode(image, len(data))
+        image = open_image(data, max_pixels)
+        decode_image(image, len(data))
     except Problem:
         raise
     except Exception as e:
@@ -117,7 +124,7 @@ def inspect_image(data: bytes, uri: str = "", member: str = "", *, max_pixels: i
             fix="fetch it again or remove it",
         ) from None
     width, height = image.size
-    if _orientation(image) >= 5:
+    if orientation_of(image) >= 5:
         width, height = height, width
     return Media(
         uri=uri,
@@ -135,11 +142,16 @@ def load_image(data: bytes, *, max_pixels: int = 178_956_970) -> Image.Image:
     Raises:
         Problem: as `inspect_image`.
     """
+    image = open_image(data, max_pixels)
+    orientation = orientation_of(image)
+    decode_image(image, len(data))
+    return upright_rgb(image, orientation)
+
+
+def upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
+    """A decoded image as RGB (PIL, 8 bit), transparency over white, turned upright from an EXIF orientation."""
     from PIL import Image
 
-    image = _open_image(data, max_pixels)
-    orientation = _orientation(image)
-    _decode(image, len(data))
     rgb = _to_rgb(image)
     T = Image.Transpose
     turns = {2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE}
@@ -164,7 +176,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _wav_missing(data: bytes) -> tuple[int, int] | None:
+def wav_missing(data: bytes) -> tuple[int, int] | None:
     """(declared, present) bytes of the data chunk of a WAV file that is shorter than it says.
 
     libsndfile reads such a file to its end without a word.
@@ -192,7 +204,7 @@ def inspect_audio(data: bytes, uri: str = "", member: str = "", *, max_seconds: 
 
     if not data:
         raise Problem("empty_audio", "the audio file is empty (0 bytes)", fix="restore it or remove it")
-    missing = _wav_missing(data)
+    missing = wav_missing(data)
     if missing is not None:
         raise _cut_short(f"the header promises {missing[0]} bytes of sound, {missing[1]} are there")
     try:
