@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-THUMB_SIDE = 32  # pixels of the square thumbnail by which two images are compared
+# The thumbnail by which two images are compared: luminance, then Cb and Cr, each a square of area means.
+THUMB_SIDE = 32
+THUMB_CHROMA_SIDE = 8
+THUMB_BYTES = THUMB_SIDE**2 + 2 * THUMB_CHROMA_SIDE**2
 
 # Shares are of the pixels or samples as decoded for measuring: large images are measured at reduced size.
 ITEM_MEASURES: dict[str, tuple[pa.DataType, str]] = {
@@ -46,7 +49,10 @@ ITEM_MEASURES: dict[str, tuple[pa.DataType, str]] = {
     "peak": (pa.float32(), "Greatest absolute sample; full scale is 1."),
     "loudness_dbfs": (pa.float32(), "Root mean square in dB of full scale; at least -120."),
     "dc_offset": (pa.float32(), "Absolute mean of the samples; full scale is 1."),
-    "clipped_share": (pa.float32(), "Share of samples in runs of equal samples at the peak of the clip."),
+    "clipped_share": (
+        pa.float32(),
+        "Share of samples at full scale, or in runs of 3 or more equal samples within 2% of the peak.",
+    ),
     "silence_share": (pa.float32(), "Share of 20 ms frames below the configured level of silence."),
     "transcript_words": (pa.int32(), "Words of the transcript; null without one."),
     "words_per_second": (pa.float32(), "Words of the transcript per second of sound; null without one."),
@@ -71,7 +77,7 @@ ITEMS = pa.schema(
         pa.field("sha256", pa.string()),  # of the file, hex, as ingest measured it
         pa.field("pixel_hash", pa.binary(16)),
         pa.field("phash", pa.uint64()),
-        pa.field("thumb", pa.binary(THUMB_SIDE * THUMB_SIDE * 3)),  # uint8 [side, side, 3], RGB
+        pa.field("thumb", pa.binary(THUMB_BYTES)),  # uint8: luminance, Cb, Cr
         pa.field("error", pa.string()),  # "<reason>: <what>" where decoded is 0
     ]
 )
