@@ -7,6 +7,7 @@ Two documents of Jaccard similarity s share at least one band with probability 1
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -30,9 +31,11 @@ from mixloom.pipeline.doc_ids import (
     partition_of,
     run_bounds,
     run_starts,
+    unpack_ids,
 )
 from mixloom.pipeline.engine import part_of
 from mixloom.pipeline.shuffle import Keyed, keyed
+from mixloom.pipeline.storage import Store
 
 
 def _uint64(*names: str) -> pa.Schema:
@@ -44,9 +47,24 @@ ROWS = ("doc_id", "row", "preference", "media_key", "minhash")
 (see `preference.preference`), uint64 (only documents of one media key are compared; see
 `near_rows.media_keys`), fixed-size binary or list<uint32> (null without shingles)."""
 
+BAND_BITS = np.uint64(56)  # the number of its band stands in the top byte of a key
 BUCKETS = _uint64("key", "preference", "hi", "lo", "place")
 PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")
 """Two documents each, the preferred one first, with where their text lies (see `places`)."""
+
+
+NAMED = 20  # buckets told of, at most
+CAPPED = ".capped.json"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketBounds:
+    """How much is compared in a bucket (see `bucket_pairs`), and from which size on it is told of."""
+
+    cap: int
+    leaders: int
+    neighbours: int
+    warn: int
 
 
 def places(part: str, rows: npt.NDArray[np.int32], parts: Sequence[str]) -> U64:
@@ -114,45 +132,93 @@ def band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64:
 
 
 @numba.njit(cache=True, nogil=True)
-def _pairs_of_runs(starts: I64, stops: I64, cap: int, leaders: int) -> I64:
+def _partners(at: int, size: int, cap: int, leaders: int, neighbours: int) -> int:
+    """How many of the documents after it number `at` of a bucket of `size` is compared with."""
+    rest = size - 1 - at
+    return rest if size <= cap or at < leaders else min(neighbours, rest)
+
+
+@numba.njit(cache=True, nogil=True)
+def _pairs_of_runs(starts: I64, stops: I64, cap: int, leaders: int, neighbours: int) -> I64:
     total = 0
     for i in range(len(starts)):
-        n = stops[i] - starts[i]
-        best = n - 1 if n <= cap else leaders
-        total += best * (n - 1) - best * (best - 1) // 2
+        size = stops[i] - starts[i]
+        for at in range(size):
+            total += _partners(at, size, cap, leaders, neighbours)
     out = np.empty((total, 2), dtype=np.int64)
     k = 0
     for i in range(len(starts)):
-        n = stops[i] - starts[i]
-        best = n - 1 if n <= cap else leaders
-        for a in range(starts[i], starts[i] + best):
-            for b in range(a + 1, stops[i]):
+        size = stops[i] - starts[i]
+        for at in range(size):
+            a = starts[i] + at
+            for b in range(a + 1, a + 1 + _partners(at, size, cap, leaders, neighbours)):
                 out[k, 0] = a
                 out[k, 1] = b
                 k += 1
     return out
 
 
-def bucket_pairs(rows: U64, cap: int, leaders: int) -> U64:
-    """Compare the members of each bucket: rows (schema `BUCKETS`) uint64 [n, 5] -> pairs uint64 [m, 6].
+def bucket_pairs(rows: U64, cap: int, leaders: int, neighbours: int = 0) -> U64:
+    """Compare the members of each bucket: rows uint64 [n, 5] from `sorted_buckets` -> pairs uint64 [m, 6].
 
-    A bucket of at most `cap` documents gives all its pairs. A larger one gives the pairs of its `leaders` most
-    preferred documents with all the others, so the number of pairs is linear and none of its documents is
-    left out. Pairs (schema `PAIRS`) are distinct and sorted by their second, then their first document.
+    A bucket of at most `cap` documents gives all its pairs. In a larger one the `leaders` most preferred documents
+    are paired with all the others, and each other with the `neighbours` that follow it in survivor order: those
+    have about its length, and only documents of like length can be similar. So the number of pairs is linear
+    and none of its documents is left out. Pairs (schema `PAIRS`) are distinct and sorted by their second, then
+    their first document.
     """
-    rows = rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
     starts, stops = run_bounds(run_starts(rows[:, :1]))
     several = stops - starts > 1
-    left_right = _pairs_of_runs(starts[several], stops[several], cap, min(leaders, cap))
+    left_right = _pairs_of_runs(starts[several], stops[several], cap, min(leaders, cap), neighbours)
     a, b = rows[left_right[:, 0]], rows[left_right[:, 1]]
     other = (a[:, 2:4] != b[:, 2:4]).any(axis=1)  # a document read twice is not a duplicate of itself
     return distinct_pairs(np.concatenate([a[other, 2:], b[other, 2:]], axis=1))
+
+
+def sorted_buckets(rows: U64) -> U64:
+    """Rows of schema `BUCKETS`, uint64 [n, 5], by bucket, then from the most preferred document to the least."""
+    return rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
+
+
+def capped_buckets(rows: U64, cap: int, warn: int) -> dict[str, Any]:
+    """What is told of the buckets in which not all pairs are compared: rows from `sorted_buckets`.
+
+    Returns:
+        capped: how many hold more than `cap` documents; largest: those of more than `warn`, by size, at most
+        `NAMED` of them, each with its band (counted from 0), key (16 hex digits), size and most preferred document.
+    """
+    starts, stops = run_bounds(run_starts(rows[:, :1]))
+    sizes = stops - starts
+    order = np.lexsort((rows[starts, 0], -sizes))[:NAMED]
+    largest = [
+        {
+            "band": int(rows[starts[i], 0] >> BAND_BITS),
+            "key": f"{int(rows[starts[i], 0]):016x}",
+            "documents": int(sizes[i]),
+            "example": unpack_ids(rows[starts[i] : starts[i] + 1, 2:4])[0].as_py(),
+        }
+        for i in order
+        if sizes[i] > warn
+    ]
+    return {"capped": int((sizes > cap).sum()), "largest": largest}
+
+
+def all_capped(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The reports of `capped_buckets` of all partitions as one."""
+    largest = sorted((b for r in reports for b in r["largest"]), key=lambda b: (-b["documents"], b["key"]))
+    return {"capped": sum(r["capped"] for r in reports), "largest": largest[:NAMED]}
 
 
 def distinct_pairs(pairs: U64) -> U64:
     """The distinct pairs of uint64 [n, 6], sorted by their second, then their first document."""
     flipped = pairs[:, [3, 4, 5, 0, 1, 2]]
     return distinct_rows(flipped)[:, [3, 4, 5, 0, 1, 2]]
+
+
+def bucket_keys(signatures: npt.NDArray[np.uint32], media: U64, bands: int, rows: int) -> U64:
+    """The bucket of each band, uint64 [n, bands]: equal for equal bands of documents of one media key uint64 [n]."""
+    keys = mix(band_keys(signatures, bands, rows) ^ mix(media)[:, None])
+    return (keys >> np.uint64(8)) | (np.arange(bands, dtype=np.uint64) << BAND_BITS)
 
 
 class _KeyByBandDoFn(beam.DoFn):
@@ -163,12 +229,11 @@ class _KeyByBandDoFn(beam.DoFn):
         signatures, alive = signature_matrix(batch.column("minhash"))
         if not len(alive):
             return
-        media = columns(batch, ["media_key"])[alive]
-        keys = mix(band_keys(signatures, self._bands, self._rows) ^ mix(media))
+        media = columns(batch, ["media_key"])[alive, 0]
         place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)
         preferred = columns(batch, ["preference"])
         rows = np.empty((len(alive), self._bands, 5), dtype=np.uint64)
-        rows[:, :, 0] = keys
+        rows[:, :, 0] = bucket_keys(signatures, media, self._bands, self._rows)
         rows[:, :, 1] = preferred[alive]
         rows[:, :, 2:4] = pack_ids(batch.column("doc_id"))[alive, None, :]
         rows[:, :, 4] = place[alive, None]
@@ -178,12 +243,15 @@ class _KeyByBandDoFn(beam.DoFn):
 
 
 class _BucketsDoFn(beam.DoFn):
-    def __init__(self, cap: int, leaders: int, partitions: int) -> None:
-        self._cap, self._leaders, self._partitions = cap, leaders, partitions
+    def __init__(self, bounds: BucketBounds, partitions: int, told: Store | None) -> None:
+        self._bounds, self._partitions, self._told = bounds, partitions, told
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
-        rows = columns(concatenate(element[1], BUCKETS), BUCKETS.names)
-        pairs = bucket_pairs(rows, self._cap, self._leaders)
+        rows = sorted_buckets(columns(concatenate(element[1], BUCKETS), BUCKETS.names))
+        b = self._bounds
+        pairs = bucket_pairs(rows, b.cap, b.leaders, b.neighbours)
+        if self._told is not None:
+            self._told.write_json(f"{element[0]:07d}{CAPPED}", capped_buckets(rows, b.cap, b.warn))
         # By the less preferred document: the leader of a huge cluster would make one partition huge.
         yield from keyed(id_batch(PAIRS, pairs), partition_of(pairs[:, 3:5], self._partitions))
 
@@ -202,16 +270,23 @@ class CandidatePairs(beam.PTransform):
     Args:
         parts: names of all the parts, sorted; a place refers to a part by its index here.
         bands, rows: the banding; the first bands * rows values of each signature are used.
-        bucket_cap, leaders: see `bucket_pairs`.
+        bounds: how much is compared in a bucket.
         partitions: keys of each shuffle; the pairs do not depend on it.
+        told: a folder for what `capped_buckets` tells, one file `*CAPPED` per partition; None: nothing is told.
     """
 
     def __init__(
-        self, parts: Sequence[str], bands: int, rows: int, bucket_cap: int, leaders: int, partitions: int
+        self,
+        parts: Sequence[str],
+        bands: int,
+        rows: int,
+        bounds: BucketBounds,
+        partitions: int,
+        told: Store | None = None,
     ) -> None:
         super().__init__()
         self._bands = _KeyByBandDoFn(tuple(parts), bands, rows, partitions)
-        self._buckets = _BucketsDoFn(bucket_cap, leaders, partitions)
+        self._buckets = _BucketsDoFn(bounds, partitions, told)
 
     def expand(self, pcoll: Any) -> Any:
         return (

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from mixloom.pipeline.annotate_config import MinHashConfig
-from mixloom.pipeline.dedup_config import DedupConfig, candidate_probability
+from mixloom.pipeline.dedup_config import DedupConfig, NearConfig, candidate_probability
 from mixloom.pipeline.errors import UserError, nearest
-from mixloom.pipeline.stage import Stage, StageContext
+from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
 WORK = "_work"
+SEARCH = "search"  # the unit whose info tells how the search for edges went
+WARNED = 3  # buckets named on the console; more stand in the manifest
 FEW = 0.8  # a search that finds fewer of the pairs at its own threshold deserves a word
 
 
@@ -66,7 +68,7 @@ class NearDedupStage(Stage):
     """
 
     name = "dedup_near"
-    version = 1
+    version = 2
 
     def __init__(self, config: DedupConfig, survivors: str = "dedup_exact") -> None:
         if config.near is None:
@@ -75,7 +77,7 @@ class NearDedupStage(Stage):
         self.inputs = (survivors, "annotate", "ingest")
 
     def settings(self) -> dict[str, Any]:
-        neutral = {"components", "max_rounds"}  # how, not what
+        neutral = {"components", "max_rounds", "bucket_warn"}  # how, not what
         near = self.near.model_dump(mode="json", exclude=neutral)
         rest = self.config.model_dump(mode="json", include={"priority", "quality", "length"})
         return {"near": near, **rest}
@@ -86,44 +88,77 @@ class NearDedupStage(Stage):
         from mixloom.pipeline.near_rows import ReadNearRows, ReadTextsOf
         from mixloom.pipeline.settle import Settle
 
-        self._check_columns()
+        check_columns(self.config)
         documents, annotations = ctx.reader("ingest"), ctx.reader("annotate")
         survivors = ctx.reader(self.inputs[0])
         parts = sorted(ctx.part_names(self.inputs[0]))
         signature = MinHashConfig(**ctx.manifest("annotate").config["minhash"])
+        bands, rows = banding_of(self.near, signature)
         todo = ctx.todo(parts)
         if todo:
-            self._warn(ctx, signature)
+            self._warn_of_banding(ctx, bands, rows)
             search = Search(
                 lambda p: p | ReadNearRows(parts, documents, annotations, survivors, self.config),
                 ReadTextsOf(documents),
                 parts,
                 self.near,
-                signature,
+                signature.ngram,
+                bands,
+                rows,
                 self.config.partitions,
                 ctx.directory.store.child(f"{WORK}/{self.config.partitions}"),
             )
             drops = search.run(ctx.beam)
+            told = search.told()
+            if ctx.todo([SEARCH]):
+                ctx.commit(UnitOutput(SEARCH, info=told))
+            self._warn_of_buckets(ctx, told)
             settle = Settle(todo, survivors, annotations, self.name, "near_duplicate", self.near.threshold)
-            ctx.beam(lambda p: drops(p) | settle | Commit(ctx.directory), len(parts))
+            ctx.beam(lambda p: drops(p) | settle | Commit(ctx.directory), len(parts) + 1)
         ctx.directory.store.remove(WORK)
 
-    def _warn(self, ctx: StageContext, signature: MinHashConfig) -> None:
-        found = candidate_probability(self.near.threshold, signature.bands, signature.rows)
+    def _warn_of_banding(self, ctx: StageContext, bands: int, rows: int) -> None:
+        found = candidate_probability(self.near.threshold, bands, rows)
         if found < FEW:
             ctx.console.say(
-                f"{self.name}: {signature.bands} bands of {signature.rows} rows find a pair of similarity "
-                f"{self.near.threshold:g} with probability {found:.2f} only; more annotate.minhash.bands or "
-                "fewer annotate.minhash.rows find more"
+                f"{self.name}: {bands} bands of {rows} rows find a pair of similarity "
+                f"{self.near.threshold:g} with probability {found:.2f} only; leave out dedup.near.bands and "
+                "dedup.near.rows to have them chosen, or raise annotate.minhash.bands for longer signatures"
             )
 
-    def _check_columns(self) -> None:
-        from mixloom.pipeline.measures import MEASURE_NAMES
+    def _warn_of_buckets(self, ctx: StageContext, told: dict[str, Any]) -> None:
+        for bucket in told["largest"][:WARNED]:
+            ctx.console.say(
+                f"{self.name}: bucket {bucket['key']} of band {bucket['band']} holds {bucket['documents']} "
+                f"documents (for example {bucket['example']}), more than dedup.near.bucket_warn "
+                f"({self.near.bucket_warn}); each is compared with {self.near.leaders} leaders and "
+                f"{self.near.neighbours} neighbours, not with all. A text that so many share is often a template"
+            )
 
-        for key in ("quality", "length"):
-            column = getattr(self.config, key)
-            if column is not None and column not in MEASURE_NAMES:
-                raise UserError(
-                    f"dedup.{key} is '{column}', which is not an annotation{nearest(column, MEASURE_NAMES)}",
-                    fix=f"use one of: {', '.join(MEASURE_NAMES)}",
-                )
+
+def banding_of(near: NearConfig, signature: MinHashConfig) -> tuple[int, int]:
+    """(bands, rows) over signatures made like this.
+
+    Raises:
+        UserError: the signatures are too short for what the configuration states.
+    """
+    try:
+        return near.banding(signature.num_perm)
+    except ValueError as e:
+        raise UserError(
+            f"dedup.near: {e}, but the signatures have {signature.num_perm} (annotate.minhash)",
+            fix="leave out dedup.near.bands and dedup.near.rows, or annotate with longer signatures",
+        ) from None
+
+
+def check_columns(config: DedupConfig) -> None:
+    """Refuse annotations to rank by that do not exist (UserError)."""
+    from mixloom.pipeline.measures import MEASURE_NAMES
+
+    for key in ("quality", "length"):
+        column = getattr(config, key)
+        if column is not None and column not in MEASURE_NAMES:
+            raise UserError(
+                f"dedup.{key} is '{column}', which is not an annotation{nearest(column, MEASURE_NAMES)}",
+                fix=f"use one of: {', '.join(MEASURE_NAMES)}",
+            )

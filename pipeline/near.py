@@ -13,8 +13,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from mixloom.pipeline.annotate_config import MinHashConfig
-from mixloom.pipeline.candidates import CandidatePairs, places
+from mixloom.pipeline.candidates import CAPPED, BucketBounds, CandidatePairs, all_capped, places
 from mixloom.pipeline.components import ENDS, STARS, components_local, connected_components
 from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.doc_ids import (
@@ -48,7 +47,17 @@ from mixloom.pipeline.survivors import (
     incomplete,
     sorted_members,
 )
-from mixloom.pipeline.verify import EDGES, F64, SKETCHES, WANTED, ReadShingles, ReadTexts, Sets, VerifyPairs
+from mixloom.pipeline.verify import (
+    EDGES,
+    F64,
+    SKETCHES,
+    VERIFIED,
+    WANTED,
+    ReadShingles,
+    ReadTexts,
+    Sets,
+    VerifyPairs,
+)
 
 _DOCUMENTS = pa.schema(
     [pa.field(n, pa.uint64(), nullable=False) for n in ("preference", "hi", "lo", "place")]
@@ -234,7 +243,8 @@ class Search:
         read_texts: reads the texts of some rows of a part; must be picklable.
         parts: names of all the parts, sorted.
         config: thresholds and knobs.
-        signature: how the signatures were made (ngram, bands, rows).
+        ngram: words per shingle.
+        bands, rows: how the signatures are cut (see `NearConfig.banding`).
         partitions: keys of each shuffle; nothing depends on it but memory and the number of files.
         work: a folder for intermediate files; what is finished in it is not done again.
     """
@@ -243,7 +253,9 @@ class Search:
     read_texts: ReadTexts
     parts: Sequence[str]
     config: NearConfig
-    signature: MinHashConfig
+    ngram: int
+    bands: int
+    rows: int
     partitions: int
     work: Store
 
@@ -267,17 +279,36 @@ class Search:
             stars.write_json(DONE, {})
 
         def drops(pipeline: beam.Pipeline) -> Any:
-            args = (self.read_texts, self.parts, self.config, self.signature.ngram, self.partitions)
+            args = (self.read_texts, self.parts, self.config, self.ngram, self.partitions)
             return self.documents(pipeline) | NearDuplicates(edges, stars, *args)
 
         return drops
 
+    def told(self) -> dict[str, Any]:
+        """What the search for edges tells: the banding, `candidates`, `edges`, and of buckets `capped` and `largest`."""
+        names = self._told.names()
+        verified = [self._told.read_json(n) for n in names if n.endswith(VERIFIED)]
+        return {
+            "bands": self.bands,
+            "rows": self.rows,
+            "candidates": sum(v["pairs"] for v in verified),
+            "edges": sum(v["edges"] for v in verified),
+            **all_capped([self._told.read_json(n) for n in names if n.endswith(CAPPED)]),
+        }
+
+    @property
+    def _told(self) -> Store:
+        return self.work.child("told")
+
     def _edges(self, pipeline: beam.Pipeline) -> Any:
-        c, s = self.config, self.signature
+        c = self.config
+        bounds = BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
         pairs = self.documents(pipeline) | CandidatePairs(
-            self.parts, s.bands, s.rows, c.bucket_cap, c.leaders, self.partitions
+            self.parts, self.bands, self.rows, bounds, self.partitions, self._told
         )
-        return pairs | VerifyPairs(self.read_texts, self.parts, c.threshold, s.ngram, c.max_shingles)
+        return pairs | VerifyPairs(
+            self.read_texts, self.parts, c.threshold, self.ngram, c.max_shingles, self._told
+        )
 
 
 def _components_here(edges: Store, stars: Store) -> None:

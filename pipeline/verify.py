@@ -31,6 +31,7 @@ from mixloom.pipeline.doc_ids import (
     run_starts,
 )
 from mixloom.pipeline.shuffle import Keyed, by_schema, keyed
+from mixloom.pipeline.storage import Store
 
 F64 = npt.NDArray[np.float64]
 
@@ -59,6 +60,7 @@ SKETCHES = pa.schema(
 )
 """Shingle sets: sorted distinct hashes, or the smallest of a larger set."""
 
+VERIFIED = ".verified.json"
 _BLOB_HASHES = 1 << 18  # 2 MiB: some runners refuse or spill badly on larger elements
 
 
@@ -227,13 +229,15 @@ class ReadShingles(beam.PTransform):
 
 
 class _CompareDoFn(beam.DoFn):
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
+    def __init__(self, threshold: float, told: Store | None) -> None:
+        self._threshold, self._told = threshold, told
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
         pairs, sketches = by_schema(element[1], PAIRS, SKETCHES)
         ends = columns(pairs, ["a_hi", "a_lo", "b_hi", "b_lo"])
         edges, similarity = verified_edges(ends, Sets(sketches), self._threshold)
+        if self._told is not None:
+            self._told.write_json(f"{element[0]:07d}{VERIFIED}", {"pairs": len(ends), "edges": len(edges)})
         if len(edges):
             order = np.lexsort(edges.T[::-1])
             yield element[0], id_batch(EDGES, edges[order], similarity[order])
@@ -248,14 +252,21 @@ class VerifyPairs(beam.PTransform):
         threshold: Jaccard similarity of the sets of word `ngram`-grams from which a pair is an edge.
         ngram: words per shingle.
         max_shingles: larger sets are estimated from this many hashes.
+        told: a folder for the numbers of pairs and edges, one file `*VERIFIED` per partition; None: nothing is told.
     """
 
     def __init__(
-        self, read_texts: ReadTexts, parts: Sequence[str], threshold: float, ngram: int, max_shingles: int
+        self,
+        read_texts: ReadTexts,
+        parts: Sequence[str],
+        threshold: float,
+        ngram: int,
+        max_shingles: int,
+        told: Store | None = None,
     ) -> None:
         super().__init__()
         self._shingles = ReadShingles(read_texts, parts, ngram, max_shingles)
-        self._compare = _CompareDoFn(threshold)
+        self._compare = _CompareDoFn(threshold, told)
 
     def expand(self, pcoll: Any) -> Any:
         wanted = pcoll | "Want" >> beam.ParDo(_WantDoFn()).with_output_types(Keyed)

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixloom.pipeline.candidates import band_keys, bucket_pairs, places, signature_matrix
+from mixloom.pipeline.candidates import (
+    all_capped,
+    band_keys,
+    bucket_keys,
+    bucket_pairs,
+    capped_buckets,
+    places,
+    signature_matrix,
+    sorted_buckets,
+)
 
 
 def test_band_keys_are_equal_exactly_where_all_rows_of_a_band_are_equal():
@@ -75,19 +84,20 @@ buckets = st.lists(
 
 
 @settings(deadline=None)
-@given(buckets, st.integers(2, 6), st.integers(1, 4), st.randoms(use_true_random=False))
-def test_small_buckets_give_all_pairs_and_large_ones_those_of_their_best_members(
-    members, cap, leaders, random
+@given(buckets, st.integers(2, 6), st.integers(1, 4), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_small_buckets_give_all_pairs_and_large_ones_those_of_leaders_and_neighbours(
+    members, cap, leaders, neighbours, random
 ):
     # One preference per document, as in a corpus.
     members = [(key, document % 3, document) for key, _, document in members]
     expected = set()
     for key in {m[0] for m in members}:
         ranked = sorted((p, d) for k, p, d in members if k == key)
-        best = ranked if len(ranked) <= cap else ranked[: min(leaders, cap)]
-        expected |= {(a, b) for a, b in itertools.combinations(ranked, 2) if a in best}
+        for i, j in itertools.combinations(range(len(ranked)), 2):
+            if len(ranked) <= cap or i < min(leaders, cap) or j - i <= neighbours:
+                expected.add((ranked[i], ranked[j]))
     random.shuffle(members)
-    pairs = bucket_pairs(bucket_rows(members), cap, leaders)
+    pairs = bucket_pairs(sorted_buckets(bucket_rows(members)), cap, leaders, neighbours)
     found = [((a % 3, a), (b % 3, b)) for a, b in zip(pairs[:, 1].tolist(), pairs[:, 4].tolist())]
     assert set(found) == expected
     assert len(found) == len(expected)
@@ -95,8 +105,8 @@ def test_small_buckets_give_all_pairs_and_large_ones_those_of_their_best_members
 
 
 def test_pairs_of_a_huge_bucket_are_linear_in_its_size_and_cover_it():
-    pairs = bucket_pairs(bucket_rows([(9, 0, d) for d in range(20_000)]), cap=8, leaders=3)
-    assert len(pairs) <= 3 * 20_000
+    pairs = bucket_pairs(bucket_rows([(9, 0, d) for d in range(20_000)]), cap=8, leaders=3, neighbours=4)
+    assert len(pairs) <= (3 + 4) * 20_000
     assert len(np.unique(pairs[:, [1, 4]])) == 20_000
 
 
@@ -105,3 +115,24 @@ def test_a_document_met_twice_in_a_bucket_is_no_duplicate_of_itself():
     rows[1, 4] = 999
     assert len(bucket_pairs(rows, cap=8, leaders=3)) == 0
     assert len(bucket_pairs(rows[:0], cap=8, leaders=3)) == 0
+
+
+def test_the_key_of_a_bucket_tells_its_band_and_depends_on_band_and_media():
+    signatures = np.array([[1, 2, 1, 2], [1, 2, 1, 2], [1, 2, 9, 2]], dtype=np.uint32)
+    keys = bucket_keys(signatures, np.array([0, 5, 0], dtype=np.uint64), bands=2, rows=2)
+    assert (keys >> np.uint64(56)).tolist() == [[0, 1]] * 3
+    assert keys[0, 0] == keys[2, 0]
+    assert keys[0, 1] != keys[2, 1]
+    assert keys[0, 0] != keys[1, 0]  # other media
+    assert keys[0, 0] & np.uint64(2**56 - 1) != keys[0, 1] & np.uint64(2**56 - 1)
+
+
+def test_capped_buckets_are_counted_and_the_largest_named():
+    small, capped = [(7, 0, d) for d in range(3)], [(8, 0, d) for d in range(5)]
+    large = [((3 << 56) | 9, 1 if d else 0, d) for d in range(30, -1, -1)]
+    told = capped_buckets(sorted_buckets(bucket_rows(small + capped + large)), cap=4, warn=10)
+    named = {"band": 3, "key": "0300000000000009", "documents": 31, "example": "0" * 32}
+    assert told == {"capped": 2, "largest": [named]}
+    other = {"capped": 4, "largest": [{**named, "documents": 99, "band": 0}]}
+    both = all_capped([told, {"capped": 0, "largest": []}, other])
+    assert both == {"capped": 6, "largest": [other["largest"][0], named]}

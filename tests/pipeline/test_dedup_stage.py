@@ -270,20 +270,54 @@ def test_an_interrupted_search_continues_from_its_finished_edges(tmp_path):
             super().beam(build, units)
 
     stage.execute(Counted(**fields))
-    assert pipelines == [None, 2]  # the edges once, then survivors of two parts
+    assert pipelines == [
+        None,
+        3,
+    ]  # the edges once, then survivors of two parts beside the record of the search
     records = directory.units()
     assert sum(r.counts.kept for r in records) == 1
     assert directory.store.names("_work") == []
 
 
-def test_a_threshold_the_banding_cannot_serve_is_said_aloud(tmp_path, capsys):
+def test_a_stated_banding_that_cannot_serve_the_threshold_is_said_aloud(tmp_path, capsys):
     run, before = make_run(tmp_path, [document("a b c", "x")], per_part=1)
-    for threshold, said in ((0.8, ""), (0.7, "similarity 0.7 with probability 0.56 only")):
-        near = NearConfig(threshold=threshold, components="local")
+    fineweb = {"bands": 14, "rows": 8}
+    said = "similarity 0.7 with probability 0.56 only"
+    for threshold, stated, expected in ((0.8, fineweb, False), (0.7, fineweb, True), (0.7, {}, False)):
+        near = NearConfig(threshold=threshold, components="local", **stated)
         run_stage(NearDedupStage(DedupConfig(near=near), "filter"), run, RunSettings(), Console(), before)
         heard = capsys.readouterr().err
-        assert said in heard
-        assert ("probability" in heard) == bool(said)
+        assert (said in heard) == expected
+        assert ("probability" in heard) == expected
+
+
+def test_a_banding_longer_than_the_signatures_is_refused(tmp_path):
+    run, before = make_run(tmp_path, [document("a b c", "x")], per_part=1)
+    stage = NearDedupStage(DedupConfig(near=NearConfig(bands=20, rows=6)), "filter")
+    with pytest.raises(UserError, match=r"20 bands of 6 rows need 120 values, but the signatures have 112"):
+        run_stage(stage, run, RunSettings(), Console(quiet=True), before)
+
+
+def test_a_bucket_larger_than_declared_is_named_aloud_and_in_the_manifest(tmp_path, capsys):
+    rng = np.random.default_rng(11)
+    base = words(rng, 200)
+    documents = [document(" ".join([*base, str(i)]), str(i)) for i in range(30)]
+    run, before = make_run(tmp_path, documents, per_part=10)
+    for warn, named in ((29, True), (30, False)):
+        near = NearConfig(components="local", bucket_warn=warn)
+        stage = NearDedupStage(DedupConfig(near=near, partitions=3), "filter")
+        run.stage(stage.name).store.remove("stage.json")
+        after, _ = run_stage(stage, run, RunSettings(), Console(), before)
+        heard = capsys.readouterr().err
+        told = after.info["search"]
+        assert (told["bands"], told["rows"]) == (18, 6)
+        assert (
+            390 <= told["candidates"] == told["edges"] <= 435
+        )  # of a whole bucket: 4 leaders, 16 neighbours
+        assert told["capped"] >= 10
+        assert ("holds 30 documents (for example " in heard) == named
+        assert bool(told["largest"]) == named
+    assert {b["documents"] for b in told["largest"]} <= {30}
 
 
 def test_a_column_to_rank_by_that_does_not_exist_is_refused_before_any_work(tmp_path):
