@@ -1,27 +1,39 @@
 """Rules are data: a rule set is a YAML file of measures and bounds, applied to annotations in one vectorised step.
 
     description: what the set is for
-    rules:
-      - name: too_few_words      # the reason in the ledger
-        measure: words           # one of `measures.MEASURE_NAMES`
-        min: 50                  # dropped when the value is less than this
+    rules:                         # a document is dropped
+      - name: too_few_words        # the reason in the ledger
+        measure: words             # one of `measures.MEASURE_NAMES`, or a score of the run (see below)
+        min: 50                    # fires when the value is less than this
       - name: symbols
         measure: hashes_per_word
-        max: 0.1                 # dropped when the value is greater than this
-        when: {words: {min: 10}} # the rule is silent unless every condition holds
+        max: 0.1                   # fires when the value is greater than this
+        when: {words: {min: 10}, language: {in: [en, de]}}  # silent unless every condition holds
+    lines:                         # a line is removed; measures of `line_measures.LINE_MEASURES`
+      - {name: shouting, measure: upper_share, max: 0.5}
+      - {name: lorem_ipsum, measure: lorem_ipsum, max: 0, action: document}  # or the document is dropped
+    media:                         # an image or a recording is removed; measures of `media_items.ITEM_MEASURES`
+      - {name: tiny, measure: min_side, min: 32}
+    remove: [citations]            # taken out of the lines that stay
+    layout: joined                 # how the lines that stay are put together
 
-A value equal to a bound is kept; `strict: true` drops it too. A null (nothing to measure) never fires a rule and never
-meets a condition. Bounds of float32 measures are rounded to float32, so that a ratio of exactly 1/10 equals 0.1.
+A value equal to a bound is kept; `strict: true` lets the rule fire on it. A null (nothing to measure) never fires a rule and
+never meets a condition. Bounds of float32 measures are rounded to float32, so that a ratio of exactly 1/10 equals 0.1.
+
+Besides the measures, `rules` may ask `language` (with `in`), `language_score` and `quality_<name>`, which a run computes
+when it is configured to, and in a set that edits, what is left of the document (`line_measures.REST_MEASURES`).
+How a set that edits is applied is in `mixloom.pipeline.judgement`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -30,89 +42,234 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mixloom.pipeline.config import read_yaml, validate
 from mixloom.pipeline.errors import UserError, nearest
+from mixloom.pipeline.line_measures import LINE_MEASURE_NAMES, REST_MEASURE_NAMES
 from mixloom.pipeline.measures import MEASURE_NAMES
+from mixloom.pipeline.media_items import ITEM_MEASURE_NAMES
+
+LANGUAGE = "language"  # the one column of names; every other is a number
+SCORE_NAMES = (LANGUAGE, "language_score")
+_QUALITY = re.compile(r"quality_[a-z0-9_]+")
+_MEDIA_REST = frozenset(n for n in REST_MEASURE_NAMES if "media" in n or n in ("kept_images", "kept_speech", "kept_segments"))
+_TEXT_REST = frozenset(REST_MEASURE_NAMES) - _MEDIA_REST | {"kept_segments"}
 
 
-def _known(measure: str) -> str:
-    if measure not in MEASURE_NAMES:
-        raise ValueError(
-            f"there is no measure '{measure}'{nearest(measure, MEASURE_NAMES)}; use one of: {', '.join(MEASURE_NAMES)}"
-        )
-    return measure
+def _known(measure: str, names: Sequence[str], of: str) -> None:
+    if measure not in names:
+        raise ValueError(f"there is no {of} '{measure}'{nearest(measure, names)}; use one of: {', '.join(names)}")
 
 
 class Bounds(BaseModel):
-    """An interval of allowed values; both ends belong to it unless `strict`."""
+    """An interval of allowed values; both ends belong to it unless `strict`. Of a name: the allowed ones."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     min: float | None = Field(default=None, allow_inf_nan=False, description="values below this are outside")
     max: float | None = Field(default=None, allow_inf_nan=False, description="values above this are outside")
     strict: bool = Field(default=False, description="a value equal to a bound is outside too")
+    one_of: tuple[str, ...] | None = Field(
+        default=None, alias="in", min_length=1, description="the names allowed, where the column holds names"
+    )
 
     @model_validator(mode="after")
     def _bounded(self) -> Bounds:
-        if self.min is None and self.max is None:
+        bounded = self.min is not None or self.max is not None
+        if self.one_of is not None and bounded:
+            raise ValueError("'in' is for names, min and max are for numbers; give one of them")
+        if self.one_of is None and not bounded:
             raise ValueError("there is no bound; give min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is greater than max {self.max:g}; swap them")
         return self
 
 
-class Rule(Bounds):
-    """Drop a document whose measure lies outside the bounds, if every condition in `when` holds."""
-
+class _Rule(Bounds):
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="the reason in the ledger, in snake_case")
     measure: str = Field(description="the measure that is judged")
     when: dict[str, Bounds] = Field(default={}, description="measures that must lie inside these bounds")
 
-    @field_validator("measure")
+    @model_validator(mode="after")
+    def _known_measures(self) -> _Rule:
+        for measure, bounds in ((self.measure, self), *self.when.items()):
+            self._check(measure)
+            if (measure == LANGUAGE) != (bounds.one_of is not None):
+                raise ValueError(
+                    f"'{measure}' holds names; write it as {{in: [en, de]}}"
+                    if measure == LANGUAGE
+                    else f"'{measure}' is a number; give min, max or both, not 'in'"
+                )
+        return self
+
+    def _check(self, measure: str) -> None:
+        raise NotImplementedError
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The measures the rule reads, its own first."""
+        return (self.measure, *self.when)
+
+
+class Rule(_Rule):
+    """Drop a document whose measure lies outside the bounds, if every condition in `when` holds."""
+
+    def _check(self, measure: str) -> None:
+        if not _QUALITY.fullmatch(measure):
+            _known(measure, (*MEASURE_NAMES, *SCORE_NAMES, *REST_MEASURE_NAMES), "measure")
+
+    @property
+    def asks_rest(self) -> bool:
+        """Whether it asks what line and media rules have left."""
+        return any(m in REST_MEASURE_NAMES for m in self.reads)
+
+
+class LineRule(_Rule):
+    """Remove a line, or drop its document, by a measure of the line."""
+
+    action: Literal["line", "document"] = Field(
+        default="line", description="what goes: the line, or the whole document if no earlier rule removed the line"
+    )
+
+    def _check(self, measure: str) -> None:
+        _known(measure, LINE_MEASURE_NAMES, "measure of lines")
+
+
+class MediaRule(_Rule):
+    """Remove an image or a recording, or drop its document, by a measure of it."""
+
+    action: Literal["segment", "document"] = Field(
+        default="segment", description="what goes: the image or recording, or the whole document"
+    )
+
+    def _check(self, measure: str) -> None:
+        _known(measure, ITEM_MEASURE_NAMES, "measure of images and recordings")
+
+
+class Removal(BaseModel):
+    """What is taken out of lines that stay. Of the snippets a line consists of, the line goes with them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    what: Literal["citations", "snippets"] = Field(description="what is taken out (see `line_measures`)")
+    when: dict[str, Bounds] = Field(default={}, description="measures of the line that must lie inside these bounds")
+
+    @model_validator(mode="before")
     @classmethod
-    def _known_measure(cls, measure: str) -> str:
-        return _known(measure)
+    def _by_name(cls, value: Any) -> Any:
+        return {"what": value} if isinstance(value, str) else value
 
     @field_validator("when")
     @classmethod
     def _known_conditions(cls, when: dict[str, Bounds]) -> dict[str, Bounds]:
         for measure in when:
-            _known(measure)
+            _known(measure, LINE_MEASURE_NAMES, "measure of lines")
         return when
 
 
 class RuleSet(BaseModel):
-    """Rules in the order in which they are asked; the first that fires is a document's reason."""
+    """Rules in the order in which they are asked; the first that fires is a document's (a line's, a segment's) reason."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = Field(default="", description="what the set is for and where its numbers are from")
-    rules: tuple[Rule, ...] = Field(min_length=1, max_length=1000, description="the rules, in order")
+    rules: tuple[Rule, ...] = Field(default=(), max_length=1000, description="rules that drop documents")
+    lines: tuple[LineRule, ...] = Field(default=(), max_length=1000, description="rules that remove lines")
+    media: tuple[MediaRule, ...] = Field(
+        default=(), max_length=1000, description="rules that remove images and recordings"
+    )
+    remove: tuple[Removal, ...] = Field(
+        default=(), max_length=1, description="what is taken out of the lines that stay: citations, or snippets"
+    )
+    layout: Literal["joined", "in_place"] = Field(
+        default="in_place",
+        description="joined: the lines that stay, without white space at their ends and without blank lines, joined by "
+        "newlines; in_place: a line that goes takes its line break with it, all else stays as it is; "
+        "both: no white space at the ends of the text",
+    )
+    max_empty_lines: int | None = Field(
+        default=None, ge=0, description="of more empty lines in a row, so many stay; in_place only"
+    )
 
     @model_validator(mode="after")
-    def _distinct(self) -> RuleSet:
-        names = [rule.name for rule in self.rules]
-        twice = sorted({n for n in names if names.count(n) > 1})
+    def _whole(self) -> RuleSet:
+        if not (self.rules or self.edits):
+            raise ValueError("there is no rule; give at least one in rules, lines, media or remove")
+        twice = sorted({n for n in self.names if self.names.count(n) > 1})
         if twice:
             raise ValueError(f"two rules are named '{twice[0]}'; a name is a reason and must be its own")
+        asking = [r.name for r in self.rules if r.asks_rest]
+        if asking and not self.edits:
+            raise ValueError(
+                f"rule '{asking[0]}' asks what is left of the document, but the set removes nothing; "
+                "give it a lines, media or remove section"
+            )
+        if not self.edits_text and self.model_fields_set & {"layout", "max_empty_lines"}:
+            raise ValueError("layout and max_empty_lines are for sets with a lines or remove section")
+        if self.layout == "joined" and self.max_empty_lines is not None:
+            raise ValueError("max_empty_lines is for layout in_place; joined leaves no empty line")
         return self
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all rules: those of `rules`, of `lines`, of `media`. Verdicts count along this order."""
+        return tuple(rule.name for rule in (*self.rules, *self.lines, *self.media))
+
+    @property
     def measures(self) -> tuple[str, ...]:
-        """The names of every measure the rules read, in the order of `MEASURE_NAMES`."""
-        read = {m for rule in self.rules for m in (rule.measure, *rule.when)}
-        return tuple(name for name in MEASURE_NAMES if name in read)
+        """The columns of the annotations that the rules read, in the order of `MEASURE_NAMES`, then by name."""
+        read = {m for rule in self.rules for m in rule.reads} - set(REST_MEASURE_NAMES)
+        known = tuple(name for name in MEASURE_NAMES if name in read)
+        return (*known, *sorted(read - set(known)))
+
+    @property
+    def edits_text(self) -> bool:
+        """Whether it may change text."""
+        return bool(self.lines or self.remove)
+
+    @property
+    def edits(self) -> bool:
+        """Whether it may change documents, so that what is judged after it must be measured again."""
+        return self.edits_text or bool(self.media)
+
+    @property
+    def needs_lines(self) -> bool:
+        """Whether judging reads the table of lines."""
+        return self.edits_text or self._asks(_TEXT_REST)
+
+    @property
+    def needs_items(self) -> bool:
+        """Whether judging reads the table of images and recordings."""
+        return bool(self.media) or self._asks(_MEDIA_REST)
+
+    def _asks(self, names: frozenset[str]) -> bool:
+        return any(m in names for rule in self.rules for m in rule.reads)
 
     def to_json(self) -> dict[str, Any]:
         """The rules as plain JSON values, without the description: what decides, and nothing else."""
-        return {"rules": [rule.model_dump(mode="json") for rule in self.rules]}
+        out: dict[str, Any] = {"rules": [_plain(rule) for rule in self.rules]}
+        for section in ("lines", "media", "remove"):
+            if getattr(self, section):
+                out[section] = [_plain(rule) for rule in getattr(self, section)]
+        if self.edits_text:
+            out |= {"layout": self.layout, "max_empty_lines": self.max_empty_lines}
+        return out
+
+
+def _plain(model: BaseModel) -> dict[str, Any]:
+    """A rule as JSON values; "in" only where it is used, so that rules written before it keep their text."""
+    dumped = model.model_dump(mode="json", by_alias=True)
+    for part in (dumped, *dumped["when"].values()):
+        if part.get("in", ...) is None:
+            del part["in"]
+    return dumped
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """What a rule set says of n documents.
 
-    keep: bool [n]. rule: int16 [n], the first rule that fired, -1 for a kept document. value, limit: float64 [n],
-    what that rule measured and the bound it broke; NaN for a kept document. fired: int64 [rules], how many documents
-    each rule fires on by itself, whatever the others say.
+    keep: bool [n]. rule: int16 [n], the first rule that fired (an index into `RuleSet.names`), -1 for a kept document.
+    value, limit: float64 [n], what that rule measured and the bound it broke; NaN for a kept document and where names
+    are judged. fired: int64 [names], how many documents (lines, segments) each rule fires on by itself, whatever the
+    others say.
     """
 
     keep: NDArray[np.bool_]
@@ -159,9 +316,16 @@ def load_ruleset(name_or_path: str | Path) -> RuleSet:
 def combine(rulesets: Sequence[RuleSet]) -> RuleSet:
     """One rule set that asks all of these in order; a rule that stands in two of them is asked once.
 
+    At most one of them edits, and it is the last: see `split_at_edits` for any list.
+
     Raises:
-        UserError: two different rules have one name, or `rulesets` is empty.
+        UserError: two different rules have one name, `rulesets` is empty, or a set stands behind one that edits.
     """
+    if any(ruleset.edits for ruleset in rulesets[:-1]):
+        raise UserError(
+            "a rule set that removes lines or segments has another rule set behind it, which judges the edited documents",
+            fix="apply them one after the other",
+        )
     rules: dict[str, Rule] = {}
     for rule in (rule for ruleset in rulesets for rule in ruleset.rules):
         if rules.setdefault(rule.name, rule) != rule:
@@ -169,23 +333,59 @@ def combine(rulesets: Sequence[RuleSet]) -> RuleSet:
                 f"two different rules are named '{rule.name}' in the rule sets that are to be combined",
                 fix="rename one of them, or use the rule sets for different sources",
             )
-    if not rules:
+    if not rulesets:
         raise UserError("no rule set is given", fix="name at least one, for example basic")
-    return RuleSet(description=" ".join(r.description for r in rulesets).strip(), rules=tuple(rules.values()))
+    description = " ".join(r.description for r in rulesets).strip()
+    last = rulesets[-1]
+    taken = sorted(set(rules) & {rule.name for rule in (*last.lines, *last.media)})
+    if taken:
+        raise UserError(
+            f"two different rules are named '{taken[0]}' in the rule sets that are to be combined",
+            fix="rename one of them, or use the rule sets for different sources",
+        )
+    return last.model_copy(update={"description": description, "rules": tuple(rules.values())})
 
 
-def _column(annotations: pa.RecordBatch, measure: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A measure as numpy (null as 0) and where it is known."""
-    array = annotations.column(measure)
-    values = array.fill_null(0).to_numpy(zero_copy_only=False)
+def split_at_edits(rulesets: Sequence[RuleSet]) -> list[RuleSet]:
+    """The rule sets to apply one after the other: each ends with a set that edits, and is judged in one go.
+
+    What follows a set that edits judges the documents as it left them, so they are measured again before.
+
+    Raises:
+        UserError: as `combine`.
+    """
+    groups: list[list[RuleSet]] = [[]]
+    for ruleset in rulesets:
+        groups[-1].append(ruleset)
+        if ruleset.edits:
+            groups.append([])
+    if len(groups) > 1 and not groups[-1]:
+        groups.pop()
+    return [combine(group) for group in groups]
+
+
+Column = tuple[NDArray[Any], NDArray[np.bool_]]
+
+
+def column_of(table: pa.RecordBatch | pa.Table, name: str) -> Column:
+    """A measure as numpy (null as 0, or "") and where it is known. Raises KeyError where the column is missing."""
+    array = table.column(name)
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    if name == LANGUAGE:
+        values: NDArray[Any] = np.array(array.to_pylist(), dtype=object)
+    else:
+        values = array.fill_null(0).to_numpy(zero_copy_only=False)
     return values, array.is_valid().to_numpy(zero_copy_only=False)
 
 
 def _outside(
     values: NDArray[Any], known: NDArray[np.bool_], bounds: Bounds
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Where a known value lies below min, and where above max; bool [n] each."""
+    """Where a known value lies below min (or is no name allowed), and where above max; bool [n] each."""
     none = np.zeros(len(values), np.bool_)
+    if bounds.one_of is not None:
+        return known & ~np.isin(values, np.array(bounds.one_of, dtype=object)), none
     kind = np.float32 if values.dtype == np.float32 else np.float64
     below = above = none
     if bounds.min is not None:
@@ -197,28 +397,62 @@ def _outside(
     return below, above
 
 
-def judge(annotations: pa.RecordBatch, ruleset: RuleSet) -> Verdicts:
-    """Apply every rule to n annotated documents (any batch that has the columns `ruleset.measures`).
+def meets(columns: Mapping[str, Column], when: Mapping[str, Bounds], n: int) -> NDArray[np.bool_]:
+    """Where every condition holds; bool [n]."""
+    holds = np.ones(n, np.bool_)
+    for measure, bounds in when.items():
+        low, high = _outside(*columns[measure], bounds)
+        holds &= columns[measure][1] & ~(low | high)
+    return holds
 
-    Raises KeyError where a column is missing.
+
+@dataclass(slots=True)
+class Firing:
+    """The first rule that fires on each of n things. first: int16 [n], -1 for none; value, limit: float64 [n], or NaN.
+
+    fired: int64 [rules], on how many of them each rule fires by itself.
     """
-    n = annotations.num_rows
-    columns = {measure: _column(annotations, measure) for measure in ruleset.measures}
+
+    first: NDArray[np.int16]
+    value: NDArray[np.float64]
+    limit: NDArray[np.float64]
+    fired: NDArray[np.int64]
+
+
+def ask(
+    columns: Mapping[str, Column], rules: Sequence[Bounds], n: int, among: NDArray[np.bool_] | None = None
+) -> Firing:
+    """Ask every rule (of one section) of n things, those in `among` (bool [n]; by default all).
+
+    columns: every measure the rules read, as `column_of` gives it.
+    """
     first = np.full(n, -1, np.int16)
     value, limit = np.full(n, np.nan), np.full(n, np.nan)
-    fired = np.zeros(len(ruleset.rules), np.int64)
-    for k, rule in enumerate(ruleset.rules):
+    fired = np.zeros(len(rules), np.int64)
+    for k, rule in enumerate(rules):
+        assert isinstance(rule, _Rule)
         values, known = columns[rule.measure]
         below, above = _outside(values, known, rule)
-        fires = below | above
-        for measure, bounds in rule.when.items():
-            low, high = _outside(*columns[measure], bounds)
-            fires &= columns[measure][1] & ~(low | high)
+        fires = (below | above) & meets(columns, rule.when, n)
+        if among is not None:
+            fires &= among
         fired[k] = np.count_nonzero(fires)
         new = fires & (first < 0)
         first[new] = k
-        value[new] = values[new]
-        limit[new] = np.where(
-            below[new], np.nan if rule.min is None else rule.min, np.nan if rule.max is None else rule.max
-        )
-    return Verdicts(keep=first < 0, rule=first, value=value, limit=limit, fired=fired)
+        if rule.one_of is None:
+            value[new] = values[new]
+            low, high = (np.nan if b is None else b for b in (rule.min, rule.max))
+            limit[new] = np.where(below[new], low, high)
+    return Firing(first, value, limit, fired)
+
+
+def judge(annotations: pa.RecordBatch, ruleset: RuleSet) -> Verdicts:
+    """Apply every rule to n annotated documents (any batch that has the columns `ruleset.measures`).
+
+    Raises KeyError where a column is missing, ValueError where the set edits (see `judgement.judge_document`).
+    """
+    if ruleset.edits:
+        raise ValueError("a rule set that edits is judged by judgement.judge_document")
+    columns = {measure: column_of(annotations, measure) for measure in ruleset.measures}
+    found = ask(columns, ruleset.rules, annotations.num_rows)
+    return Verdicts(found.first < 0, found.first, found.value, found.limit, found.fired)

@@ -140,7 +140,7 @@ def test_a_rule_set_of_ones_own_is_loaded_by_its_path(tmp_path: Path) -> None:
         ("rules: [{name: a, measure: words, min: five}]", "'rules.a.min' is 'five'"),
         ("rules: [{name: a, measure: words, min: .nan}]", "finite number"),
         ("rules: [{name: Bad Name, measure: words, min: 5}]", "should match pattern"),
-        ("rules: []", "at least 1 item"),
+        ("rules: []", "there is no rule; give at least one in rules, lines, media or remove"),
         (
             "rules: [{name: a, measure: words, min: 5}, {name: a, measure: lines, min: 5}]",
             "two rules are named 'a'",
