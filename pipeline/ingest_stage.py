@@ -35,9 +35,14 @@ class IngestStage(Stage):
 
     def settings(self) -> dict[str, Any]:
         from mixloom.pipeline.ingest.plan import fingerprint
+        from mixloom.pipeline.ingest.readers import reader_settings
 
         described = [
-            {**s.model_dump(mode="json", exclude={"path"}), "files": fingerprint(s, self.roots[s.name])}
+            {
+                **s.model_dump(mode="json", exclude={"path"}),
+                **reader_settings(s),
+                "files": fingerprint(s, self.roots[s.name]),
+            }
             for s in self.sources
         ]
         return {"sources": described, "part_documents": self.part_documents, "part_bytes": self.part_bytes}

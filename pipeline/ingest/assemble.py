@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from mixloom.pipeline.ingest.config import Source, SpeechSource
 from mixloom.pipeline.ingest.decode import trim
 from mixloom.pipeline.ingest.files import SourceFiles, normalise, source_files
-from mixloom.pipeline.ingest.media import MAX_SECONDS, inspect_audio, inspect_image
+from mixloom.pipeline.ingest.media import MAX_SECONDS, inspect_audio, inspect_image, read_media
 from mixloom.pipeline.ingest.problems import Problem, failure, printable
 from mixloom.pipeline.schema import Document, Failure, Locator, Media, Segment
 
@@ -35,7 +35,9 @@ class Text:
 class Ref:
     """A reference to an image or a recording: a path as the document writes it, or its bytes and member.
 
-    `exact`: the target is already a path relative to the root.
+    `exact`: the target is already a path relative to the root. `others`: further paths, tried when the target is
+    not there. `stored`: file and member it lies in, where the reader knows; the target is then what the document
+    calls it. `absent`: the reader knows that it is not where it should be; says where.
     """
 
     kind: Literal["image", "speech"]
@@ -43,6 +45,9 @@ class Ref:
     attrs: dict[str, str] = field(default_factory=dict)
     data: bytes | None = None
     exact: bool = False
+    others: tuple[str, ...] = ()
+    stored: tuple[str, str] | None = None
+    absent: str = ""
 
 
 Item = Text | Ref
@@ -56,9 +61,9 @@ class Assembler:
         self.files: SourceFiles = source_files(root)
         self._path_meta = re.compile(source.meta_from_path) if source.meta_from_path else None
         self._roots: tuple[str, ...] = getattr(source, "media_roots", (".",))
-        self._seen: dict[tuple[str, str], Media | Problem] = {}
+        self._seen: dict[tuple[str, str, str], Media | Problem] = {}
         # Leading white space means something in text and Markdown, nothing once HTML or XML is laid out.
-        self._trim = str.strip if source.format in ("html", "xml") else trim
+        self._trim = str.strip if source.format in ("html", "xml", "warc") else trim
 
     def fail(self, problem: Problem, uri: str, **place: Any) -> Failure:
         return failure(self.source.name, problem, uri, **place)
@@ -156,14 +161,19 @@ class Assembler:
         return self.fail(problem, uri, member=where, scope=scope, **place)
 
     def _media(self, item: Ref, uri: str) -> Media:
+        if item.absent:
+            raise Problem(
+                "missing_media", f"it is not in {item.absent}", fix="repair the document, or its name"
+            )
         if item.data is not None:
             return self._inspect(item.kind, item.data, uri, item.target)
-        path = item.target if item.exact else self.resolve(uri, item.target)
-        key = (item.kind, path)
+        path, member = item.stored or (item.target if item.exact else self._resolve_any(uri, item), "")
+        key = (item.kind, path, member)
         known = self._seen.get(key)
         if known is None:
             try:
-                known = self._inspect(item.kind, self.files.read(path, self.source.max_bytes), path, "")
+                data = read_media(self.files, path, member, self.source.max_bytes)
+                known = self._inspect(item.kind, data, path, member)
             except Problem as p:
                 known = p
             if len(self._seen) >= _REMEMBERED:
@@ -178,6 +188,18 @@ class Assembler:
             return inspect_image(data, uri, member, max_pixels=self.source.max_pixels)
         limit = self.source.max_seconds if isinstance(self.source, SpeechSource) else MAX_SECONDS
         return inspect_audio(data, uri, member, max_seconds=limit)
+
+    def _resolve_any(self, document: str, item: Ref) -> str:
+        """The path of the first target that is there; the problem is that of the first."""
+        try:
+            return self.resolve(document, item.target)
+        except Problem as first:
+            for target in item.others:
+                try:
+                    return self.resolve(document, target)
+                except Problem:
+                    continue
+            raise first from None
 
     def resolve(self, document: str, target: str) -> str:
         """The path, relative to the root, of a media file as a document names it.

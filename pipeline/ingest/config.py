@@ -6,111 +6,24 @@ Python's; they are compiled when the configuration is read, so a bad one is an e
 
 from __future__ import annotations
 
-import codecs
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from mixloom.pipeline.ingest.globs import check_glob
-
-
-def _regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as e:
-        raise ValueError(
-            f"not a regular expression: {e.msg} at position {e.pos} (single quotes keep \\ in YAML)"
-        ) from None
-    return pattern
-
-
-def _codec(name: str) -> str:
-    try:
-        info = codecs.lookup(name)
-    except LookupError:
-        raise ValueError(
-            "not an encoding Python knows; common ones: utf-8, latin-1, cp1252, shift_jis, gb18030"
-        ) from None
-    if not info._is_text_encoding:
-        raise ValueError("not a text encoding; common ones: utf-8, latin-1, cp1252, shift_jis, gb18030")
-    return name
-
-
-def _inside(path: str) -> str:
-    parts = path.replace("\\", "/").split("/")
-    if path.startswith("/") or "://" in path or ".." in parts:
-        raise ValueError(
-            "must be relative to the path of the source and stay inside it (no leading /, no ..)"
-        )
-    return path
-
-
-def _one_character(text: str) -> str:
-    if len(text) != 1:
-        raise ValueError('must be one character, for example "|", "," or "\\t" (in double quotes)')
-    return text
-
-
-def _glob(pattern: str) -> str:
-    check_glob(pattern)
-    return pattern
-
-
-Regex = Annotated[str, AfterValidator(_regex)]
-Encoding = Annotated[str, AfterValidator(_codec)]
-InsidePath = Annotated[str, AfterValidator(_inside)]
-Delimiter = Annotated[str, AfterValidator(_one_character)]
-Glob = Annotated[str, Field(min_length=1), AfterValidator(_inside), AfterValidator(_glob)]
-Column = int | str
-Match = Literal["stem", "name", "path"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BaseSource(_Model):
-    """What every format has in common."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$", description="name of the source; part of every doc_id")
-    path: str = Field(min_length=1, description="folder, file or URL that is the root of the source")
-    glob: Glob | tuple[Glob, ...] | None = Field(
-        None,
-        description="which files, relative to path; ** crosses folders, {a,b} is either; default by format",
-    )
-    exclude: tuple[Glob, ...] = Field((), description="files that match one of these globs are left out")
-    license: str | None = Field(
-        None, description="licence of every document, as an SPDX name where there is one"
-    )
-    language: str | None = Field(None, description="language of every document; a path group may override it")
-    encoding: Encoding = Field("utf-8", description="text encoding, where the file itself declares none")
-    on_encoding_error: Literal["fail", "replace"] = Field(
-        "fail", description="fail: the document becomes a failure; replace: bad bytes become U+FFFD"
-    )
-    meta: dict[str, str] = Field({}, description="added to the meta of every document")
-    meta_from_path: Regex | None = Field(
-        None,
-        description="regex searched in the relative path; named groups become meta, `language` sets the language",
-    )
-    max_documents: int | None = Field(
-        None, ge=1, description="read only the first so many documents (trials)"
-    )
-    max_bytes: int = Field(
-        1 << 30,
-        ge=1,
-        description="most bytes of one file (decompressed), line or media file held in memory; larger ones fail",
-    )
-    max_pixels: int = Field(
-        89_478_485, ge=1, le=178_956_970, description="largest image, width x height; larger ones fail unread"
-    )
-
-
-class _Media(_Model):
-    media_roots: tuple[InsidePath, ...] = Field(
-        (".",),
-        description="folders, relative to path, against which site-absolute and bare media paths are resolved",
-    )
+from mixloom.pipeline.ingest.source_base import (
+    BaseSource,
+    Column,
+    Delimiter,
+    Fields,
+    InsidePath,
+    Match,
+    MediaRoots,
+    Model,
+    Regex,
+    check_xpath,
+)
+from mixloom.pipeline.ingest.web_config import Extraction, WarcSource, WebDatasetSource
 
 
 class TextSource(BaseSource):
@@ -133,35 +46,27 @@ class TextSource(BaseSource):
         return self
 
 
-class _Fields(_Media):
-    text_field: str | None = Field("text", description="where the text is; dots go into nested objects")
-    join: str = Field(" ", description="put between the items when the text field is a list of strings")
-    segments_field: str | None = Field(
-        None, description='interleaved document: a list of {"text": ..}, {"image": path} and {"audio": path}'
-    )
-    image_field: str | None = Field(None, description="path (or list of paths) of images of the document")
-    audio_field: str | None = Field(None, description="path (or list of paths) of recordings of the document")
-    media_order: Literal["media_first", "text_first"] = Field(
-        "media_first", description="order of image_field and audio_field against text_field"
-    )
-    language_field: str | None = Field(None, description="field with the language of the document")
-    timestamp_field: str | None = Field(None, description="field with the time of the document (ISO 8601)")
-    meta_fields: tuple[str, ...] = Field((), description="fields copied into meta under their own names")
-
-    @model_validator(mode="after")
-    def _has_content(self) -> _Fields:
-        if not (self.text_field or self.segments_field or self.image_field or self.audio_field):
-            raise ValueError("nothing to read: set text_field, segments_field, image_field or audio_field")
-        return self
-
-
-class JsonlSource(BaseSource, _Fields):
+class JsonlSource(BaseSource, Fields):
     """JSON Lines, plain, .gz or .zst: a document per line."""
 
     format: Literal["jsonl"]
 
 
-class ParquetSource(BaseSource, _Fields):
+class CsvSource(BaseSource, Fields):
+    """CSV or TSV with a header, plain, .gz or .zst: a document per row; quoted fields may hold line ends."""
+
+    format: Literal["csv"]
+    delimiter: Delimiter | None = Field(None, description="default: tab for .tsv and .tab, comma otherwise")
+    quoting: bool = Field(True, description='fields may stand in double quotes ("")')
+
+    @model_validator(mode="after")
+    def _no_lists(self) -> CsvSource:
+        if self.segments_field is not None:
+            raise ValueError("a cell of a CSV file is no list; leave out segments_field")
+        return self
+
+
+class ParquetSource(BaseSource, Fields):
     """Parquet: a document per row; only the columns named are read.
 
     An image or audio column may hold paths, bytes, or the {bytes, path} structs common on model hubs.
@@ -170,7 +75,7 @@ class ParquetSource(BaseSource, _Fields):
     format: Literal["parquet"]
 
 
-class MarkdownSource(BaseSource, _Media):
+class MarkdownSource(BaseSource, MediaRoots):
     """Markdown, kept verbatim; images become segments in reading order."""
 
     format: Literal["markdown"]
@@ -183,15 +88,10 @@ class MarkdownSource(BaseSource, _Media):
     timestamp_field: str | None = Field("date", description="front-matter key with the time of the document")
 
 
-class HtmlSource(BaseSource, _Media):
-    """HTML and XHTML: text as a browser lays it out, images in reading order."""
+class HtmlSource(BaseSource, MediaRoots, Extraction):
+    """HTML and XHTML: the whole page as a browser lays it out, or its main content; images in reading order."""
 
     format: Literal["html"]
-    drop: tuple[str, ...] = Field(
-        ("script", "style", "template", "noscript", "nav", "iframe", "object", "svg"),
-        description="elements left out with all they contain, as tag, .class or tag.class; add header, footer, "
-        "aside for web pages",
-    )
     images: bool = Field(True, description="false: images are passed over")
     split_on: str | None = Field(
         None,
@@ -206,11 +106,13 @@ class HtmlSource(BaseSource, _Media):
 
     @model_validator(mode="after")
     def _paths_parse(self) -> HtmlSource:
-        _check_xpath(self.split_on, "split_on")
+        check_xpath(self.split_on, "split_on")
+        if self.split_on is not None and self.extract != "all":
+            raise ValueError("split_on cuts whole pages: set extract: all, or leave out split_on")
         return self
 
 
-class TextEntry(_Model):
+class TextEntry(Model):
     """An element or attribute whose text is taken, and whether that text is itself HTML."""
 
     path: str = Field(
@@ -219,7 +121,7 @@ class TextEntry(_Model):
     html: bool = Field(False, description="the value is escaped HTML: parse it")
 
 
-class XmlSource(BaseSource, _Media):
+class XmlSource(BaseSource, MediaRoots):
     """XML of any vocabulary, by local names (namespaces are ignored)."""
 
     format: Literal["xml"]
@@ -249,7 +151,7 @@ class XmlSource(BaseSource, _Media):
 
     @model_validator(mode="after")
     def _paths_parse(self) -> XmlSource:
-        _check_xpath(self.record, "record")
+        check_xpath(self.record, "record")
         for entry in self.text or ():
             if isinstance(entry, str):
                 TextEntry(path=entry, html=False)
@@ -261,7 +163,7 @@ class XmlSource(BaseSource, _Media):
         return tuple(TextEntry(path=x.path, html=x.html or self.html) for x in out)
 
 
-class CocoCaptions(_Model):
+class CocoCaptions(Model):
     """A COCO captions file: `images` and `annotations` with `image_id` and `caption`."""
 
     kind: Literal["coco"]
@@ -274,7 +176,7 @@ class CocoCaptions(_Model):
     )
 
 
-class TableCaptions(_Model):
+class TableCaptions(Model):
     """A CSV or TSV file with a row per caption."""
 
     kind: Literal["table"]
@@ -289,14 +191,14 @@ class TableCaptions(_Model):
     match: Match = Field("name", description="how the image column finds its file: stem, name, or path")
 
 
-class SidecarCaptions(_Model):
+class SidecarCaptions(Model):
     """A text file beside each image, with the same stem."""
 
     kind: Literal["sidecar"]
     suffix: str = Field(".txt", pattern=r"^\.[A-Za-z0-9._-]+$", description="suffix of the caption files")
 
 
-class FileNameCaptions(_Model):
+class FileNameCaptions(Model):
     """The caption is in the file name."""
 
     kind: Literal["file_name"]
@@ -326,7 +228,7 @@ class ImageCaptionSource(BaseSource):
     order: Literal["image_first", "caption_first"] = Field("image_first", description="order of the segments")
 
 
-class TranscriptTable(_Model):
+class TranscriptTable(Model):
     """A table with a row per recording."""
 
     path: InsidePath = Field(description="the table, relative to the path of the source")
@@ -372,8 +274,11 @@ SourceConfig = Annotated[
     TextSource
     | JsonlSource
     | ParquetSource
+    | CsvSource
     | MarkdownSource
     | HtmlSource
+    | WarcSource
+    | WebDatasetSource
     | XmlSource
     | ImageCaptionSource
     | SpeechSource,
@@ -384,29 +289,12 @@ Source = (
     TextSource
     | JsonlSource
     | ParquetSource
+    | CsvSource
     | MarkdownSource
     | HtmlSource
+    | WarcSource
+    | WebDatasetSource
     | XmlSource
     | ImageCaptionSource
     | SpeechSource
 )
-
-_NAME = re.compile(r"[\w.-]+\Z")
-
-
-def is_plain_name(expression: str) -> bool:
-    """Whether an XPath setting is just an element name."""
-    return _NAME.match(expression) is not None
-
-
-def _check_xpath(expression: str | None, key: str) -> None:
-    if expression is None or is_plain_name(expression):
-        return
-    from lxml import etree
-
-    try:
-        etree.XPath(expression)
-    except etree.XPathError as e:
-        raise ValueError(
-            f"{key} is neither an element name nor an XPath expression: {e} (names are local, without prefixes)"
-        ) from None

@@ -42,6 +42,27 @@ def chunks(files: SourceFiles, uri: str) -> Iterator[bytes]:
                 yield data
 
 
+def unpacked(files: SourceFiles, uri: str, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a file in pieces, decompressed when its first bytes are those of gzip or zstd.
+
+    Args:
+        start: byte of an uncompressed file to start at.
+
+    Raises:
+        Problem: as `chunks`.
+    """
+    with files.open(uri) as f:
+        head = f.read(4)
+        f.seek(start)
+        if head.startswith(b"\x1f\x8b"):
+            yield from _gunzip(f, uri)
+        elif head.startswith(b"\x28\xb5\x2f\xfd"):
+            yield from _unzstd(f, uri)
+        else:
+            while data := f.read(CHUNK):
+                yield data
+
+
 def _gunzip(f: IO[bytes], uri: str) -> Iterator[bytes]:
     decoder = zlib.decompressobj(wbits=31)
     fed, data = False, b""

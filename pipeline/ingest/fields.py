@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text, as_text
-from mixloom.pipeline.ingest.config import JsonlSource, ParquetSource
+from mixloom.pipeline.ingest.config import CsvSource, JsonlSource, ParquetSource
 from mixloom.pipeline.ingest.decode import decode
 from mixloom.pipeline.ingest.problems import Problem
 
@@ -25,14 +25,19 @@ def lookup(record: dict[str, Any], path: str) -> Any:
     return node
 
 
-def _optional(record: dict[str, Any], path: str | None) -> str | None:
+def lookup_value(record: dict[str, Any], path: str | None) -> Any:
+    """The value at a dotted path; None when it is null, missing, or there is no path."""
     value = lookup(record, path) if path else None
-    return None if value is _MISSING else as_text(value)
+    return None if value is _MISSING else value
+
+
+def _optional(record: dict[str, Any], path: str | None) -> str | None:
+    return as_text(lookup_value(record, path))
 
 
 def record_document(
     make: Assembler,
-    source: JsonlSource | ParquetSource,
+    source: JsonlSource | ParquetSource | CsvSource,
     uri: str,
     record: dict[str, Any],
     *,
@@ -63,9 +68,11 @@ def record_document(
     )
 
 
-def _items(source: JsonlSource | ParquetSource, record: dict[str, Any], where: str, row: int) -> list[Item]:
+def _items(
+    source: JsonlSource | ParquetSource | CsvSource, record: dict[str, Any], where: str, row: int
+) -> list[Item]:
     if source.segments_field is not None:
-        return _segments(_required(record, source.segments_field, where), source.segments_field, where)
+        return segment_items(_required(record, source.segments_field, where), source.segments_field, where)
     media: list[Item] = []
     if source.image_field is not None:
         media += _refs("image", record, source.image_field, where, row)
@@ -91,7 +98,7 @@ def _required(record: dict[str, Any], path: str, where: str) -> Any:
     return value
 
 
-def _text(record: dict[str, Any], source: JsonlSource | ParquetSource, where: str) -> str:
+def _text(record: dict[str, Any], source: JsonlSource | ParquetSource | CsvSource, where: str) -> str:
     path = source.text_field or ""
     value = _required(record, path, where)
     if isinstance(value, str):
@@ -147,7 +154,7 @@ def _refs(
     return out
 
 
-def _segments(value: Any, path: str, where: str) -> list[Item]:
+def segment_items(value: Any, path: str, where: str) -> list[Item]:
     """Items of an interleaved document: {"text"}, {"image", "alt"?, "title"?} or {"audio"} in reading order."""
     if not isinstance(value, list):
         raise Problem(

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text
-from mixloom.pipeline.ingest.config import HtmlSource, is_plain_name
+from mixloom.pipeline.ingest.config import HtmlSource
 from mixloom.pipeline.ingest.decode import newlines, read_whole
+from mixloom.pipeline.ingest.extract import image_ref, main_content
 from mixloom.pipeline.ingest.layout import Flow, attribute, local_name, walk
 from mixloom.pipeline.ingest.markup import decode_markup, parse_html, parse_xml
 from mixloom.pipeline.ingest.problems import Problem
+from mixloom.pipeline.ingest.source_base import is_plain_name
 from mixloom.pipeline.ingest.split import Split
+from mixloom.pipeline.ingest.web_config import Extraction
 
+_HEAD = 1 << 18  # characters in which the title of a page is looked for
+_TITLE = re.compile(r"<title\b[^>]*>([^<]*)", re.IGNORECASE)
+_HTML = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']?([A-Za-z0-9-]+)", re.IGNORECASE)
+_BASE = re.compile(r"<base\b[^>]*?\shref\s*=\s*[\"']?([^\s\"'>]+)", re.IGNORECASE)
 _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _PARAGRAPHS = _HEADINGS | {"p", "pre", "blockquote", "ul", "ol", "dl", "table", "figure", "hr", "address"}
 _BLOCKS = frozenset(
@@ -70,13 +78,41 @@ def read(split: Split, source: HtmlSource, root: str) -> Iterator[Output]:
     def one(uri: str) -> Iterator[Output]:
         data = read_whole(make.files, uri, source.max_bytes)
         text = decode_markup(data, source.encoding, source.on_encoding_error, f"'{uri}'", is_html=True)
-        tree = _tree(newlines(text), uri)
-        if tree is None:
-            yield from make.document(uri, [])
-            return
-        yield from _page(make, source, uri, tree)
+        page = read_page(newlines(text), source, uri, split_on=source.split_on)
+        yield from _documents(make, source, uri, page)
 
     yield from make.each_file(split.files, one)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What stands on a page: its items (and split marks), title, declared language and <base href>."""
+
+    items: list[Any]
+    title: str | None
+    language: str | None
+    base: str | None
+
+
+def read_page(text: str, how: Extraction, uri: str = "", *, split_on: str | None = None) -> Page:
+    """Items of a page: all of it, or its main content, by `how.extract`.
+
+    Raises:
+        Problem: bad_html, page_too_long or extractor_failed.
+    """
+    head = text[:_HEAD]
+    base = _BASE.search(head)
+    link = html.unescape(base[1]) if base else None
+    if how.extract != "all":
+        # By the start of the page: a whole tree is not built for these two.
+        title, tag = _TITLE.search(head), _HTML.search(head)
+        words = " ".join(html.unescape(title[1]).split()) if title else ""
+        return Page(main_content(text, how), words or None, tag[1] if tag else None, link)
+    tree = _tree(text, uri)
+    if tree is None:
+        return Page([], None, None, link)
+    items = html_items(tree, drop=how.drop, split_on=split_on)
+    return Page(items, _title(tree), attribute(tree, "lang"), link)
 
 
 def _tree(text: str, uri: str) -> Any | None:
@@ -96,10 +132,9 @@ def _tree(text: str, uri: str) -> Any | None:
     return parse_html(text)
 
 
-def _page(make: Assembler, source: HtmlSource, uri: str, tree: Any) -> Iterator[Output]:
-    meta = _head(tree)
-    language = attribute(tree, "lang")
-    items = html_items(tree, drop=source.drop, split_on=source.split_on)
+def _documents(make: Assembler, source: HtmlSource, uri: str, page: Page) -> Iterator[Output]:
+    meta = {"title": page.title} if page.title else {}
+    items = page.items
     if not source.images:
         items = [x for x in items if not isinstance(x, Ref)]
     items = strip_boilerplate(items, source.boilerplate_start, source.boilerplate_end)
@@ -109,17 +144,16 @@ def _page(make: Assembler, source: HtmlSource, uri: str, tree: Any) -> Iterator[
             continue  # nothing stands before the first heading: there is no such document
         member = f"section-{number}" if source.split_on is not None else ""
         extra = {"heading": heading} if heading else {}
-        yield from make.document(uri, part, member=member, meta={**meta, **extra}, language=language)
+        yield from make.document(uri, part, member=member, meta={**meta, **extra}, language=page.language)
 
 
-def _head(tree: Any) -> dict[str, str]:
+def _title(tree: Any) -> str | None:
     for element in tree.iter():
         if local_name(element) == "title":
-            title = " ".join("".join(element.itertext()).split())
-            return {"title": title} if title else {}
+            return " ".join("".join(element.itertext()).split()) or None
         if local_name(element) == "body":
             break
-    return {}
+    return None
 
 
 def html_items(tree: Any, *, drop: Iterable[str], split_on: str | None = None) -> list[Any]:
@@ -224,14 +258,9 @@ class _Layout:
             self.flow.lines(1)
 
     def _image(self, element: Any) -> None:
-        # Pages that load images late keep the real source in data-src.
-        target = (attribute(element, "src") or attribute(element, "data-src") or "").strip()
-        if not target:
-            return
-        attrs = {
-            k: " ".join(v.split()) for k in ("alt", "title") if (v := attribute(element, k)) and v.strip()
-        }
-        self.flow.media(Ref("image", target, attrs))
+        ref = image_ref({name: attribute(element, name) for name in element.attrib})
+        if ref is not None:
+            self.flow.media(ref)
 
 
 def _sections(items: list[Any]) -> list[tuple[int, str, list[Item]]]:

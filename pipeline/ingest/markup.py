@@ -28,15 +28,27 @@ def declared_encoding(data: bytes, default: str, *, is_html: bool) -> tuple[int,
         if head[:4] in (b"<\0?\0", b"\0<\0?"):  # UTF-16 without a mark, as XML 1.0 appendix F tells it
             return 0, "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
         return 0, default
-    try:
-        info = codecs.lookup(match[1].decode("ascii"))
-    except (LookupError, UnicodeDecodeError):
+    label = match[1].decode("ascii", "replace")
+    name = browser_encoding(label) if is_html else _known(label)
+    if name is None:
         return 0, default
-    if not info._is_text_encoding:
-        return 0, default
-    if info.name.startswith(("utf-16", "utf-32")):  # the declaration was readable as bytes: it is wrong
+    if name.startswith(("utf-16", "utf-32")):  # the declaration was readable as bytes: it is wrong
         return 0, "utf-8"
-    return 0, _BROWSER.get(info.name, info.name) if is_html else info.name
+    return 0, name
+
+
+def _known(label: str) -> str | None:
+    try:
+        info = codecs.lookup(label)
+    except (LookupError, UnicodeError):
+        return None
+    return info.name if info._is_text_encoding else None
+
+
+def browser_encoding(label: str) -> str | None:
+    """The encoding browsers take a label to mean, by Python's name; None for a label nobody knows."""
+    name = _known(label)
+    return _BROWSER.get(name, name) if name else None
 
 
 @functools.cache
@@ -46,26 +58,38 @@ def _windows_1252() -> str:
     return "".join(known or same for known, same in pairs)
 
 
+def decode_windows_1252(data: bytes) -> str:
+    """Text of any bytes in Windows-1252, as browsers read it; never fails."""
+    return codecs.charmap_decode(data, "strict", _windows_1252())[0]
+
+
 def decode_markup(data: bytes, default: str, errors: str, what: str, *, is_html: bool) -> str:
     """Text of an HTML or XML file. Raises Problem as `decode`."""
     bom, encoding = declared_encoding(data, default, is_html=is_html)
     body = data[bom:]
     if canonical(encoding) == "cp1252" and is_html:
-        return codecs.charmap_decode(body, "strict", _windows_1252())[0]
+        return decode_windows_1252(body)
     return decode(body, encoding, errors, base=bom, what=what)
 
 
-def parse_html(text: str) -> Any | None:
+def parse_html(text: str, *, plain: bool = True) -> Any | None:
     """The root element of an HTML text; None when there is no element in it.
+
+    Args:
+        plain: False: elements are those of lxml.html, with its methods.
 
     Raises:
         Problem: "bad_html": nested too deeply, or a text too long, for the parser's limits.
     """
     from lxml import etree
 
-    parser = etree.HTMLParser(
-        encoding="utf-8", no_network=True, huge_tree=False, remove_comments=True, remove_pis=True
-    )
+    if plain:
+        make: Any = etree.HTMLParser
+    else:
+        from lxml import html
+
+        make = html.HTMLParser
+    parser = make(encoding="utf-8", no_network=True, huge_tree=False, remove_comments=True, remove_pis=True)
     raw = text.replace("\0", "\ufffd").encode("utf-8", "replace")
     if not raw.strip():
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import re
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ MAX_SECONDS = 4 * 3600.0
 # Only decoders that run in this process on plain bytes; EPS, for one, would start Ghostscript.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 _BLOCK = 1 << 16  # frames decoded at a time while inspecting
+_PLACE = re.compile(r"(?P<name>.*)@(?P<offset>\d+)(?:\+(?P<inside>\d+))?", re.DOTALL)
 _UNKNOWN_LENGTH = (0xFFFFFFFF, 0x7FFFFFFF)  # what encoders write into a pipe
 
 
@@ -285,21 +287,31 @@ def open_media(root: str, uri: str, member: str = "", *, max_bytes: int = 1 << 3
 
     Args:
         root: root of the source, a path or URL.
-        uri, member: as in `Media`; a member is `column:row` of a Parquet file.
+        uri, member: as in `Media`; a member is `column:row` of a Parquet file, `@offset` or `@offset+inside` of a
+            web archive (the body of the response there), or `name@offset` of a tar file.
 
     Raises:
         Problem: outside the root, missing, or larger than `max_bytes`.
     """
-    files = source_files(root)
-    if member:
-        return _open_member(files, uri, member)
-    return files.read(uri, max_bytes)
+    return read_media(source_files(root), uri, member, max_bytes)
 
 
-def _open_member(files: SourceFiles, uri: str, member: str) -> bytes:
+def read_media(files: SourceFiles, uri: str, member: str, limit: int) -> bytes:
+    """As `open_media`, for files already at hand."""
+    if not member:
+        return files.read(uri, limit)
+    place = _PLACE.fullmatch(member)
+    if place is not None and not place["name"]:
+        from mixloom.pipeline.ingest.warc_payload import read_capture
+
+        return read_capture(files, uri, int(place["offset"]), int(place["inside"] or 0), limit)
+    if place is not None:
+        from mixloom.pipeline.ingest.tars import read_member
+
+        return read_member(files, uri, place["name"], int(place["offset"]), limit)
     from mixloom.pipeline.ingest.parquet import read_cell
 
     column, _, row = member.rpartition(":")
     if not column or not row.isdigit():
-        raise Problem("bad_member", f"'{member}' is not `column:row` of '{uri}'", fix="run ingest again")
+        raise Problem("bad_member", f"'{member}' names no place in '{uri}'", fix="run ingest again")
     return read_cell(files, uri, column, int(row))

@@ -13,6 +13,7 @@ from itertools import pairwise
 from mixloom.pipeline.errors import UserError, nearest
 from mixloom.pipeline.ingest.config import (
     CocoCaptions,
+    CsvSource,
     HtmlSource,
     ImageCaptionSource,
     JsonlSource,
@@ -23,6 +24,7 @@ from mixloom.pipeline.ingest.config import (
     SpeechSource,
     TableCaptions,
     TextSource,
+    WarcSource,
     XmlSource,
 )
 from mixloom.pipeline.ingest.decode import compressed, line_safe
@@ -39,9 +41,12 @@ DEFAULT_GLOBS: dict[str, str] = {
     "text": "**/*.txt{,.gz,.zst}",
     "jsonl": "**/*.{jsonl,ndjson}{,.gz,.zst}",
     "parquet": "**/*.parquet",
+    "csv": "**/*.{csv,tsv,tab}{,.gz,.zst}",
     "markdown": "**/*.{md,markdown}{,.gz,.zst}",
     "html": "**/*.{html,htm,xhtml}{,.gz,.zst}",
     "xml": "**/*.xml{,.gz,.zst}",
+    "warc": "**/*.{warc,arc,wet}{,.gz,.zst}",
+    "webdataset": "**/*.{tar,tar.gz,tgz,tar.zst}",
     "image_caption": "**/*.{jpg,jpeg,png,webp,gif,bmp,tif,tiff,avif}",
     "speech": "**/*.{wav,flac,mp3,ogg}",
 }
@@ -52,8 +57,8 @@ def plan_splits(
 ) -> list[Split]:
     """Cut a source into splits, sorted by path.
 
-    Small files are grouped; large line-based files are cut into byte ranges, Parquet by row groups; compressed
-    files stay whole. With `max_documents`, documents are read until there are enough, and splits after that
+    Small files are grouped; large line-based files and web archives (compressed or not) are cut into byte ranges,
+    Parquet by row groups; other compressed files stay whole. With `max_documents`, documents are read until there are enough, and splits after that
     are left out.
 
     Raises:
@@ -144,7 +149,7 @@ def _names_media(source: Source) -> bool:
         return True
     if isinstance(source, XmlSource):
         return source.image is not None or source.html or any(e.html for e in source.text_entries())
-    if isinstance(source, JsonlSource | ParquetSource):
+    if isinstance(source, JsonlSource | ParquetSource | CsvSource):
         return bool(source.image_field or source.audio_field or source.segments_field)
     return isinstance(source, ImageCaptionSource) and isinstance(source.captions, SidecarCaptions)
 
@@ -224,7 +229,7 @@ def _grouped(source: Source, group: list[Entry]) -> Split:
 def _pieces(source: Source, files: SourceFiles, e: Entry, max_bytes: int) -> Iterator[Split]:
     """The pieces of one large file; nothing when its format cannot be cut."""
     by_line = isinstance(source, JsonlSource) or (isinstance(source, TextSource) and source.split == "lines")
-    if by_line and not compressed(e.uri) and line_safe(source.encoding):
+    if isinstance(source, WarcSource) or (by_line and not compressed(e.uri) and line_safe(source.encoding)):
         count = -(-e.size // max_bytes)
         bounds = [e.size * i // count for i in range(count)] + [e.size]
         for a, b in pairwise(bounds):

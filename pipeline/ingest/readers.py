@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mixloom.pipeline.ingest.config import Source
+from mixloom.pipeline.ingest.config import HtmlSource, Source, WarcSource
 from mixloom.pipeline.ingest.problems import failure, unexpected
 from mixloom.pipeline.ingest.split import Split
 from mixloom.pipeline.schema import Document, Failure
@@ -16,12 +16,24 @@ FORMATS: dict[str, str] = {
     "text": "mixloom.pipeline.ingest.text",
     "jsonl": "mixloom.pipeline.ingest.jsonl",
     "parquet": "mixloom.pipeline.ingest.parquet",
+    "csv": "mixloom.pipeline.ingest.csv_rows",
     "markdown": "mixloom.pipeline.ingest.markdown",
     "html": "mixloom.pipeline.ingest.html",
     "xml": "mixloom.pipeline.ingest.xml",
+    "warc": "mixloom.pipeline.ingest.warc",
+    "webdataset": "mixloom.pipeline.ingest.webdataset",
     "image_caption": "mixloom.pipeline.ingest.image_caption",
     "speech": "mixloom.pipeline.ingest.speech",
 }
+
+
+def reader_settings(source: Source) -> dict[str, str]:
+    """What, beside its own settings, decides the documents of a source: the extractor of pages and its version."""
+    if not isinstance(source, HtmlSource | WarcSource) or source.extract == "all":
+        return {}
+    from mixloom.pipeline.ingest.extract import extractor_version
+
+    return {"extractor": extractor_version(source.extract)}
 
 
 def read_split(split: Split, source: Source, root: str) -> Iterator[Document | Failure]:

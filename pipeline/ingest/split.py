@@ -12,7 +12,7 @@ Unit = Literal["files", "bytes", "row_groups", "table"]
 class Split:
     """A piece of a source; a plain value that survives JSON.
 
-    `unit` says what is meant: whole "files"; the lines of one file that start in the "bytes" [start, stop);
+    `unit` says what is meant: whole "files"; the lines or records of one file that start in the "bytes" [start, stop);
     the "row_groups" [start, stop) of one Parquet file; or the caption or transcript "table" itself, read only
     for its rows without a file. `size` is bytes on disk; `limit` is the most documents to yield (-1: all).
     """

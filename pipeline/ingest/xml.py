@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mixloom.pipeline.ingest.assemble import Assembler, Output, Ref
-from mixloom.pipeline.ingest.config import XmlSource, is_plain_name
+from mixloom.pipeline.ingest.config import XmlSource
 from mixloom.pipeline.ingest.decode import bad_bytes, chunks, read_whole
 from mixloom.pipeline.ingest.html import html_fragment_items, strip_namespaces
 from mixloom.pipeline.ingest.layout import Flow, attribute, local_name, walk
@@ -23,6 +23,7 @@ from mixloom.pipeline.ingest.markup import (
     xml_parser_options,
 )
 from mixloom.pipeline.ingest.problems import Problem
+from mixloom.pipeline.ingest.source_base import is_plain_name
 from mixloom.pipeline.ingest.split import Split
 from mixloom.pipeline.ingest.text import empty_file
 

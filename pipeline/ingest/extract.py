@@ -1,0 +1,220 @@
+"""The main content of a page as text and images in reading order, by one of three extractors.
+
+`all` is the layout of the whole page. Resiliparse and Trafilatura choose what belongs to the main content;
+neither gives images in place, so images are marked before and found again after.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from typing import Any
+
+from mixloom.pipeline.ingest.assemble import Item, Ref, Text
+from mixloom.pipeline.ingest.layout import Flow, local_name, walk
+from mixloom.pipeline.ingest.problems import Problem
+from mixloom.pipeline.ingest.web_config import Extraction, Extractor
+
+# Unicode noncharacters, which no text may hold: brackets around the number of an image, and around a caption.
+_OPEN, _CLOSE, _CAPTION, _END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+_NONCHARACTERS = re.compile("[\ufdd0-\ufdd3]")
+_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}|{_CAPTION}([^{_CAPTION}{_END}]*){_END}")
+_LONE_BULLET = re.compile(rf"(?m)^[ \t]*(?:\u2022|\d+\.)[ \t]*(?=(?:{_OPEN}\d+{_CLOSE}[ \t]*)+$)")
+_LINE_ENDS = re.compile(r"[ \t]+\n")
+_BLANK_LINES = re.compile(r"\n{3,}")
+# Resiliparse looks at every ancestor of these two for every one of them: time grows with the square of the depth.
+_DEEP = re.compile(r"<(?:div|article)\b", re.IGNORECASE)
+_NESTING = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
+_MAX_DEPTH = 1000
+
+
+def extractor_version(extract: Extractor) -> str:
+    """Library and version: part of the settings of a run, so that another version reads the source anew."""
+    return f"{extract} {version(extract)}"
+
+
+def main_content(html: str, how: Extraction) -> list[Item]:
+    """Text and images of the main content of a page, in reading order; empty when there is none.
+
+    Args:
+        html: the page.
+        how: `extract` is "resiliparse" or "trafilatura".
+
+    Raises:
+        Problem: bad_html, page_too_long, or extractor_failed with the error of the library.
+    """
+    if len(html) > how.max_page_chars:
+        raise Problem(
+            "page_too_long",
+            f"the page has {len(html)} characters, more than max_page_chars ({how.max_page_chars})",
+            fix="raise max_page_chars of the source, or use extract: all",
+        )
+    html = _NONCHARACTERS.sub("\ufffd", html)
+    try:
+        return _resiliparse(html, how) if how.extract == "resiliparse" else _trafilatura(html, how)
+    except Problem:
+        raise
+    except Exception as e:
+        text = " ".join(str(e).split())[:300]
+        raise Problem(
+            "extractor_failed",
+            f"{extractor_version(how.extract)} failed on the page ({type(e).__name__}: {text})",
+            fix="use another extractor for this source, or leave it: it is only counted",
+        ) from None
+
+
+def _check_depth(html: str) -> None:
+    if len(_DEEP.findall(html)) <= _MAX_DEPTH:
+        return
+    depth = 0
+    for match in _NESTING.finditer(html):
+        depth = max(0, depth - 1) if match[1] else depth + 1
+        if depth > _MAX_DEPTH:
+            raise Problem(
+                "bad_html",
+                f"the page nests div and article elements deeper than {_MAX_DEPTH}",
+                fix="repair the page or exclude it",
+            )
+
+
+def _resiliparse(html: str, how: Extraction) -> list[Item]:
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    _check_depth(html)
+    tree = HTMLTree.parse(html)
+    document = tree.document
+    if document is None:
+        return []
+    images: list[Ref] = []
+    for element in document.query_selector_all("img"):
+        ref = image_ref({name: element.getattr(name) for name in element.attrs})
+        # The alternative text of an image is written where the image stands, and does not weigh in its choice.
+        element.setattr("alt", "" if ref is None else f"{_OPEN}{len(images)}{_CLOSE}")
+        if ref is not None:
+            images.append(ref)
+    for element in document.query_selector_all("[alt]"):
+        if (element.tag or "").lower() != "img":
+            element.delattr("alt")
+    for element in document.query_selector_all("figcaption"):
+        if element.query_selector("img") is None and (element.text or "").strip():
+            element.prepend(document.create_text_node(_CAPTION))
+            element.append(document.create_text_node(_END))
+    text = extract_plain_text(
+        tree,
+        preserve_formatting=True,
+        main_content=True,
+        comments=how.comments,
+        post_meta=False,
+        alt_texts=True,
+        skip_elements=list(how.drop),
+    )
+    return _split(text, images)
+
+
+def _split(text: str, images: list[Ref]) -> list[Item]:
+    """Text with marks to items; a mark of half a caption is dropped."""
+    text = _BLANK_LINES.sub("\n\n", _LINE_ENDS.sub("\n", _LONE_BULLET.sub("", text)))
+    out: list[Item] = []
+    at = 0
+    for match in _MARK.finditer(text):
+        out.append(Text(_NONCHARACTERS.sub("", text[at : match.start()])))
+        if match[1] is not None:
+            out.append(images[int(match[1])])
+        else:
+            out.append(Text(_NONCHARACTERS.sub("", match[2]), {"role": "caption"}, flow=False))
+        at = match.end()
+    out.append(Text(_NONCHARACTERS.sub("", text[at:])))
+    return [x for x in out if isinstance(x, Ref) or x.text.strip()]
+
+
+def image_ref(attributes: dict[str, str | None]) -> Ref | None:
+    """The reference of an <img>, None when it names no source.
+
+    Pages that load images late keep the real source in data-src, and a tiny data: URL in src.
+    """
+    names = ("src", "data-src", "data-lazy-src", "data-original")
+    targets = [t for name in names if (t := (attributes.get(name) or "").strip())]
+    for name in ("srcset", "data-srcset"):
+        targets += [part.split()[0] for part in (attributes.get(name) or "").split(", ") if part.strip()]
+    if not targets:
+        return None
+    targets.sort(key=lambda t: t[:5].lower() == "data:")  # stable: only data: URLs go to the end
+    attrs = {k: " ".join(v.split()) for k in ("alt", "title") if (v := attributes.get(k)) and v.strip()}
+    return Ref("image", targets[0], attrs, others=tuple(dict.fromkeys(targets[1:])))
+
+
+def _trafilatura(html: str, how: Extraction) -> list[Item]:
+    from trafilatura import bare_extraction
+
+    from mixloom.pipeline.ingest.markup import parse_html
+
+    tree = parse_html(html, plain=False)
+    if tree is None:
+        return []
+    images: list[Ref] = []
+    drop = [entry.partition(".")[::2] for entry in how.drop]
+    for element in list(tree.iter()):
+        classes = (element.get("class") or "").split()
+        if any(tag in ("", element.tag) and (not name or name in classes) for tag, name in drop):
+            element.drop_tree()
+        elif element.tag == "img":
+            ref = image_ref(dict(element.attrib))
+            element.attrib.clear()
+            if ref is not None:  # only what looks like the URL of an image file is kept
+                element.set("src", f"https://image/{len(images)}.png")
+                images.append(ref)
+    found: Any = bare_extraction(tree, include_comments=how.comments, include_images=True)
+    if found is None:
+        return []
+    layout = _Layout(images)
+    for body in (found.body, found.commentsbody if how.comments else None):
+        if body is not None:
+            walk(body, layout.enter, layout.leave, layout.text)
+            layout.flow.lines(2)
+    return layout.flow.finish()
+
+
+class _Layout:
+    """Trafilatura's tree (TEI-like: p, head, list, item, table, row, cell, quote, code, graphic) to text."""
+
+    def __init__(self, images: list[Ref]) -> None:
+        self.flow = Flow()
+        self._images = images
+        self._code, self._cells = 0, 0
+
+    def enter(self, element: Any) -> bool:
+        name = local_name(element)
+        if name == "graphic":
+            number = re.fullmatch(r"https://image/(\d+)\.png", element.get("src") or "")
+            if number:
+                self.flow.media(self._images[int(number[1])])
+            return False
+        if name == "lb":
+            self.flow.line_break()
+        self._block(name)
+        if name == "code":
+            self._code += 1
+        elif name == "item":
+            self.flow.mark("- ")
+        elif name == "row":
+            self._cells = 0
+        elif name == "cell":
+            if self._cells:
+                self.flow.tab()
+            self._cells += 1
+        return True
+
+    def leave(self, element: Any) -> None:
+        name = local_name(element)
+        self._code -= name == "code"
+        self._block(name)
+
+    def text(self, value: str, element: Any) -> None:
+        self.flow.text(value, preserve=self._code > 0)
+
+    def _block(self, name: str) -> None:
+        if name in ("p", "head", "list", "table", "quote"):
+            self.flow.lines(2)
+        elif name in ("item", "row"):
+            self.flow.lines(1)
