@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.words import utf8_buffers
 
-
 _UNIT = 1 / 2048  # of the weights: they are half-precision numbers above -16, so int16 holds them
 
 

@@ -1,0 +1,1 @@
+"""Quality classifiers: fastText trained on declared good and ordinary documents, calibrated, applied in batch."""
