@@ -7,7 +7,9 @@ one call of the content hash); the kernels release the GIL.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +22,13 @@ from mixloom.pipeline.repetition import REPEATS, repetition
 from mixloom.pipeline.signatures import cut_signatures
 from mixloom.pipeline.words import COUNTS, Cuts, cut
 
+if TYPE_CHECKING:
+    from mixloom.pipeline.language import LanguageModel
+
 __all__ = [
     "ANNOTATIONS",
     "AnnotateConfig",
+    "Annotator",
     "annotate",
     "annotations_schema",
     "content_hashes",
@@ -30,6 +36,11 @@ __all__ = [
     "media_measures",
     "text_measures",
 ]
+
+
+def _scores(config: AnnotateConfig) -> dict[str, pa.DataType]:
+    """The columns that models add."""
+    return {"language": pa.string(), "language_score": pa.float32()} if config.language else {}
 
 
 def annotations_schema(config: AnnotateConfig) -> pa.Schema:
@@ -40,6 +51,7 @@ def annotations_schema(config: AnnotateConfig) -> pa.Schema:
             pa.field("source", pa.string(), nullable=False),
             *(pa.field(name, m.type, nullable=False) for name, m in MEASURES.items()),
             *(pa.field(name, kind) for name, (kind, _) in MEDIA_MEASURES.items()),
+            *(pa.field(name, kind) for name, kind in _scores(config).items()),
             pa.field("content_hash", pa.binary(16), nullable=False),
             pa.field(
                 "minhash", pa.binary(4 * config.minhash.num_perm)
@@ -171,22 +183,54 @@ def media_measures(documents: pa.RecordBatch) -> dict[str, pa.Array]:
     }
 
 
-def annotate(documents: pa.RecordBatch, config: AnnotateConfig) -> pa.RecordBatch:
-    """Measure n documents: one row each, in order, of `annotations_schema(config)`.
+@dataclass
+class Annotator:
+    """Measures documents by one configuration; fitted models are loaded once, when first used.
 
-    The metadata of the input's schema (which part it is) is kept on the output's.
+    Small and picklable as long as nothing was measured with it.
     """
-    cuts = cut(
-        document_text(documents), stop_words=config.stop_words, short_line_chars=config.short_line_chars
-    )
-    columns: dict[str, pa.Array] = {
-        "doc_id": documents.column("doc_id"),
-        "source": documents.column("source"),
-        **text_measures(cuts),
-        **media_measures(documents),
-        "content_hash": content_hashes(documents),
-        "minhash": _packed(cut_signatures(cuts, config.minhash)),
-    }
-    schema = annotations_schema(config)
-    output = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
-    return output.replace_schema_metadata(documents.schema.metadata)
+
+    config: AnnotateConfig
+    _language: LanguageModel | None = field(default=None, repr=False)
+
+    def annotate(self, documents: pa.RecordBatch) -> pa.RecordBatch:
+        """Measure n documents: one row each, in order, of `annotations_schema(config)`.
+
+        The metadata of the input's schema (which part it is) is kept on the output's.
+        """
+        config = self.config
+        texts = document_text(documents)
+        cuts = cut(texts, stop_words=config.stop_words, short_line_chars=config.short_line_chars)
+        columns: dict[str, pa.Array] = {
+            "doc_id": documents.column("doc_id"),
+            "source": documents.column("source"),
+            **text_measures(cuts),
+            **media_measures(documents),
+            **self._language_columns(texts),
+            "content_hash": content_hashes(documents),
+            "minhash": _packed(cut_signatures(cuts, config.minhash)),
+        }
+        schema = annotations_schema(config)
+        output = pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+        return output.replace_schema_metadata(documents.schema.metadata)
+
+    def lines(self, documents: pa.RecordBatch) -> pa.RecordBatch:
+        """Measure every line of n documents (`lines.LINES`); `row` is the place in this batch."""
+        from mixloom.pipeline.lines import segment_lines
+
+        return segment_lines(documents)
+
+    def _language_columns(self, texts: pa.Array) -> dict[str, pa.Array]:
+        if self.config.language is None:
+            return {}
+        from mixloom.pipeline.language import LanguageModel, language_columns
+
+        if self._language is None:
+            self._language = LanguageModel.load(self.config.language.model, self.config.language.max_chars)
+        language, score = language_columns(texts, self._language, self.config.language)
+        return {"language": language, "language_score": score}
+
+
+def annotate(documents: pa.RecordBatch, config: AnnotateConfig) -> pa.RecordBatch:
+    """Measure n documents once (`Annotator.annotate`)."""
+    return Annotator(config).annotate(documents)

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mixloom.pipeline.characters import is_unspaced
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.language_config import LanguageConfig
+from mixloom.pipeline.media_check_config import MediaCheckConfig
 
 GOPHER_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _MOST_STOP_WORDS = 64  # the kernel remembers which ones it has seen in the bits of one integer
@@ -66,6 +68,16 @@ class AnnotateConfig(BaseModel):
     )
     short_line_chars: int = Field(
         default=30, ge=0, le=1_000_000, description="a line of at most so many characters is short"
+    )
+    lines: bool = Field(
+        default=True,
+        description="measure every line too, which rule sets that edit lines (C4, RefinedWeb) need",
+    )
+    language: LanguageConfig | None = Field(
+        default=None, description="identify the language of every document; left out: not identified"
+    )
+    media: MediaCheckConfig | None = Field(
+        default=None, description="decode and measure every image and recording; left out: nothing is opened"
     )
 
     @field_validator("stop_words")

@@ -120,7 +120,9 @@ def spans_to_edits(documents: pa.RecordBatch, spans: pa.RecordBatch | pa.Table) 
     which, segment, low, high = locate(documents, document, start, stop)
     owner = document[which]
     again = np.concatenate([[False], which[1:] == which[:-1]]) if len(which) else np.zeros(0, np.bool_)
-    taken = {c: pc.take(spans.column(c), pa.array(which)) for c in ("replacement", "reason", "value", "limit")}
+    taken = {
+        c: pc.take(spans.column(c), pa.array(which)) for c in ("replacement", "reason", "value", "limit")
+    }
     return pa.table(
         {
             "doc_id": documents.column("doc_id").take(pa.array(owner)),
@@ -141,7 +143,11 @@ def changed_rows(documents: pa.RecordBatch, edits: pa.Table) -> NDArray[np.int64
 
 
 def _edited_texts(
-    texts: Sequence[str | None], starts: Sequence[int], stops: Sequence[int], put: Sequence[str], of: Sequence[int]
+    texts: Sequence[str | None],
+    starts: Sequence[int],
+    stops: Sequence[int],
+    put: Sequence[str],
+    of: Sequence[int],
 ) -> list[str]:
     """The text of each segment after its edits; edit k belongs to segment of[k] of `texts`, edits are sorted."""
     pieces: list[list[bytes]] = [[] for _ in texts]
@@ -167,7 +173,9 @@ def apply_edits(documents: pa.RecordBatch, edits: pa.Table) -> pa.RecordBatch:
     place = np.full(int(max(rows.max(initial=-1), -1)) + 1, -1, np.int64)
     place[rows] = np.arange(len(rows))
     of_row = np.asarray(edits.column("row"), dtype=np.int64)
-    mine = (of_row < len(place)) & (place[np.minimum(of_row, len(place) - 1)] >= 0) if len(place) else of_row < 0
+    mine = (
+        (of_row < len(place)) & (place[np.minimum(of_row, len(place) - 1)] >= 0) if len(place) else of_row < 0
+    )
     if not mine.any():
         return documents
     edits = edits.filter(pa.array(mine))
@@ -215,10 +223,3 @@ def with_segments(
     field = documents.schema.field(at)
     lists = pa.ListArray.from_arrays(pa.array(offsets), kept, type=field.type)
     return documents.set_column(at, field, lists)
-
-
-def kept_segments(segments_before: int, removed: Sequence[int]) -> NDArray[np.int64]:
-    """New index of each of a document's segments after some are removed; -1 for these. int64 [segments_before]."""
-    keep = np.ones(segments_before, np.bool_)
-    keep[list(removed)] = False
-    return np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int64)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from mixloom.pipeline import ledger
 from mixloom.pipeline.console import Advance, Console
 from mixloom.pipeline.ledger import Counts
+from mixloom.pipeline.overlay import edited_annotations, edited_documents, edited_media
 from mixloom.pipeline.run import Part, PartReader, RunDirectory, StageDirectory, StageManifest, UnitRecord
 from mixloom.pipeline.storage import canonical_json, sha256_hex
 
@@ -74,6 +75,8 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     inputs: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+    """Stages before this one that changed documents; set by the recipe, read through `StageContext.documents`."""
     parallelism: ClassVar[str] = "threads"
     """"threads" where the work releases the GIL, "processes" otherwise."""
 
@@ -114,7 +117,20 @@ class StageContext:
         return PartReader(self.run.stage(stage).store, {p.name: p for p in m.parts})
 
     def part_names(self, stage: str) -> list[str]:
-        return [p.name for p in self.manifests[stage].parts]
+        """The parts of a stage; tables beside them, which lie in folders of their own, are not among them."""
+        return [p.name for p in self.manifests[stage].parts if "/" not in p.name]
+
+    def documents(self) -> PartReader:
+        """The documents as they are for this stage: what ingest wrote, with all edits since."""
+        return edited_documents(self.reader("ingest"), [self.reader(e) for e in self.stage.edits])
+
+    def annotations(self) -> PartReader:
+        """The annotations of the documents as they are for this stage."""
+        return edited_annotations(self.reader("annotate"), [self.reader(e) for e in self.stage.edits])
+
+    def media(self) -> PartReader:
+        """The measures of images and recordings, by the names of the parts of their documents."""
+        return edited_media(self.reader("annotate"), [self.reader(e) for e in self.stage.edits])
 
     def todo(self, units: Sequence[str]) -> list[str]:
         """The units not finished yet by an interrupted run of this very stage."""
@@ -210,7 +226,7 @@ def run_stage(
         UserError: more documents failed than allowed; the ledger of the stage stays for inspection.
     """
     directory = run.stage(stage.name)
-    inputs = {name: manifests[name].fingerprint for name in stage.inputs}
+    inputs = {name: manifests[name].fingerprint for name in (*stage.inputs, *stage.edits)}
     key = stage_key(stage, inputs)
     current = directory.manifest()
     if current is not None and current.key == key and directory.intact(current):

@@ -6,13 +6,11 @@ date says so at once.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from mixloom.pipeline import sampling
+from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
 if TYPE_CHECKING:
@@ -21,42 +19,35 @@ if TYPE_CHECKING:
     from mixloom.pipeline.annotate_config import AnnotateConfig
     from mixloom.pipeline.cluster import ClusterConfig
     from mixloom.pipeline.order import OrderConfig
-    from mixloom.pipeline.run import UnitRecord
     from mixloom.pipeline.tfidf import EmbedConfig
 
 MODEL = "model"
 
 
-class FilterConfig(BaseModel):
-    """Which rules decide. Thresholds are data: change them and only the deciding is done again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    rules: list[str] = Field(
-        default=["basic", "media"], description="rule sets by name (conf/rules/) or by path, applied in order"
-    )
-    by_source: dict[str, list[str]] = Field(
-        default={}, description="other rule sets for some sources, by source name"
-    )
-
-
 class AnnotateStage(Stage):
-    """ingest -> one row of measures per document, same parts, same order."""
+    """ingest -> one row of measures per document, same parts, same order; lines and media beside them."""
 
     name = "annotate"
-    version = 1
+    version = 2
     inputs = ("ingest",)
 
-    def __init__(self, config: AnnotateConfig) -> None:
+    def __init__(self, config: AnnotateConfig, roots: dict[str, str] | None = None) -> None:
         self.config = config
+        self.roots = roots or {}  # where sources lie; moving them changes nothing
 
     def settings(self) -> dict[str, Any]:
-        return self.config.model_dump(mode="json")
+        settings = self.config.model_dump(mode="json")
+        if self.config.language is not None:
+            from mixloom.pipeline.language import language_fingerprint
+
+            settings["language_model"] = language_fingerprint(self.config.language)
+        return settings
 
     def execute(self, ctx: StageContext) -> None:
         import apache_beam as beam
 
         from mixloom.pipeline.engine import Commit, ReadParts
-        from mixloom.pipeline.transforms import Annotate, rows_output
+        from mixloom.pipeline.transforms import Annotate
 
         parts = ctx.part_names("ingest")
         ctx.beam(
@@ -64,73 +55,21 @@ class AnnotateStage(Stage):
                 p
                 | beam.Create(ctx.todo(parts))
                 | ReadParts(ctx.reader("ingest"))
-                | Annotate(self.config)
-                | "Rows" >> beam.Map(rows_output)
+                | Annotate(self.config, self.roots)
                 | Commit(ctx.directory)
             ),
             len(parts),
         )
-
-
-class FilterStage(Stage):
-    """annotate -> survivors, and a reason for every document dropped."""
-
-    name = "filter"
-    version = 1
-    inputs = ("annotate",)
-
-    def __init__(self, config: FilterConfig) -> None:
-        from mixloom.pipeline.rules import combine, load_ruleset
-
-        self.config = config
-        self.default = combine([load_ruleset(r) for r in config.rules])
-        self.by_source = {
-            s: combine([load_ruleset(r) for r in rs]) for s, rs in sorted(config.by_source.items())
-        }
-
-    def settings(self) -> dict[str, Any]:
-        # The rules themselves, not their names: an edited rule file redoes the stage.
-        by_source = {s: r.to_json() for s, r in self.by_source.items()}
-        return {"default": self.default.to_json(), "by_source": by_source}
-
-    def execute(self, ctx: StageContext) -> None:
-        import apache_beam as beam
-
-        from mixloom.pipeline.engine import Commit, ReadParts
-        from mixloom.pipeline.transforms import ApplyRules, decision_output
-
-        parts = ctx.part_names("annotate")
-        rulesets = [self.default, *self.by_source.values()]
-        columns = sorted({"doc_id", "source"}.union(*(r.measures for r in rulesets)))
-        ctx.beam(
-            lambda p: (
-                p
-                | beam.Create(ctx.todo(parts))
-                | ReadParts(ctx.reader("annotate"), columns)
-                | ApplyRules(self.default, self.by_source)
-                | "Survivors" >> beam.Map(decision_output, stage=self.name)
-                | Commit(ctx.directory)
-            ),
-            len(parts),
-        )
-
-    def info_of(self, records: Sequence[UnitRecord]) -> dict[str, Any]:
-        """`fired`: on how many documents each rule fires by itself, whatever the others say."""
-        fired: Counter[str] = Counter()
-        for record in records:
-            fired.update(record.info.get("fired", {}))
-        return {"fired": dict(sorted(fired.items()))}
 
 
 def collect_sample(
     ctx: StageContext,
-    stage: str,
     columns: list[str],
     wanted: int,
-    survivors: str | None,
+    survivors: str,
     select: Callable[..., Any],
 ) -> pa.Table:
-    """Gather about `wanted` documents of a stage, chosen by their ids alone, in the order of their ids.
+    """Gather about `wanted` of the surviving documents, chosen by their ids alone, in the order of their ids.
 
     Each part's share is written as a part `sample/<part>` of the stage being run, so a sample is resumable
     and drawn where the data lie. `select` maps the sampled rows (a record batch) to what is kept of them.
@@ -141,17 +80,15 @@ def collect_sample(
     from mixloom.pipeline.engine import Commit, ReadParts
     from mixloom.pipeline.transforms import sample_output
 
-    parts = ctx.part_names(stage)
-    total = ctx.manifest(survivors or stage).counts.kept
-    bound = sampling.threshold(total, wanted)
-    alive = ctx.reader(survivors) if survivors else None
+    parts = ctx.part_names("ingest")
+    bound = sampling.threshold(ctx.manifest(survivors).counts.kept, wanted)
     todo = ctx.todo([f"sample-{p}" for p in parts])
     if todo:
         ctx.beam(
             lambda p: (
                 p
                 | beam.Create([u.removeprefix("sample-") for u in todo])
-                | ReadParts(ctx.reader(stage), columns, alive)
+                | ReadParts(ctx.documents(), columns, ctx.reader(survivors))
                 | "Sample" >> beam.Map(sample_output, bound=bound, select=select)
                 | Commit(ctx.directory)
             ),
@@ -159,7 +96,7 @@ def collect_sample(
         )
     records = [u for u in ctx.directory.units() if u.unit.startswith("sample-")]
     written = {p.name: p for r in records for p in r.parts}
-    reader = type(ctx.reader(stage))(ctx.directory.store, written)
+    reader = PartReader(ctx.directory.store, written)
     return pa.concat_tables([reader.read(name) for name in sorted(written)]).sort_by("doc_id")
 
 
@@ -187,7 +124,7 @@ class EmbedStage(Stage):
         columns = ["doc_id", "segments"]
         if ctx.todo([MODEL]):
             wanted = self.config.sample_documents
-            sample = collect_sample(ctx, "ingest", columns, wanted, survivors, sample_texts)
+            sample = collect_sample(ctx, columns, wanted, survivors, sample_texts)
             files = ctx.save_model(MODEL, TfidfSvd.fit(sample["text"].to_pylist(), self.config).save)
             ctx.commit(UnitOutput(MODEL, files=files, info={"sampled_documents": sample.num_rows}))
         parts = ctx.part_names(survivors)
@@ -196,7 +133,7 @@ class EmbedStage(Stage):
             lambda p: (
                 p
                 | beam.Create(ctx.todo(parts))
-                | ReadParts(ctx.reader("ingest"), columns, ctx.reader(survivors))
+                | ReadParts(ctx.documents(), columns, ctx.reader(survivors))
                 | Embed(model)
                 | "Rows" >> beam.Map(rows_output)
                 | Commit(ctx.directory)

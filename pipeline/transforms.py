@@ -6,10 +6,9 @@ functions these transforms call; nothing is decided here.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,123 +17,118 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mixloom.pipeline.annotate import annotate
+from mixloom.pipeline.annotate import Annotator
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.cluster import Domains, assign_batch
+from mixloom.pipeline.decide import Decision, RulePlan, decide, survivors_and_rejects
 from mixloom.pipeline.embed import batch_texts, embed_batch, vectors_of
 from mixloom.pipeline.engine import like, one_batch, part_of, seconds_since_start
 from mixloom.pipeline.order import ORDER, OrderConfig, order_cell
-from mixloom.pipeline.rules import RuleSet, Verdicts, judge
+from mixloom.pipeline.overlay import EDITS_FOLDER, LINES_FOLDER, MEDIA_FOLDER
+from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.sampling import sampled
-from mixloom.pipeline.schema import REJECTS, SURVIVORS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.pipeline.storage import Store
 from mixloom.pipeline.tfidf import TfidfSvd
 
-FIRED_KEY = b"mixloom.fired"
-
 
 class _AnnotateDoFn(beam.DoFn):
-    def __init__(self, config: AnnotateConfig) -> None:
-        self._config = config
+    def __init__(self, annotator: Annotator, roots: dict[str, str]) -> None:
+        self._annotator, self._roots = annotator, roots
 
-    def process(self, documents: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        yield like(annotate(documents, self._config), documents)
+    def process(self, documents: pa.RecordBatch) -> Iterator[UnitOutput]:
+        yield annotation_output(documents, self._annotator, self._roots)
+
+
+def annotation_output(
+    documents: pa.RecordBatch, annotator: Annotator, roots: dict[str, str] | None = None
+) -> UnitOutput:
+    """The annotations of a part, and beside them its lines and its media as the configuration asks."""
+    part, config = part_of(documents), annotator.config
+    annotations = pa.Table.from_batches([annotator.annotate(documents)])
+    tables = [OutputTable(part, annotations)]
+    if config.lines:
+        tables.append(
+            OutputTable(f"{LINES_FOLDER}/{part}", pa.Table.from_batches([annotator.lines(documents)]))
+        )
+    if config.media is not None:
+        from mixloom.pipeline.media_checks import measure_media
+
+        items = measure_media(documents, roots or {}, config.media)
+        tables.append(OutputTable(f"{MEDIA_FOLDER}/{part}", pa.Table.from_batches([items])))
+    return UnitOutput(part, tuple(tables), None, documents.num_rows, seconds=seconds_since_start(documents))
 
 
 class Annotate(beam.PTransform):
-    """Documents (schema `DOCUMENTS`) -> annotations (schema `ANNOTATIONS`), one row each, same order."""
+    """Documents (schema `DOCUMENTS`) of whole parts -> a `UnitOutput` each: annotations, lines, media.
 
-    def __init__(self, config: AnnotateConfig) -> None:
+    Args:
+        roots: where each source lies, by name; needed to measure media.
+    """
+
+    def __init__(self, config: AnnotateConfig, roots: dict[str, str] | None = None) -> None:
         super().__init__()
-        self._config = config
+        self._work = _AnnotateDoFn(Annotator(config), roots or {})
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(_AnnotateDoFn(self._config)).with_output_types(pa.RecordBatch)
+        return pcoll | beam.ParDo(self._work)
 
 
-def decide(annotations: pa.RecordBatch, rules: dict[str, RuleSet], default: RuleSet) -> pa.RecordBatch:
-    """Judge every row by the rules of its source (`default` where `rules` names none).
+class _ApplyRulesDoFn(beam.DoFn):
+    def __init__(
+        self, plan: RulePlan, stage: str, step: int, lines: PartReader | None, items: PartReader | None
+    ) -> None:
+        self._plan, self._stage, self._step = plan, stage, step
+        self._lines, self._items = lines, items
 
-    Returns:
-        One row per document: doc_id, source, keep (bool), reason (null when kept), value, limit. The schema
-        metadata tell under `FIRED_KEY` on how many documents each rule fires by itself, as JSON.
-    """
-    sources = np.asarray(annotations.column("source").to_pylist(), dtype=object)
-    n = annotations.num_rows
-    keep = np.ones(n, dtype=bool)
-    reason: list[str | None] = [None] * n
-    value, limit = np.full(n, np.nan), np.full(n, np.nan)
-    fired: Counter[str] = Counter()
-    for source in sorted(set(sources)):
-        ruleset = rules.get(source, default)
-        rows = np.flatnonzero(sources == source)
-        verdicts: Verdicts = judge(annotations.take(pa.array(rows)), ruleset)
-        keep[rows], value[rows], limit[rows] = verdicts.keep, verdicts.value, verdicts.limit
-        for row, rule in zip(rows, verdicts.rule):
-            reason[row] = ruleset.rules[rule].name if rule >= 0 else None
-        fired.update({rule.name: int(n) for rule, n in zip(ruleset.rules, verdicts.fired)})
-    dropped = pa.array(keep)
-    columns = {
-        "doc_id": annotations.column("doc_id"),
-        "source": annotations.column("source"),
-        "keep": dropped,
-        "reason": pa.array(reason, pa.string()),
-        "value": pa.array(value, pa.float64(), mask=keep),
-        "limit": pa.array(limit, pa.float64(), mask=keep),
-    }
-    return pa.RecordBatch.from_pydict(
-        columns, metadata={FIRED_KEY: json.dumps(fired, sort_keys=True).encode()}
-    )
-
-
-class _DecideDoFn(beam.DoFn):
-    def __init__(self, rules: dict[str, RuleSet], default: RuleSet) -> None:
-        self._rules, self._default = rules, default
-
-    def process(self, annotations: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        yield like(decide(annotations, self._rules, self._default), annotations)
+    def process(self, annotations: pa.RecordBatch) -> Iterator[UnitOutput]:
+        part = part_of(annotations)
+        lines = self._lines.read(f"{LINES_FOLDER}/{part}") if self._lines is not None else None
+        items = self._items.read(f"{MEDIA_FOLDER}/{part}") if self._items is not None else None
+        decision = decide(annotations, self._plan, self._step, lines, items)
+        yield decision_output(annotations, decision, part, self._stage)
 
 
 class ApplyRules(beam.PTransform):
-    """Annotations -> decisions (see `decide`), one row per document, same order."""
+    """Annotations of whole parts -> a `UnitOutput` each: survivors, edits, and the ledger of the dropped.
 
-    def __init__(self, default: RuleSet, by_source: dict[str, RuleSet] | None = None) -> None:
+    Args:
+        plan: the rule sets. stage: its name in the ledger. step: which step of the plan.
+        lines, items: where the tables of lines and of media are read, when a rule set needs them.
+    """
+
+    def __init__(
+        self,
+        plan: RulePlan,
+        stage: str = "filter",
+        step: int = 0,
+        lines: PartReader | None = None,
+        items: PartReader | None = None,
+    ) -> None:
         super().__init__()
-        self._default, self._by_source = default, by_source or {}
+        self._work = _ApplyRulesDoFn(plan, stage, step, lines, items)
 
     def expand(self, pcoll: Any) -> Any:
-        work = _DecideDoFn(self._by_source, self._default)
-        return pcoll | beam.ParDo(work).with_output_types(pa.RecordBatch)
+        return pcoll | beam.ParDo(self._work)
 
 
-def decision_output(decisions: pa.RecordBatch, stage: str) -> UnitOutput:
-    """Decisions over whole parts -> survivors (with their row numbers) and the ledger of the dropped."""
-    keep = decisions.column("keep")
-    rows = pa.array(np.arange(decisions.num_rows, dtype=np.int32))
-    survivors = pa.table([decisions.column("doc_id"), rows], schema=SURVIVORS).filter(keep)
-    dropped = decisions.filter(pc.invert(keep))
-    n = dropped.num_rows
-    rejects = pa.table(
-        {
-            "doc_id": dropped.column("doc_id"),
-            "source": dropped.column("source"),
-            "locator": pa.nulls(n, REJECTS.field("locator").type),
-            "stage": pa.array([stage] * n, pa.string()),
-            "scope": pa.array(["document"] * n, pa.string()),
-            "outcome": pa.array(["dropped"] * n, pa.string()),
-            "reason": dropped.column("reason"),
-            "value": dropped.column("value"),
-            "limit": dropped.column("limit"),
-            "detail": pa.nulls(n, pa.string()),
-        },
-        schema=REJECTS,
-    )
-    part = part_of(decisions)
-    table = OutputTable(part, survivors)
-    info = {"fired": json.loads((decisions.schema.metadata or {}).get(FIRED_KEY, b"{}"))}
-    seconds = seconds_since_start(decisions)
-    return UnitOutput(part, (table,), rejects, survivors.num_rows, info=info, seconds=seconds)
+def decision_output(
+    annotations: pa.RecordBatch,
+    decision: Decision,
+    part: str,
+    stage: str,
+    tables: Sequence[OutputTable] = (),
+) -> UnitOutput:
+    """What a filter stage writes of a part; its info counts what every rule fires on, and the edits by reason."""
+    survivors, rejects = survivors_and_rejects(annotations, decision, stage)
+    info: dict[str, Any] = {"fired": decision.fired}
+    out = [OutputTable(part, survivors), *tables]
+    if decision.edits.num_rows:
+        out.append(OutputTable(f"{EDITS_FOLDER}/{part}", decision.edits))
+        info["edits"] = dict(sorted(Counter(decision.edits["reason"].to_pylist()).items()))
+        info["edited_documents"] = decision.edits["row"].unique().length()
+    seconds = seconds_since_start(annotations)
+    return UnitOutput(part, tuple(out), rejects, survivors.num_rows, info=info, seconds=seconds)
 
 
 def rows_output(batch: pa.RecordBatch) -> UnitOutput:

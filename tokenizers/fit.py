@@ -62,7 +62,7 @@ class TokenizerStage(Stage):
         select = partial(sample_segments, media=max(16, -(-4 * self.config.image.max_images // parts)))
         columns = ["doc_id", "source", "segments"]
         sample = collect_sample(
-            ctx, "ingest", columns, self.config.text.sample_documents, self.inputs[1], select
+            ctx, columns, self.config.text.sample_documents, self.inputs[1], select
         )
         rows = sample.to_pylist()
         if ctx.todo(["text"]):

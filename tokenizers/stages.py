@@ -57,7 +57,7 @@ class TokenizeStage(Stage):
             lambda p: (
                 p
                 | beam.Create(ctx.todo(parts))
-                | ReadParts(ctx.reader("ingest"), ["doc_id", "source", "segments"], assignments)
+                | ReadParts(ctx.documents(), ["doc_id", "source", "segments"], assignments)
                 | Tokenize(tokenizer, assignments, self.roots)
                 | Commit(ctx.directory)
             ),

@@ -17,9 +17,11 @@ from mixloom.mixers.stage import MixtureStage
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.cluster import ClusterConfig
 from mixloom.pipeline.console import Console
+from mixloom.pipeline.decide import FilterConfig, RulePlan
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.order import OrderConfig
@@ -29,8 +31,6 @@ from mixloom.pipeline.stages import (
     AnnotateStage,
     ClusterStage,
     EmbedStage,
-    FilterConfig,
-    FilterStage,
     OrderStage,
 )
 from mixloom.pipeline.storage import resolve
@@ -134,30 +134,50 @@ class RunConfig(BaseModel):
         return self.train.steps * self.train.batch_contexts if self.train else None
 
 
+class _Chain:
+    """Deciding and editing stages, each after the one before it, and what they leave for the next."""
+
+    def __init__(self, survivors: str, edits: list[str]) -> None:
+        self.survivors = survivors  # the stage whose survivors are alive now
+        self.edits = edits  # the stages whose edits are in the documents now
+        self.stages: list[Stage] = []
+
+    def seen_by(self, stage: Stage) -> Stage:
+        """A stage that reads the documents as they are now."""
+        stage.edits = tuple(self.edits)
+        return stage
+
+    def add(self, stage: Stage, changes: bool = False) -> None:
+        """A stage that decides, and `changes` documents or not."""
+        self.stages.append(self.seen_by(stage))
+        self.survivors = stage.name
+        if changes:
+            self.edits.append(stage.name)
+
+
 def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
     """The stages of a run, in order.
 
     Args:
         roots: where each source lies, by name.
     """
-    survivors = "filter"
-    deduplication: list[Stage] = []
+    plan = RulePlan.load(config.filter)
+    filters = [FilterStage(plan, step) for step in range(plan.stages)]
+    chain = _Chain(filters[-1].name, [f.name for f in filters] if len(filters) > 1 else [])
     if config.dedup.exact:
-        deduplication.append(ExactDedupStage(config.dedup, survivors))
-        survivors = deduplication[-1].name
+        chain.add(ExactDedupStage(config.dedup, chain.survivors))
     if config.dedup.near is not None:
-        deduplication.append(NearDedupStage(config.dedup, survivors))
-        survivors = deduplication[-1].name
+        chain.add(NearDedupStage(config.dedup, chain.survivors))
     stages: list[Stage] = [
         IngestStage(config.sources, roots, config.part_documents, config.part_bytes),
-        AnnotateStage(config.annotate),
-        FilterStage(config.filter),
-        *deduplication,
-        EmbedStage(config.embed, survivors),
+        AnnotateStage(config.annotate, roots),
+        *filters,
+        *chain.stages,
+        chain.seen_by(EmbedStage(config.embed, chain.survivors)),
         ClusterStage(config.cluster),
         OrderStage(config.order),
-        TokenizerStage(config.tokenizer, survivors, roots),
-        TokenizeStage(roots),
+        chain.seen_by(TokenizerStage(config.tokenizer, chain.survivors, roots)),
+        chain.seen_by(TokenizeStage(roots)),
         PackStage(config.shards),
         ShardsStage(config.shards),
         MixtureStage(config.mixture, config.training_contexts),

@@ -7,6 +7,8 @@ from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.cluster import ClusterConfig
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.decide import FilterConfig, RulePlan
+from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.order import OrderConfig
@@ -16,8 +18,6 @@ from mixloom.pipeline.stages import (
     AnnotateStage,
     ClusterStage,
     EmbedStage,
-    FilterConfig,
-    FilterStage,
     OrderStage,
 )
 from mixloom.pipeline.tfidf import EmbedConfig
@@ -43,7 +43,7 @@ class World:
     def curate(self, sample=20):
         self.do(IngestStage(self.sources, self.roots, self.parts, 1 << 20))
         self.do(AnnotateStage(AnnotateConfig()))
-        self.do(FilterStage(FilterConfig()))
+        self.do(FilterStage(RulePlan.load(FilterConfig())))
         self.do(EmbedStage(EmbedConfig(sample_documents=sample, dim=12), "filter"))
         self.do(ClusterStage(ClusterConfig(k=3, sample_documents=sample, max_cell=8, min_cell=2)))
         self.do(OrderStage(OrderConfig()))
@@ -146,16 +146,16 @@ def test_the_rules_and_not_their_names_make_the_key_of_the_filter(curated, tmp_p
     text = "description: x\nrules:\n  - {name: short, measure: words, min: 5}\n"
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    before = FilterStage(FilterConfig(rules=[str(file)])).settings()
+    before = FilterStage(RulePlan.load(FilterConfig(rules=[str(file)]))).settings()
     (tmp_path / "copy.yaml").write_text(text)
-    assert FilterStage(FilterConfig(rules=[str(tmp_path / "copy.yaml")])).settings() == before
+    assert FilterStage(RulePlan.load(FilterConfig(rules=[str(tmp_path / "copy.yaml")]))).settings() == before
     file.write_text(text.replace("5", "6"))
-    assert FilterStage(FilterConfig(rules=[str(file)])).settings() != before
+    assert FilterStage(RulePlan.load(FilterConfig(rules=[str(file)]))).settings() != before
 
 
 def test_a_rule_set_that_does_not_exist_names_the_ones_that_do():
     with pytest.raises(UserError, match=r"there is no rule set 'basics' \(did you mean 'basic'\?\)"):
-        FilterStage(FilterConfig(rules=["basics"]))
+        FilterStage(RulePlan.load(FilterConfig(rules=["basics"])))
 
 
 def test_a_stage_that_is_current_is_not_done_again_in_a_new_process(curated):
@@ -163,4 +163,4 @@ def test_a_stage_that_is_current_is_not_done_again_in_a_new_process(curated):
     again.run, again.settings, again.manifests = curated.run, RunSettings(), {}
     again.manifests["ingest"] = curated.manifests["ingest"]
     assert not again.do(AnnotateStage(AnnotateConfig()))
-    assert not again.do(FilterStage(FilterConfig()))
+    assert not again.do(FilterStage(RulePlan.load(FilterConfig())))

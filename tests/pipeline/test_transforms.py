@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from mixloom.pipeline.annotate import annotate
 from mixloom.pipeline.annotate_config import AnnotateConfig
-from mixloom.pipeline.engine import part_of, run_pipeline, with_part
+from mixloom.pipeline.decide import RulePlan, decide
+from mixloom.pipeline.engine import run_pipeline, with_part
 from mixloom.pipeline.rules import RuleSet
 from mixloom.pipeline.sampling import sampled, threshold
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
 from mixloom.pipeline.transforms import (
-    FIRED_KEY,
     Annotate,
     ApplyRules,
-    decide,
     decision_output,
     sample_segments,
     split_by,
@@ -58,9 +57,9 @@ def test_each_source_is_judged_by_its_own_rules_and_every_drop_has_its_numbers()
     annotations = pa.concat_batches(
         [annotate(documents(), AnnotateConfig()), annotate(documents(source="b"), AnnotateConfig())]
     )
-    made = decide(annotations, {"b": LONG}, SHORT)
-    assert made.column("keep").to_pylist() == [True, False, True, False, True, True, False, True]
-    assert made.column("reason").to_pylist() == [
+    made = decide(annotations, RulePlan((SHORT,), {"b": (LONG,)}, {}))
+    assert made.keep.tolist() == [True, False, True, False, True, True, False, True]
+    assert made.reason == [
         None,
         "too_short",
         None,
@@ -70,15 +69,16 @@ def test_each_source_is_judged_by_its_own_rules_and_every_drop_has_its_numbers()
         "too_long",
         None,
     ]
-    assert made.column("value").to_pylist() == [None, 1.0, None, 0.0, None, None, 8.0, None]
-    assert made.column("limit").to_pylist() == [None, 3.0, None, 3.0, None, None, 6.0, None]
-    assert made.schema.metadata[FIRED_KEY] == b'{"too_long": 1, "too_short": 2}'
+    assert made.value[~made.keep].tolist() == [1.0, 0.0, 8.0]
+    assert made.limit[~made.keep].tolist() == [3.0, 3.0, 6.0]
+    assert np.isnan(made.value[made.keep]).all()
+    assert made.fired == {"too_long": 1, "too_short": 2}
 
 
 def test_survivors_keep_their_rows_and_the_dropped_stand_in_the_ledger():
     annotations = with_part(annotate(documents(), AnnotateConfig()), "part-3")
-    made = decide(annotations, {}, SHORT)
-    output = decision_output(with_part(made, "part-3"), "filter")
+    made = decide(annotations, RulePlan((SHORT,), {}, {}))
+    output = decision_output(annotations, made, "part-3", "filter")
     assert output.tables[0].table["row"].to_pylist() == [0, 2]
     assert output.kept == 2
     assert [(r["stage"], r["outcome"], r["reason"], r["value"]) for r in output.rejects.to_pylist()] == [
@@ -87,8 +87,13 @@ def test_survivors_keep_their_rows_and_the_dropped_stand_in_the_ledger():
     ]
 
 
-def _summary(batch):
-    return part_of(batch), batch.column("keep").to_pylist()
+def _annotations(output):
+    table = output.tables[0].table
+    return with_part(table.to_batches()[0], output.unit)
+
+
+def _summary(output):
+    return output.unit, output.tables[0].table["row"].to_pylist()
 
 
 def test_annotate_and_rules_work_in_any_pipeline_and_keep_the_part_with_its_batch():
@@ -97,10 +102,11 @@ def test_annotate_and_rules_work_in_any_pipeline_and_keep_the_part_with_its_batc
             pipeline
             | beam.Create([documents()])
             | Annotate(AnnotateConfig())
-            | ApplyRules(SHORT)
+            | "Table" >> beam.Map(_annotations)
+            | ApplyRules(RulePlan((SHORT,), {}, {}))
             | beam.Map(_summary)
         )
-        assert_that(made, equal_to([("part-3", [True, False, True, False])]))
+        assert_that(made, equal_to([("part-3", [0, 2])]))
 
     run_pipeline(build)
 
@@ -138,4 +144,4 @@ def test_splitting_by_a_key_keeps_every_row_once_and_in_order(keys):
 @pytest.mark.parametrize("n", [0, 1])
 def test_a_part_with_no_document_or_one_goes_through_the_rules(n):
     annotations = annotate(documents(TEXTS[:n]), AnnotateConfig())
-    assert decide(annotations, {}, SHORT).num_rows == n
+    assert len(decide(annotations, RulePlan((SHORT,), {}, {})).keep) == n

@@ -7,12 +7,14 @@ from pydantic import TypeAdapter
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.console import Console
+from mixloom.pipeline.decide import FilterConfig, RulePlan
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import RunSettings, run_stage
-from mixloom.pipeline.stages import AnnotateStage, FilterConfig, FilterStage
+from mixloom.pipeline.stages import AnnotateStage
 from mixloom.tokenizers import codecs, text
 from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage
 from mixloom.tokenizers.fitted import Codecs
@@ -40,7 +42,7 @@ def filtered(tmp_path_factory, make_corpus, make_tree):
     for stage in (
         IngestStage(sources, roots, 20, 1 << 20),
         AnnotateStage(AnnotateConfig()),
-        FilterStage(FilterConfig()),
+        FilterStage(RulePlan.load(FilterConfig())),
     ):
         manifests[stage.name], _ = run_stage(stage, run, RunSettings(), Console(quiet=True), manifests)
     return tmp, roots, manifests

@@ -1,0 +1,226 @@
+"""Deciding: which rule sets judge a document, and what they say of a part of annotations. No text is read.
+
+Rule sets are applied in the order they are named. One that edits (removes lines, images or recordings) ends a step:
+what comes after it judges the documents as it left them, so they are measured again in between (`FilterStage`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from mixloom.pipeline.edits import EDITS
+from mixloom.pipeline.judgement import judge_document
+from mixloom.pipeline.rules import LANGUAGE, RuleSet, load_ruleset, split_at_edits
+from mixloom.pipeline.schema import REJECTS, SURVIVORS
+
+
+class FilterConfig(BaseModel):
+    """Which rules decide. Thresholds are data: change them and only the deciding is done again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    rules: list[str] = Field(
+        default=["basic", "media"], description="rule sets by name (conf/rules/) or by path, applied in order"
+    )
+    by_source: dict[str, list[str]] = Field(
+        default={}, description="other rule sets for some sources, by source name"
+    )
+    by_language: dict[str, list[str]] = Field(
+        default={},
+        description="other rule sets for some languages, by code as annotate.language writes it; by_source goes first",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RulePlan:
+    """The rule sets of every document, step by step: lists of rule sets, of which only the last of each edits."""
+
+    default: tuple[RuleSet, ...]
+    by_source: dict[str, tuple[RuleSet, ...]]
+    by_language: dict[str, tuple[RuleSet, ...]]
+
+    @classmethod
+    def load(cls, config: FilterConfig) -> RulePlan:
+        """Read the rule sets a configuration names. Raises UserError as `load_ruleset` and `combine` do."""
+
+        def steps(names: Sequence[str]) -> tuple[RuleSet, ...]:
+            return tuple(split_at_edits([load_ruleset(n) for n in names]))
+
+        by_source = {s: steps(names) for s, names in sorted(config.by_source.items())}
+        by_language = {s: steps(names) for s, names in sorted(config.by_language.items())}
+        return cls(steps(config.rules), by_source, by_language)
+
+    @property
+    def choices(self) -> tuple[tuple[RuleSet, ...], ...]:
+        return (self.default, *self.by_source.values(), *self.by_language.values())
+
+    @property
+    def stages(self) -> int:
+        """Filter stages needed: one per step, and one more to measure what the last step changed."""
+        return max(len(c) + c[-1].edits for c in self.choices)
+
+    def rulesets(self, step: int) -> list[RuleSet]:
+        """Every rule set some document may meet in this step."""
+        return [c[step] for c in self.choices if step < len(c)]
+
+    def columns(self, step: int) -> list[str]:
+        """Columns of the annotations this step reads."""
+        read = {"doc_id", "source"}.union(*(r.measures for r in self.rulesets(step)))
+        return sorted(read | ({LANGUAGE} if self.by_language else set()))
+
+    def to_json(self, step: int) -> dict[str, Any]:
+        """What this step decides by, as plain JSON values."""
+
+        def at(steps: tuple[RuleSet, ...]) -> Any:
+            return steps[step].to_json() if step < len(steps) else None
+
+        out = {"default": at(self.default), "by_source": {s: at(r) for s, r in self.by_source.items()}}
+        if self.by_language:
+            out["by_language"] = {s: at(r) for s, r in self.by_language.items()}
+        return out
+
+    def assigned(self, annotations: pa.RecordBatch, step: int) -> Iterator[tuple[RuleSet, NDArray[np.int64]]]:
+        """Each rule set of this step with the documents it judges (indices, ascending)."""
+        left = np.ones(annotations.num_rows, np.bool_)
+        sources = annotations.column("source")
+        for column, choices in ((sources, self.by_source), (None, self.by_language)):
+            for name, steps in choices.items():
+                values = annotations.column(LANGUAGE) if column is None else column
+                hit = pc.fill_null(pc.equal(values, name), False).to_numpy(zero_copy_only=False) & left
+                left &= ~hit
+                if step < len(steps):
+                    yield steps[step], np.flatnonzero(hit)
+        if step < len(self.default):
+            yield self.default[step], np.flatnonzero(left)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the rules say of n documents.
+
+    keep: bool [n]. reason: the rule that dropped it, by document, or None. value, limit: float64 [n], NaN where there is
+    none. edits: `EDITS` of kept documents. fired: on how many documents, lines or segments each rule fires by itself.
+    """
+
+    keep: NDArray[np.bool_]
+    reason: list[str | None]
+    value: NDArray[np.float64]
+    limit: NDArray[np.float64]
+    edits: pa.Table
+    fired: dict[str, int]
+
+
+def _of_rows(table: pa.Table | None, rows: NDArray[np.int64], of: NDArray[np.int64]) -> pa.Table | None:
+    """The items of some documents, numbered by their place among them. `rows`: their row in the part; `of`: those taken."""
+    if table is None:
+        return None
+    place = np.full(int(rows.max(initial=-1)) + 1, -1, np.int64)
+    place[rows[of]] = np.arange(len(of))
+    row = np.asarray(table.column("row"), dtype=np.int64)
+    new = (
+        np.where(row < len(place), place[np.minimum(row, len(place) - 1)], -1) if len(place) else row * 0 - 1
+    )
+    mine = new >= 0
+    at = table.schema.get_field_index("row")
+    taken = table.filter(pa.array(mine))
+    return taken.set_column(at, table.schema.field(at), pa.array(new[mine].astype(np.int32)))
+
+
+def decide(
+    annotations: pa.RecordBatch,
+    plan: RulePlan,
+    step: int = 0,
+    lines: pa.Table | None = None,
+    items: pa.Table | None = None,
+) -> Decision:
+    """Judge every document by its rule sets of one step.
+
+    Args:
+        annotations: the columns `plan.columns(step)`, and `row` where these are not all rows of the part.
+        lines, items: tables of the part (`lines.LINES`, `media_items.ITEMS`) where a rule set needs them; rows of
+            other documents are passed over.
+
+    Raises:
+        KeyError: a column is missing.
+    """
+    n = annotations.num_rows
+    has_row = "row" in annotations.schema.names
+    rows = np.asarray(annotations.column("row"), dtype=np.int64) if has_row else np.arange(n)
+    keep, reason = np.ones(n, np.bool_), [None] * n
+    value, limit = np.full(n, np.nan), np.full(n, np.nan)
+    edits: list[pa.Table] = []
+    fired: Counter[str] = Counter()
+    for ruleset, of in plan.assigned(annotations, step):
+        fired.update(dict.fromkeys(ruleset.names, 0))
+        if not len(of):
+            continue
+        judged = judge_document(
+            annotations.take(pa.array(of)),
+            _of_rows(lines, rows, of) if ruleset.needs_lines else None,
+            _of_rows(items, rows, of) if ruleset.needs_items else None,
+            ruleset,
+        )
+        v = judged.verdicts
+        keep[of], value[of], limit[of] = v.keep, v.value, v.limit
+        for at, rule in zip(of.tolist(), v.rule.tolist()):
+            reason[at] = ruleset.names[rule] if rule >= 0 else None
+        fired.update(dict(zip(ruleset.names, v.fired.tolist())))
+        if judged.edits is not None and judged.edits.num_rows:
+            edits.append(_numbered(judged.edits, of, rows, annotations))
+    table = pa.concat_tables(edits) if edits else EDITS.empty_table()
+    table = table.sort_by([(c, "ascending") for c in ("row", "segment", "start")])
+    return Decision(keep, reason, value, limit, table, dict(fired))
+
+
+def _numbered(
+    edits: pa.Table, of: NDArray[np.int64], rows: NDArray[np.int64], annotations: pa.RecordBatch
+) -> pa.Table:
+    at = of[np.asarray(edits["row"], dtype=np.int64)]
+    columns = {c: edits[c] for c in EDITS.names if c not in ("doc_id", "row")}
+    doc_ids = annotations.column("doc_id").take(pa.array(at))
+    named = {"doc_id": doc_ids, "row": pa.array(rows[at].astype(np.int32)), **columns}
+    return pa.table({c: named[c] for c in EDITS.names}).cast(EDITS)
+
+
+def survivors_and_rejects(
+    annotations: pa.RecordBatch, decision: Decision, stage: str
+) -> tuple[pa.Table, pa.Table]:
+    """A decision over (some rows of) a part -> survivors with their row numbers, and the ledger of the dropped."""
+    keep = pa.array(decision.keep)
+    n = annotations.num_rows
+    rows = (
+        annotations.column("row")
+        if "row" in annotations.schema.names
+        else pa.array(np.arange(n, dtype=np.int32))
+    )
+    survivors = pa.table([annotations.column("doc_id"), rows], schema=SURVIVORS).filter(keep)
+    gone = pc.invert(keep)
+    dropped = annotations.select(["doc_id", "source"]).filter(gone)
+    m = dropped.num_rows
+    numbers = {
+        name: pa.array(values, pa.float64(), mask=np.isnan(values)).filter(gone)
+        for name, values in (("value", decision.value), ("limit", decision.limit))
+    }
+    rejects = pa.table(
+        {
+            "doc_id": dropped.column("doc_id"),
+            "source": dropped.column("source"),
+            "locator": pa.nulls(m, REJECTS.field("locator").type),
+            "stage": pa.array([stage] * m, pa.string()),
+            "scope": pa.array(["document"] * m, pa.string()),
+            "outcome": pa.array(["dropped"] * m, pa.string()),
+            "reason": pa.array(decision.reason, pa.string()).filter(gone),
+            **numbers,
+            "detail": pa.nulls(m, pa.string()),
+        },
+        schema=REJECTS,
+    )
+    return survivors, rejects

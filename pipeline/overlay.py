@@ -1,0 +1,120 @@
+"""Readers of documents and annotations as they are after the editing stages of a run.
+
+An editing stage writes, per part: `edits/<part>` (schema `EDITS`), and for the documents it changed
+`annotations/<part>` (measured again, with their row) and `media/<part>`. These readers lay them over what ingest
+and annotate wrote, in the order of the stages, so that every stage after them sees one corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mixloom.pipeline.edits import apply_edits
+from mixloom.pipeline.run import PartReader
+
+EDITS_FOLDER, ANNOTATIONS_FOLDER, MEDIA_FOLDER, LINES_FOLDER = "edits", "annotations", "media", "lines"
+
+
+def _batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+@dataclass(frozen=True, slots=True)
+class EditedDocuments(PartReader):
+    """Parts of ingest with the edits of later stages applied; reads as a `PartReader`."""
+
+    edits: tuple[PartReader, ...] = ()
+
+    def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A whole part, edited."""
+        return self._edited(name, PartReader.read(self, name, self._columns(columns)), None)
+
+    def read_rows(self, name: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Some rows of a part, edited."""
+        return self._edited(name, PartReader.read_rows(self, name, rows, self._columns(columns) or []), rows)
+
+    def _columns(self, columns: list[str] | None) -> list[str] | None:
+        # Edits need whole segments; a request for a part of them gets all of them.
+        if columns is None or not self.edits:
+            return columns
+        return list(dict.fromkeys(c.split(".")[0] for c in columns))
+
+    def _edited(self, name: str, table: pa.Table, rows: np.ndarray | None) -> pa.Table:
+        part = f"{EDITS_FOLDER}/{name}"
+        if "segments" not in table.column_names or not any(part in e for e in self.edits):
+            return table
+        numbers = np.arange(table.num_rows) if rows is None else np.asarray(rows)
+        batch = _batch(table.append_column("row", pa.array(numbers.astype(np.int32))))
+        for reader in self.edits:
+            if part in reader:
+                batch = apply_edits(batch, reader.read(part))
+        return pa.Table.from_batches([batch]).drop_columns(["row"])
+
+
+@dataclass(frozen=True, slots=True)
+class EditedAnnotations(PartReader):
+    """Parts of annotate with the rows of changed documents replaced; reads as a `PartReader`."""
+
+    replaced: tuple[PartReader, ...] = ()
+
+    def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A whole part, with the annotations of each document as it is now."""
+        table = PartReader.read(self, name, columns)
+        part = f"{ANNOTATIONS_FOLDER}/{name}"
+        for reader in self.replaced:
+            if part in reader:
+                wanted = None if columns is None else [*dict.fromkeys([*columns, "row"])]
+                table = _replace(table, reader.read(part, wanted))
+        return table
+
+    def read_rows(self, name: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Some rows of a part."""
+        return self.read(name, columns).take(pa.array(rows))
+
+
+def _replace(table: pa.Table, new: pa.Table) -> pa.Table:
+    order = np.arange(table.num_rows)
+    order[np.asarray(new["row"])] = table.num_rows + np.arange(new.num_rows)
+    both = pa.concat_tables([table, new.select(table.column_names).cast(table.schema)])
+    return both.take(pa.array(order)).combine_chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class EditedMedia(PartReader):
+    """The measures of images and recordings, without those of removed segments and with their present places."""
+
+    replaced: tuple[PartReader, ...] = ()
+
+    def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """The items of a part (`media_items`), sorted by (row, segment); `name` is the part of the documents."""
+        part = f"{MEDIA_FOLDER}/{name}"
+        wanted = None if columns is None else [*dict.fromkeys([*columns, "row", "segment"])]
+        table = PartReader.read(self, part, wanted)
+        for reader in self.replaced:
+            if part in reader:
+                changed = reader.read(f"{ANNOTATIONS_FOLDER}/{name}", ["row"])["row"]
+                old = table.filter(pc.invert(pc.is_in(table["row"], changed)))
+                new = reader.read(part, wanted).select(old.column_names).cast(old.schema)
+                table = pa.concat_tables([old, new]).sort_by([("row", "ascending"), ("segment", "ascending")])
+        return table if columns is None else table.select(columns)
+
+
+def edited_documents(base: PartReader, stages: Sequence[PartReader]) -> PartReader:
+    """`base` (parts of ingest) as the documents are after these stages, in their order."""
+    return EditedDocuments(base.store, base.parts, tuple(stages)) if stages else base
+
+
+def edited_annotations(base: PartReader, stages: Sequence[PartReader]) -> PartReader:
+    """`base` (parts of annotate) as the annotations are after these stages, in their order."""
+    return EditedAnnotations(base.store, base.parts, tuple(stages)) if stages else base
+
+
+def edited_media(base: PartReader, stages: Sequence[PartReader]) -> EditedMedia:
+    """The media measures of annotate as they are after these stages, in their order."""
+    return EditedMedia(base.store, base.parts, tuple(stages))
