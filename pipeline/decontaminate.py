@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,18 +20,18 @@ from mixloom.pipeline import overlap_kernel as kernel
 from mixloom.pipeline.annotate import document_text
 from mixloom.pipeline.decontaminate_config import DecontaminateConfig
 from mixloom.pipeline.doc_ids import run_bounds, run_starts
+from mixloom.pipeline.edited import DROPPED
 from mixloom.pipeline.edits import SPANS, rows_of
 from mixloom.pipeline.overlap_index import I64, OverlapIndex, Terms, hash_terms, locate_terms
-from mixloom.pipeline.schema import REJECTS
 
 REASON = "contaminated"
 AROUND = 5  # words shown on each side of a match
+TOP = 10  # n-grams reported of each set
 WHOLE_SHARE = 0.5  # of an item, from which even common phrases are a copy of it
 
 MATCHES = pa.schema(
     [
         pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),  # of the document in its ingest part
         pa.field("doc_terms", pa.int32(), nullable=False),  # words in the document
         pa.field("text", pa.int32(), nullable=False),  # of the index
@@ -52,7 +53,7 @@ def find_matches(documents: pa.RecordBatch, index: OverlapIndex, config: Deconta
     """Every longest run of words that a document shares with an item and that holds an n-gram of the index.
 
     Args:
-        documents: doc_id, source, segments, and row where these are not whole parts.
+        documents: doc_id, segments, and row where these are not whole parts.
 
     Returns:
         `MATCHES`, sorted by row, text, place.
@@ -111,7 +112,6 @@ def _described(
         _shown(memoryview(raw[d]), a, b, c, e, config.shown_chars)
         for d, a, b, c, e in zip(which.tolist(), low.tolist(), start.tolist(), stop.tolist(), high.tolist())
     ]
-    taken = pa.array(which)
     numbers = {
         "row": rows_of(documents)[which],
         "doc_terms": size,
@@ -127,7 +127,7 @@ def _described(
     }
     columns = {n: pa.array(v).cast(MATCHES.field(n).type) for n, v in numbers.items()}
     columns |= {"shown": pa.array(shown, pa.string())}
-    columns |= {c: documents.column(c).take(taken) for c in ("doc_id", "source")}
+    columns["doc_id"] = documents.column("doc_id").take(pa.array(which))
     return pa.table([columns[n] for n in MATCHES.names], schema=MATCHES)
 
 
@@ -171,7 +171,7 @@ def count_documents(matches: pa.Table, index: OverlapIndex) -> I64:
     out = np.zeros(index.keys, np.int64)
     at = 0
     pairs = list(_groups(matches, "row", "text"))
-    for a, b in _groups(matches, "row"):
+    for _, b in _groups(matches, "row"):
         keys = []
         while at < len(pairs) and pairs[at][0] < b:
             keys.append(_found(matches, *pairs[at], index)[0])
@@ -230,23 +230,18 @@ def overlaps(
 class Verdict:
     """What becomes of the contaminated documents of a part.
 
-    rejects: `REJECTS` of the documents dropped. cuts: int64 [m, 3], row, start and stop (bytes of the document's
-    text), sorted, disjoint, of the others. worst: the overlap each contaminated row is reported by.
+    dropped: `DROPPED`, the documents to drop, by row. cuts: int64 [m, 3], row, start and stop (bytes of the document's
+    text), sorted, disjoint, of the others. worst: the overlap each contaminated row is reported by;
+    overlaps: all of them.
     """
 
-    rejects: pa.Table
+    dropped: pa.Table
     cuts: I64
     worst: dict[int, Overlap]
-
-    @property
-    def dropped(self) -> NDArray[np.int64]:
-        """Rows dropped, ascending."""
-        return np.array(sorted(set(self.worst) - set(self.cuts[:, 0].tolist())), np.int64)
+    overlaps: tuple[Overlap, ...]
 
 
-def judge(
-    matches: pa.Table, index: OverlapIndex, documents: I64, config: DecontaminateConfig, stage: str
-) -> Verdict:
+def judge(matches: pa.Table, index: OverlapIndex, documents: I64, config: DecontaminateConfig) -> Verdict:
     """Drop or cut the contaminated documents of a part; arguments as `overlaps`.
 
     A document is reported by the item of which it holds most (then most words, then the first of the index).
@@ -257,17 +252,17 @@ def judge(
         by_row.setdefault(o.row, []).append(o)
     worst = {r: max(os, key=lambda o: (o.share, o.matched, -o.text)) for r, os in by_row.items()}
     cuts: list[tuple[int, int, int]] = []
-    rejected = []
+    dropped = []
     for row, mine in by_row.items():
         pieces = _pieces(matches, mine) if config.action == "cut" else []
         total = int(matches["doc_terms"][mine[0].runs[0]].as_py())
         left = total - sum(last - first + 1 for first, last, _, _ in pieces)
         if not pieces or len(pieces) > config.max_cuts or left < config.min_kept:
-            rejected.append(_reject(matches, worst[row], mine, index, config, stage))
+            dropped.append(_drop(matches, worst[row], mine, index, config))
         else:
             cuts += [(row, a, b) for _, _, a, b in pieces]
-    rejects = pa.Table.from_pylist(rejected, schema=REJECTS)
-    return Verdict(rejects, np.array(sorted(cuts), np.int64).reshape(-1, 3), worst)
+    table = pa.Table.from_pylist(dropped, schema=DROPPED)
+    return Verdict(table, np.array(sorted(cuts), np.int64).reshape(-1, 3), worst, tuple(found))
 
 
 def _pieces(matches: pa.Table, mine: list[Overlap]) -> list[tuple[int, int, int, int]]:
@@ -298,23 +293,12 @@ def describe(overlap: Overlap, matches: pa.Table, index: OverlapIndex, others: i
     )
 
 
-def _reject(
-    matches: pa.Table,
-    worst: Overlap,
-    mine: list[Overlap],
-    index: OverlapIndex,
-    config: DecontaminateConfig,
-    stage: str,
+def _drop(
+    matches: pa.Table, worst: Overlap, mine: list[Overlap], index: OverlapIndex, config: DecontaminateConfig
 ) -> dict[str, object]:
-    at = worst.runs[0]
     items = {(index.texts[o.text].set, index.texts[o.text].id) for o in mine}
     return {
-        "doc_id": matches["doc_id"][at].as_py(),
-        "source": matches["source"][at].as_py(),
-        "locator": None,
-        "stage": stage,
-        "scope": "document",
-        "outcome": "dropped",
+        "row": worst.row,
         "reason": REASON,
         "value": worst.share,
         "limit": config.min_coverage,
@@ -340,13 +324,30 @@ def cut_spans(documents: pa.RecordBatch, verdict: Verdict, config: Decontaminate
     return pa.table(columns, schema=SPANS)
 
 
-def summary(
-    found: list[tuple[Overlap, str]], index: OverlapIndex
-) -> dict[str, dict[str, object]]:
-    """By set: how many documents hold which of its items (`found`: overlaps of one part with their doc_id)."""
-    out: dict[str, dict[str, set[str]]] = {}
-    for overlap, doc_id in found:
-        text = index.texts[overlap.text]
-        mine = out.setdefault(text.set, {})
-        mine.setdefault(text.id, set()).add(doc_id)
-    return {name: {item: sorted(ids) for item, ids in sorted(items.items())} for name, items in sorted(out.items())}
+def summary(verdict: Verdict, index: OverlapIndex) -> dict[str, dict[str, Any]]:
+    """By set: how many documents hold any of its items, and how many hold each item."""
+    rows: dict[str, set[int]] = {}
+    items: dict[str, dict[str, set[int]]] = {}
+    for o in verdict.overlaps:
+        text = index.texts[o.text]
+        rows.setdefault(text.set, set()).add(o.row)
+        items.setdefault(text.set, {}).setdefault(text.id, set()).add(o.row)
+    return {
+        name: {"documents": len(rows[name]), "items": {i: len(r) for i, r in sorted(items[name].items())}}
+        for name in sorted(rows)
+    }
+
+
+def top_ngrams(index: OverlapIndex, documents: I64, config: DecontaminateConfig) -> dict[str, list[Any]]:
+    """By set: the keys of the index that stand in most documents, their number, and whether they count as common."""
+    out: dict[str, list[Any]] = {}
+    limit = np.inf if config.common_documents is None else config.common_documents
+    for key in np.lexsort((np.arange(len(documents)), -documents)):
+        if not documents[key]:
+            break
+        text, words = index.key_words(int(key))
+        mine = out.setdefault(index.texts[text].set, [])
+        if len(mine) < TOP:
+            n = int(documents[key])
+            mine.append({"words": words, "documents": n, "common": bool(n > limit)})
+    return {name: out[name] for name in sorted(out)}

@@ -43,7 +43,9 @@ class EvaluationSet(BaseModel):
         if self.format == "text" and (self.fields or self.join or self.id_field):
             raise ValueError("fields, join and id_field are for jsonl and parquet; format text has no fields")
         if self.format != "text" and not self.fields:
-            raise ValueError("fields is empty: name the fields that hold text, for example [question, answer]")
+            raise ValueError(
+                "fields is empty: name the fields that hold text, for example [question, answer]"
+            )
         return self
 
 
@@ -80,7 +82,9 @@ class DecontaminateConfig(BaseModel):
         description="an n-gram with fewer different words of two letters or more is no evidence (rows of numbers, tables)",
     )
     common_items: int = Field(
-        default=10, ge=1, description="an n-gram in more items than this is a template of the set, no evidence"
+        default=10,
+        ge=1,
+        description="an n-gram in more items than this is a template of the set, no evidence",
     )
     common_documents: int | None = Field(
         default=10,
@@ -91,14 +95,13 @@ class DecontaminateConfig(BaseModel):
     margin: int = Field(
         default=40, ge=0, description="cut: words removed on each side of the matched ones as well"
     )
-    max_cuts: int = Field(
-        default=10, ge=1, description="cut: a document with more places to cut is dropped"
-    )
-    min_kept: int = Field(
-        default=50, ge=0, description="cut: a document with fewer words left is dropped"
-    )
+    max_cuts: int = Field(default=10, ge=1, description="cut: a document with more places to cut is dropped")
+    min_kept: int = Field(default=50, ge=0, description="cut: a document with fewer words left is dropped")
     shown_chars: int = Field(
-        default=300, ge=40, le=10_000, description="longest text of a match shown in the ledger, in characters"
+        default=300,
+        ge=40,
+        le=10_000,
+        description="longest text of a match shown in the ledger, in characters",
     )
 
     @model_validator(mode="after")

@@ -47,7 +47,9 @@ def set_files(evaluation: EvaluationSet, root: str) -> list[SetFile]:
     paths = sorted(fs.glob(path)) if any(c in path for c in "*?[") else [path]
     if not paths or not all(fs.isfile(p) for p in paths):
         folder = posixpath.dirname(path)
-        beside = sorted(posixpath.basename(p) for p in fs.ls(folder, detail=False)) if fs.isdir(folder) else []
+        beside = (
+            sorted(posixpath.basename(p) for p in fs.ls(folder, detail=False)) if fs.isdir(folder) else []
+        )
         raise UserError(
             f"the evaluation set '{evaluation.name}' names {url}, where there is no file"
             f"{nearest(posixpath.basename(path), beside)}",

@@ -139,7 +139,10 @@ class OverlapIndex:
 
     def key_words(self, key: int) -> tuple[int, str]:
         """A text in which a key stands, and the words of the key."""
-        at, text = int(self.posting_at[self.posting_starts[key]]), int(self.posting_text[self.posting_starts[key]])
+        at, text = (
+            int(self.posting_at[self.posting_starts[key]]),
+            int(self.posting_text[self.posting_starts[key]]),
+        )
         count = min(self.ngram, self.size(text))
         return text, self.words(text, at - int(self.ends[text]), count)
 
@@ -167,9 +170,7 @@ def _load(root: str, digest: str) -> OverlapIndex:
     content, arrays = read_model(root, KIND)
     texts = tuple(Text(*t) for t in content["texts"])
     tables = {n: KeyTable.of(arrays.pop(n)) for n in ("long", "short")}
-    return OverlapIndex(
-        content["ngram"], content["min_words"], texts, content["report"], **arrays, **tables
-    )
+    return OverlapIndex(content["ngram"], content["min_words"], texts, content["report"], **arrays, **tables)
 
 
 def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIndex:
@@ -184,9 +185,7 @@ def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIn
     owner = np.repeat(np.arange(len(texts), dtype=np.int64), sizes)
     hashes = kernel.gram_hashes(terms.ends, terms.hashes, config.ngram)
     inside = np.arange(len(owner)) + config.ngram <= terms.ends[owner + 1]
-    evident = kernel.evident_grams(
-        terms.ends, terms.hashes, terms.wordy, config.ngram, config.min_distinct
-    )
+    evident = kernel.evident_grams(terms.ends, terms.hashes, terms.wordy, config.ngram, config.min_distinct)
     at = np.flatnonzero(inside & evident)
     keys, which = np.unique(hashes[at], return_inverse=True)
     pairs = np.unique(np.stack([which, owner[at]], axis=1), axis=0)

@@ -274,10 +274,10 @@ def _same(a, a_bounds, i, b, b_bounds, j):  # type: ignore[no-untyped-def]
     size = a_bounds[i + 1] - a_bounds[i]
     if b_bounds[j + 1] - b_bounds[j] != size:
         return False
-    for k in range(size):
-        if a[a_bounds[i] + k] != b[b_bounds[j] + k]:
-            return False
-    return True
+    k = 0
+    while k < size and a[a_bounds[i] + k] == b[b_bounds[j] + k]:
+        k += 1
+    return k == size
 
 
 @njit(cache=True, nogil=True)
