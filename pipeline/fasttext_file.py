@@ -111,7 +111,8 @@ def _parse(cursor: _Cursor, name: str) -> FastTextFile:
     dim, _, _, _, _, ngrams, loss, model, bucket, minn, maxn, _, _ = cursor.values("12id")
     if model != _SUPERVISED:
         raise UserError(
-            f"{name} holds word vectors, not a classifier", fix="give a model trained with labels (supervised)"
+            f"{name} holds word vectors, not a classifier",
+            fix="give a model trained with labels (supervised)",
         )
     if loss not in LOSSES or dim < 1 or bucket < 0:
         raise Damaged(f"loss {loss}, dim {dim}, bucket {bucket}")
@@ -141,7 +142,9 @@ def _parse(cursor: _Cursor, name: str) -> FastTextFile:
     if pruned is not None:
         due = words + (int(pruned[:, 1].max()) + 1 if len(pruned) else 0)
     if matrix.shape[1] != dim or len(matrix) < due or output.shape != (labels, dim):
-        raise Damaged(f"matrices {matrix.shape} and {output.shape} for {due} rows, {labels} labels, dim {dim}")
+        raise Damaged(
+            f"matrices {matrix.shape} and {output.shape} for {due} rows, {labels} labels, dim {dim}"
+        )
     return FastTextFile(
         dim, ngrams, minn, maxn, bucket, LOSSES[loss], label_names, np.array(counts, np.int64),
         word_bytes, word_bounds, pruned, matrix, output,
@@ -189,7 +192,9 @@ def _quantised(cursor: _Cursor) -> NDArray[np.float32]:
     codes = cursor.array("u1", size)
     dim, parts, width, last, centroids = _quantiser(cursor)
     if dim != columns or size != rows * parts:
-        raise Damaged(f"a quantised matrix of {rows} x {columns} with {size} codes of {parts} parts, {dim} wide")
+        raise Damaged(
+            f"a quantised matrix of {rows} x {columns} with {size} codes of {parts} parts, {dim} wide"
+        )
     codes = codes.reshape(rows, parts)
     out = np.empty((rows, columns), np.float32)
     for p in range(parts):

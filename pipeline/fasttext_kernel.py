@@ -211,9 +211,7 @@ def forward(  # type: ignore[no-untyped-def]
                 _add(total, sums, word)
                 rows += sum_rows[word]
             elif not ended and maxn > 0 and bucket > 0:
-                rows += _add_characters(
-                    data, start, at, minn, maxn, bucket, words, places, matrix, total
-                )
+                rows += _add_characters(data, start, at, minn, maxn, bucket, words, places, matrix, total)
             if word_ngrams > 1 and bucket > 0:
                 signed = np.uint64(np.int64(np.int32(h)))
                 # This word ends an n-gram with each of the words before it.
