@@ -117,6 +117,20 @@ class NearConfig(BaseModel):
         return bands, self.rows
 
 
+class IndexConfig(BaseModel):
+    """What a run leaves behind so that later runs can be deduplicated against it without its text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hashes: int = Field(
+        default=1024,
+        ge=64,
+        le=65_536,
+        description="shingle hashes stored of a document, 4 bytes each; one of no more shingles is compared exactly, "
+        "a longer one is estimated from its smallest",
+    )
+
+
 class DedupConfig(BaseModel):
     """Which duplicates are removed, and which of several equal documents is kept."""
 
@@ -125,6 +139,21 @@ class DedupConfig(BaseModel):
     exact: bool = Field(default=True, description="remove documents whose content is equal byte for byte")
     near: NearConfig | None = Field(
         default_factory=lambda: NearConfig(), description="settings of near deduplication; null turns it off"
+    )
+    against: tuple[str, ...] = Field(
+        default=(),
+        description="run directories of earlier runs: what is a duplicate of a document they kept is dropped here; "
+        "their text is not read",
+    )
+    against_margin: float = Field(
+        default=3.0,
+        ge=0.0,
+        le=10.0,
+        description="standard errors by which an estimated similarity to a document of an earlier run must exceed "
+        "the threshold",
+    )
+    index: IndexConfig | None = Field(
+        default=None, description="leave an index of what was kept, for later runs; null leaves none"
     )
     partitions: int = Field(
         default=16, ge=1, le=1_000_000, description="keys of each shuffle; about one per 100,000 documents"

@@ -36,6 +36,15 @@ DROPS = pa.schema(
 )
 """Documents to drop, from exact and near deduplication alike."""
 
+JUDGED = pa.schema(
+    [
+        *DROPS,
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("limit", pa.float64(), nullable=False),
+    ]
+)
+"""Drops that state why, where one stage drops for several reasons."""
+
 _SHUFFLED = pa.schema([*ROWS, pa.field("part", pa.string(), nullable=False)])
 
 

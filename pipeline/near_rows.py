@@ -89,6 +89,19 @@ class ReadTextsOf:
         return document_text(one_batch(self._documents.read_rows(part, rows, ["segments"])))
 
 
+def part_media_keys(part: str, annotations: pa.RecordBatch, documents: PartReader) -> U64:
+    """`media_keys` of some rows of a part: uint64 [n]; only digests of media are read, and only where there are any.
+
+    Args:
+        annotations: doc_id, row, images and speech_clips of those rows.
+    """
+    items = [pc.sum(annotations.column(c)).as_py() or 0 for c in ("images", "speech_clips")]
+    if not sum(items):
+        return np.zeros(annotations.num_rows, dtype=np.uint64)
+    media = documents.read_rows(part, np.asarray(annotations.column("row")), [_DIGESTS])
+    return media_keys(pack_ids(annotations.column("doc_id")), *_media_of(one_batch(media)))
+
+
 class _ReadNearRowsDoFn(beam.DoFn):
     def __init__(
         self, documents: PartReader, annotations: PartReader, survivors: PartReader, config: DedupConfig
@@ -101,16 +114,11 @@ class _ReadNearRowsDoFn(beam.DoFn):
 
     def process(self, part: str) -> Iterator[pa.RecordBatch]:
         annotations = read_part(part, self._annotations, self._columns, self._survivors)
-        keys = self._media_keys(part, annotations)
-        yield with_part(near_rows(annotations, keys, self._config), part)
-
-    def _media_keys(self, part: str, annotations: pa.RecordBatch) -> U64:
-        items = [pc.sum(annotations.column(c)).as_py() or 0 for c in ("images", "speech_clips")]
         assert self._config.near is not None
-        if self._config.near.media == "ignore" or not sum(items):
-            return np.zeros(annotations.num_rows, dtype=np.uint64)
-        documents = self._documents.read_rows(part, np.asarray(annotations.column("row")), [_DIGESTS])
-        return media_keys(pack_ids(annotations.column("doc_id")), *_media_of(one_batch(documents)))
+        keys = np.zeros(annotations.num_rows, dtype=np.uint64)
+        if self._config.near.media == "equal":
+            keys = part_media_keys(part, annotations, self._documents)
+        yield with_part(near_rows(annotations, keys, self._config), part)
 
 
 class ReadNearRows(beam.PTransform):

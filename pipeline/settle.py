@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mixloom.pipeline.doc_ids import concatenate
-from mixloom.pipeline.exact import DROPS
+from mixloom.pipeline.exact import DROPS, JUDGED
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.schema import REJECTS, SURVIVORS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
@@ -27,8 +27,8 @@ def settle_part(
     Args:
         survivors: the part before this stage (`SURVIVORS`).
         sources: source of each of those rows.
-        drops: rows of this part to drop (`DROPS`).
-        stage, reason, limit: for the ledger.
+        drops: rows of this part to drop (`DROPS` or `JUDGED`).
+        stage, reason, limit: for the ledger; `JUDGED` drops have reasons and limits of their own.
 
     Returns:
         `SURVIVORS` and `REJECTS` tables; the detail of a reject is the id of the document kept in its place.
@@ -42,6 +42,7 @@ def settle_part(
         raise AssertionError(f"{stage}: {n} drops name {int(gone.sum())} of the documents of their part")
     at = np.flatnonzero(gone)
     at = at[np.argsort(rows[at], kind="stable")]
+    judged = "reason" in drops.schema.names
     rejects = pa.table(
         {
             "doc_id": drops.column("doc_id"),
@@ -50,9 +51,9 @@ def settle_part(
             "stage": pa.array([stage] * n, pa.string()),
             "scope": pa.array(["document"] * n, pa.string()),
             "outcome": pa.array(["dropped"] * n, pa.string()),
-            "reason": pa.array([reason] * n, pa.string()),
+            "reason": drops.column("reason") if judged else pa.array([reason] * n, pa.string()),
             "value": drops.column("similarity"),
-            "limit": pa.array(np.full(n, limit)),
+            "limit": drops.column("limit") if judged else pa.array(np.full(n, limit)),
             "detail": drops.column("kept_id"),
         },
         schema=REJECTS,
@@ -70,8 +71,11 @@ class _ByPartDoFn(beam.DoFn):
 class _AnnounceDoFn(beam.DoFn):
     """Every part is settled, also one that loses nothing."""
 
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+
     def process(self, part: str) -> Iterator[PartDrops]:
-        yield part, concatenate([], DROPS)
+        yield part, concatenate([], self._schema)
 
 
 class _SettleDoFn(beam.DoFn):
@@ -81,9 +85,10 @@ class _SettleDoFn(beam.DoFn):
         survivors: PartReader,
         annotations: PartReader,
         ledger: tuple[str, str, float],
+        schema: pa.Schema,
     ) -> None:
         self._todo, self._survivors, self._annotations = todo, survivors, annotations
-        self._ledger = ledger
+        self._ledger, self._schema = ledger, schema
 
     def process(self, element: tuple[str, Iterable[pa.RecordBatch]]) -> Iterator[UnitOutput]:
         started = time.perf_counter()
@@ -93,7 +98,7 @@ class _SettleDoFn(beam.DoFn):
         survivors = self._survivors.read(part, SURVIVORS.names)
         sources = self._annotations.read(part, ["source"])["source"].combine_chunks()
         sources = sources.take(survivors["row"].combine_chunks())
-        kept, rejects = settle_part(survivors, sources, concatenate(batches, DROPS), *self._ledger)
+        kept, rejects = settle_part(survivors, sources, concatenate(batches, self._schema), *self._ledger)
         seconds = time.perf_counter() - started
         yield UnitOutput(part, (OutputTable(part, kept),), rejects, kept.num_rows, seconds=seconds)
 
@@ -106,6 +111,7 @@ class Settle(beam.PTransform):
         survivors: the deciding stage before this one.
         annotations: rows of every document with its source.
         stage, reason, limit: for the ledger.
+        judged: the drops are of schema `JUDGED`: they state reason and limit themselves.
     """
 
     def __init__(
@@ -114,20 +120,22 @@ class Settle(beam.PTransform):
         survivors: PartReader,
         annotations: PartReader,
         stage: str,
-        reason: str,
-        limit: float,
+        reason: str = "",
+        limit: float = 0.0,
+        judged: bool = False,
     ) -> None:
         super().__init__()
         self._todo = sorted(todo)
+        self._schema = JUDGED if judged else DROPS
         ledger = (stage, reason, limit)
-        self._settle = _SettleDoFn(frozenset(todo), survivors, annotations, ledger)
+        self._settle = _SettleDoFn(frozenset(todo), survivors, annotations, ledger, self._schema)
 
     def expand(self, pcoll: Any) -> Any:
         drops = pcoll | "ByPart" >> beam.ParDo(_ByPartDoFn()).with_output_types(PartDrops)
         parts = (
             pcoll.pipeline
             | "Parts" >> beam.Create(self._todo).with_output_types(str)
-            | "Announce" >> beam.ParDo(_AnnounceDoFn()).with_output_types(PartDrops)
+            | "Announce" >> beam.ParDo(_AnnounceDoFn(self._schema)).with_output_types(PartDrops)
         )
         return (
             (drops, parts)

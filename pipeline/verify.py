@@ -200,11 +200,11 @@ class _ReadDoFn(beam.DoFn):
         columns_ = [*ids.columns, pa.array(sizes[document]), hashes.take(pa.array(document))]
         sets = pa.RecordBatch.from_arrays(columns_, schema=SKETCHES)
         for partition, batch in keyed(sets, wanted[:, 3].astype(np.int64)):
-            for blob in _in_blobs(batch):
+            for blob in in_blobs(batch):
                 yield partition, blob
 
 
-def _in_blobs(sets: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def in_blobs(sets: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Slices of a batch of sets, each of about `_BLOB_HASHES` hashes at most (but at least one set)."""
     ends = sets.column("hashes").offsets.to_numpy()
     block = (ends[:-1] - ends[0]) // _BLOB_HASHES

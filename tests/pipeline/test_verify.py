@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mixloom.pipeline.doc_ids import id_batch
 from mixloom.pipeline.signatures import jaccard, shingle_sets
-from mixloom.pipeline.verify import SKETCHES, Sets, _in_blobs, set_similarity, sketch, verified_edges
+from mixloom.pipeline.verify import SKETCHES, Sets, in_blobs, set_similarity, sketch, verified_edges
 
 small_sets = st.lists(st.sets(st.integers(0, 30), max_size=20), min_size=1, max_size=8)
 
@@ -92,7 +92,7 @@ def test_shingles_of_real_text_compare_as_their_own_module_compares_them():
 def test_large_blobs_of_sets_are_cut_between_documents():
     lists = pa.array([np.arange(100_000, dtype=np.uint64)] * 8, pa.large_list(pa.uint64()))
     batch = pa.RecordBatch.from_arrays([lists], names=["hashes"])
-    blobs = list(_in_blobs(batch))
+    blobs = list(in_blobs(batch))
     assert sum(b.num_rows for b in blobs) == 8
     assert len(blobs) > 1
     assert all(b.num_rows <= 3 for b in blobs)

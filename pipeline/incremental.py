@@ -1,0 +1,296 @@
+"""Incremental deduplication as a Beam pipeline: a new crawl against earlier runs.
+
+Documents of earlier runs are never dropped, so no components are needed: each new document is judged alone, by the
+functions of `earlier_matches`. Text of earlier runs is not read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mixloom.pipeline.candidates import BUCKETS, PAIRS, bucket_keys, distinct_pairs, signature_matrix
+from mixloom.pipeline.dedup_index import SIGNED, index_rows, shingle_keys
+from mixloom.pipeline.doc_ids import (
+    I64,
+    ROW_BITS,
+    columns,
+    concatenate,
+    distinct_rows,
+    hash_columns,
+    id_batch,
+    pack_ids,
+    partition_of,
+    run_starts,
+    unpack_ids,
+)
+from mixloom.pipeline.earlier_matches import (
+    EXACT,
+    HASHED,
+    MATCHES,
+    MOST_RUNS,
+    NEAR,
+    NEW,
+    RUN_BITS,
+    Comparison,
+    best_matches,
+    cross_pairs,
+    earlier_rank,
+    exact_matches,
+    matches_of,
+)
+from mixloom.pipeline.earlier_runs import Corpus
+from mixloom.pipeline.engine import one_batch, read_part
+from mixloom.pipeline.exact import JUDGED
+from mixloom.pipeline.near_rows import ReadTextsOf, part_media_keys
+from mixloom.pipeline.shuffle import Keyed, by_schema, keyed
+from mixloom.pipeline.stage import OutputTable, UnitOutput
+from mixloom.pipeline.verify import SKETCHES, WANTED, Sets, in_blobs, wanted_of
+
+
+def signed_rows(corpus: Corpus, part: str, media: bool) -> pa.RecordBatch:
+    """The kept documents of a part: `SIGNED` and minhash; media keys are 0 unless `media`."""
+    if corpus.index is not None:
+        rows = one_batch(corpus.index.read(part, [*SIGNED.names, "minhash"]))
+        keys = np.asarray(rows.column("media_key")) if media else np.zeros(rows.num_rows, dtype=np.uint64)
+    else:
+        assert corpus.annotations is not None
+        names = ["doc_id", "content_hash", "minhash", "images", "speech_clips"]
+        rows = read_part(part, corpus.annotations, names, corpus.survivors)
+        keys = np.zeros(rows.num_rows, dtype=np.uint64)
+        if media and corpus.documents is not None:
+            keys = part_media_keys(part, rows, corpus.documents)
+    arrays = [rows.column("doc_id"), rows.column("row"), rows.column("content_hash"), pa.array(keys)]
+    schema = pa.schema([*SIGNED, rows.schema.field("minhash")])
+    return pa.RecordBatch.from_arrays([*arrays, rows.column("minhash")], schema=schema)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpora:
+    """This run (number 0) and the earlier ones (1, 2, ...), and how their documents are compared."""
+
+    runs: tuple[Corpus, ...]
+    comparison: Comparison
+
+    def parts(self) -> list[int]:
+        """Every part of every run, as run << 24 | index."""
+        shift = int(RUN_BITS - ROW_BITS)
+        return [(r << shift) | p for r, c in enumerate(self.runs) for p in range(len(c.parts))]
+
+    def at(self, part: int) -> tuple[int, Corpus, str]:
+        """(number of its run, its run, its name) of a part."""
+        number, index = divmod(part, 1 << int(RUN_BITS - ROW_BITS))
+        return number, self.runs[number], self.runs[number].parts[index]
+
+    def kinds(self) -> list[str]:
+        """The kinds of earlier runs there are."""
+        return sorted({c.kind for c in self.runs[1:]})
+
+
+class _KeyDoFn(beam.DoFn):
+    """Reads a part and sends its documents to the partitions of their content hashes and, tagged by kind, of their buckets."""
+
+    def __init__(self, corpora: Corpora, partitions: int, near: bool) -> None:
+        self._corpora, self._partitions, self._near = corpora, partitions, near
+
+    def process(self, number: int) -> Iterator[Any]:
+        run, corpus, part = self._corpora.at(number)
+        rows = signed_rows(corpus, part, self._corpora.comparison.media)
+        ids = pack_ids(rows.column("doc_id"))
+        place = (np.uint64(number) << ROW_BITS) | np.asarray(rows.column("row")).astype(np.uint64)
+        hashes = hash_columns(rows.column("content_hash"))
+        new = np.full(len(ids), run == 0, dtype=np.uint64)
+        hashed = id_batch(HASHED, hashes, new, ids, place)
+        yield from keyed(hashed, partition_of(hashes, self._partitions))
+        if not self._near:
+            return
+        signatures, alive = signature_matrix(rows.column("minhash"))
+        if len(alive):
+            c = self._corpora.comparison
+            keys = bucket_keys(signatures, columns(rows, ["media_key"])[alive, 0], c.bands, c.rows)
+            buckets = np.empty((len(alive), c.bands, 5), dtype=np.uint64)
+            buckets[:, :, 0] = keys
+            buckets[:, :, 1] = NEW if run == 0 else earlier_rank(keys, ids[alive])
+            buckets[:, :, 2:4] = ids[alive, None, :]
+            buckets[:, :, 4] = place[alive, None]
+            flat = buckets.reshape(-1, 5)
+            found = list(
+                keyed(id_batch(BUCKETS, flat), (flat[:, 0] % np.uint64(self._partitions)).astype(np.int64))
+            )
+            for kind in self._corpora.kinds() if run == 0 else [corpus.kind]:
+                yield from (beam.pvalue.TaggedOutput(kind, rows) for rows in found)
+
+
+class _CrossDoFn(beam.DoFn):
+    def __init__(self, cap: int, partitions: int) -> None:
+        self._cap, self._partitions = cap, partitions
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+        pairs = cross_pairs(columns(concatenate(element[1], BUCKETS), BUCKETS.names), self._cap)
+        yield from keyed(id_batch(PAIRS, pairs), partition_of(pairs[:, 3:5], self._partitions))
+
+
+class _WantDoFn(beam.DoFn):
+    """Distinct pairs of a partition, and what of their documents is wanted."""
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Any]:
+        pairs = distinct_pairs(columns(concatenate(element[1], PAIRS), PAIRS.names))
+        yield element[0], id_batch(PAIRS, pairs)
+        wanted = wanted_of(pairs, element[0])
+        place = np.asarray(wanted.column("place"))
+        for want in keyed(wanted, (place >> ROW_BITS).astype(np.int64)):
+            yield beam.pvalue.TaggedOutput("wanted", want)
+
+
+class _ReadSetsDoFn(beam.DoFn):
+    """Reads what pairs are verified by, of the wanted documents of one part, once."""
+
+    def __init__(self, corpora: Corpora, kind: str) -> None:
+        self._corpora, self._kind = corpora, kind
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+        wanted = distinct_rows(columns(concatenate(element[1], WANTED), WANTED.names))
+        first = run_starts(wanted[:, :1])
+        rows = (wanted[first, 0] & np.uint64(0xFFFFFFFF)).astype(np.int32)
+        values, sizes = self._read(element[0], rows)
+        document = np.cumsum(first) - 1
+        arrays = [
+            pa.array(np.zeros(len(wanted), dtype=np.uint64)),  # the place stands for the id, see `matches_of`
+            pa.array(wanted[:, 0]),
+            pa.array(sizes[document]),
+            values.take(pa.array(document)),
+        ]
+        for partition, batch in keyed(
+            pa.RecordBatch.from_arrays(arrays, schema=SKETCHES), wanted[:, 3].astype(np.int64)
+        ):
+            for blob in in_blobs(batch):
+                yield partition, blob
+
+    def _read(self, number: int, rows: npt.NDArray[np.int32]) -> tuple[pa.LargeListArray, I64]:
+        _, corpus, part = self._corpora.at(number)
+        c = self._corpora.comparison
+        if self._kind == "signatures":
+            assert corpus.annotations is not None
+            found = one_batch(corpus.annotations.read_rows(part, rows, ["minhash"])).column("minhash")
+            values = signature_matrix(found)[0].astype(np.uint64)  # a pair has two signatures: none is null
+            bounds = np.arange(len(values) + 1) * values.shape[1]
+            lists = pa.LargeListArray.from_arrays(pa.array(bounds), pa.array(values.ravel()))
+            return lists, np.diff(bounds)
+        if corpus.index is None:
+            assert corpus.documents is not None
+            keys, sizes = shingle_keys(ReadTextsOf(corpus.documents)(part, rows), c.ngram, c.max_shingles)
+            return keys.cast(pa.large_list(pa.uint64())), sizes
+        table = one_batch(corpus.index.read(part, ["row", "size", "sketch"]))
+        at = pa.array(np.searchsorted(np.asarray(table.column("row")), rows))
+        sketches = table.column("sketch").take(at).cast(pa.large_list(pa.uint64()))
+        return sketches, np.asarray(table.column("size").take(at))
+
+
+class _MatchDoFn(beam.DoFn):
+    def __init__(self, comparison: Comparison, kind: str, partitions: int) -> None:
+        self._comparison, self._by_signature, self._partitions = comparison, kind == "signatures", partitions
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+        pairs, sketches = by_schema(element[1], PAIRS, SKETCHES)
+        found = matches_of(columns(pairs, PAIRS.names), Sets(sketches), self._comparison, self._by_signature)
+        yield from keyed(found, partition_of(columns(found, ["hi", "lo"]), self._partitions))
+
+
+class _ExactDoFn(beam.DoFn):
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+        found = exact_matches(columns(concatenate(element[1], HASHED), HASHED.names))
+        yield from keyed(found, partition_of(columns(found, ["hi", "lo"]), self._partitions))
+
+
+class _DropDoFn(beam.DoFn):
+    def __init__(self, corpora: Corpora) -> None:
+        self._corpora = corpora
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+        best = best_matches(concatenate(element[1], MATCHES))
+        rows = columns(best, ["hi", "lo", "place", "earlier_hi", "earlier_lo", "earlier_place", "exact"])
+        part = [self._corpora.at(int(p))[2] for p in rows[:, 2] >> ROW_BITS]
+        run = [self._corpora.runs[int(r)].name for r in rows[:, 5] >> RUN_BITS]
+        kept = unpack_ids(np.ascontiguousarray(rows[:, 3:5])).to_pylist()
+        arrays = [
+            pa.array(part, pa.string()),
+            pa.array((rows[:, 2] & np.uint64(0xFFFFFFFF)).astype(np.int32)),
+            unpack_ids(np.ascontiguousarray(rows[:, :2])),
+            pa.array([f"{i} of {name}" for i, name in zip(kept, run, strict=True)], pa.string()),
+            best.column("similarity"),
+            pa.array([EXACT if e else NEAR for e in rows[:, 6]], pa.string()),
+            best.column("limit"),
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=JUDGED)
+
+
+class AgainstEarlier(beam.PTransform):
+    """Pipeline root -> `JUDGED` batches: the documents of this run that an earlier run has kept already.
+
+    Args:
+        corpora: this run and the earlier ones.
+        partitions: keys of each shuffle; the drops do not depend on it.
+        near: whether near duplicates are looked for, beside exact ones.
+    """
+
+    def __init__(self, corpora: Corpora, partitions: int, near: bool = True) -> None:
+        super().__init__()
+        if len(corpora.runs) > MOST_RUNS:
+            raise ValueError(f"{len(corpora.runs)} runs; at most {MOST_RUNS} are compared")
+        self._corpora, self._partitions, self._near = corpora, partitions, near
+
+    def expand(self, root: Any) -> Any:
+        n, kinds = self._partitions, self._corpora.kinds() if self._near else []
+        numbers = root | "Parts" >> beam.Create(self._corpora.parts(), reshuffle=True).with_output_types(int)
+        key = beam.ParDo(_KeyDoFn(self._corpora, n, self._near)).with_output_types(Keyed)
+        read = numbers | "Key" >> key.with_outputs(*kinds, main="hashes")
+        exact = (
+            read["hashes"]
+            | "ByHash" >> beam.GroupByKey()
+            | "Exact" >> beam.ParDo(_ExactDoFn(n)).with_output_types(Keyed)
+        )
+        matches = [exact, *(self._near_matches(read[kind], kind) for kind in kinds)]
+        drop = beam.ParDo(_DropDoFn(self._corpora)).with_output_types(pa.RecordBatch)
+        return matches | beam.Flatten() | "ByDocument" >> beam.GroupByKey() | "Drop" >> drop
+
+    def _near_matches(self, buckets: Any, kind: str) -> Any:
+        n, c = self._partitions, self._corpora.comparison
+        want = beam.ParDo(_WantDoFn()).with_output_types(Keyed)
+        pairs = (
+            buckets
+            | f"Bucket {kind}" >> beam.GroupByKey()
+            | f"Cross {kind}" >> beam.ParDo(_CrossDoFn(c.bucket_cap, n)).with_output_types(Keyed)
+            | f"ByPair {kind}" >> beam.GroupByKey()
+            | f"Want {kind}" >> want.with_outputs("wanted", main="pairs")
+        )
+        read = beam.ParDo(_ReadSetsDoFn(self._corpora, kind)).with_output_types(Keyed)
+        sets = pairs["wanted"] | f"ByPart {kind}" >> beam.GroupByKey() | f"Read {kind}" >> read
+        match = beam.ParDo(_MatchDoFn(c, kind, n)).with_output_types(Keyed)
+        return (
+            (pairs["pairs"], sets)
+            | f"With sets {kind}" >> beam.Flatten()
+            | f"Meet {kind}" >> beam.GroupByKey()
+            | f"Match {kind}" >> match
+        )
+
+
+def index_part(part: str, corpus: Corpus, ngram: int, hashes: int) -> UnitOutput:
+    """A part of `dedup_index`: what `corpus` kept of a part, with signatures and sketches."""
+    started = time.perf_counter()
+    signed = signed_rows(corpus, part, media=True)
+    assert corpus.documents is not None
+    texts = ReadTextsOf(corpus.documents)(part, np.asarray(signed.column("row")))
+    table = pa.Table.from_batches([index_rows(signed, texts, ngram, hashes)])
+    return UnitOutput(
+        part, (OutputTable(part, table),), None, table.num_rows, seconds=time.perf_counter() - started
+    )
