@@ -25,10 +25,11 @@ class ImageNearConfig(BaseModel):
         default=10.0, ge=0, le=255, description="greatest mean difference of the luminance of the thumbnails"
     )
     max_excess: float | None = Field(
-        default=15.0,
+        default=13.0,
         ge=0,
         le=255,
-        description="by how much one cell may differ beyond five times the mean (another label, arrow or face); "
+        description="by how much one cell may stand out beyond what an encoding or another size explains "
+        "(`perceptual.thumb_differences`), as another label or arrow does; "
         "null: figures that differ in their labels are the same picture",
     )
     max_colour: float | None = Field(

@@ -70,17 +70,35 @@ def perceptual_hash(thumb: U8) -> int:
     return int.from_bytes(np.packbits(2 * low > middle).tobytes(), "big")
 
 
+def _contrast(luma: U8) -> U8:
+    """Greatest less smallest of each 3 x 3 neighbourhood: uint8 [n, side, side], the same shape."""
+    high, low = luma.copy(), luma.copy()
+    for axis in (1, 2):
+        ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        a, b = tuple(ahead), tuple(behind)
+        for out, source, pick in ((high, high.copy(), np.maximum), (low, low.copy(), np.minimum)):
+            pick(out[b], source[a], out=out[b])
+            pick(out[a], source[b], out=out[a])
+    return high - low
+
+
 def thumb_differences(a: U8, b: U8) -> tuple[F32, F32, F32]:
     """How thumbnails differ pair by pair: uint8 [n, 1152] each -> three float32 [n], in levels of 0 to 255.
 
-    mean: mean difference of the luminance. excess: greatest difference of the luminance less five times the mean.
-    Another encoding or size spreads its differences over the picture, so they grow together; another label or arrow
-    stands out. colour: greatest difference of Cb or Cr.
+    mean: mean difference of the luminance. excess: greatest difference of the luminance in a cell, less a tenth of the
+    contrast around it, less five times the mean. Another encoding or size spreads its differences over the picture and
+    along its edges; another label or arrow stands out. colour: greatest difference of Cb or Cr.
+
+    Raises:
+        ValueError: the shapes differ or are not [n, 1152].
     """
     if a.shape != b.shape or a.ndim != 2 or a.shape[1] != THUMB_BYTES:
         raise ValueError(f"expected two arrays [n, {THUMB_BYTES}], got {a.shape} and {b.shape}")
-    d = np.abs(a.astype(np.int16) - b.astype(np.int16))
-    mean = d[:, :_LUMA].mean(axis=1, dtype=np.float64)
-    excess = d[:, :_LUMA].max(axis=1) - 5.0 * mean
-    colour = d[:, _LUMA:].max(axis=1)
+    squares = [x[:, :_LUMA].reshape(-1, THUMB_SIDE, THUMB_SIDE) for x in (a, b)]
+    d = np.abs(squares[0].astype(np.int16) - squares[1].astype(np.int16))
+    edges = np.minimum(_contrast(squares[0]), _contrast(squares[1]))
+    mean = d.mean(axis=(1, 2), dtype=np.float64)
+    excess = (d - 0.1 * edges).max(axis=(1, 2)) - 5.0 * mean
+    colour = np.abs(a[:, _LUMA:].astype(np.int16) - b[:, _LUMA:].astype(np.int16)).max(axis=1)
     return mean.astype(np.float32), excess.astype(np.float32), colour.astype(np.float32)
