@@ -24,6 +24,7 @@ from mixloom.pipeline.words import COUNTS, Cuts, cut
 
 if TYPE_CHECKING:
     from mixloom.pipeline.language import LanguageModel
+    from mixloom.pipeline.quality.classifier import Classifier
 
 __all__ = [
     "ANNOTATIONS",
@@ -40,7 +41,8 @@ __all__ = [
 
 def _scores(config: AnnotateConfig) -> dict[str, pa.DataType]:
     """The columns that models add."""
-    return {"language": pa.string(), "language_score": pa.float32()} if config.language else {}
+    language = {"language": pa.string(), "language_score": pa.float32()} if config.language else {}
+    return {**language, **{f"quality_{name}": pa.float32() for name in sorted(config.quality)}}
 
 
 def annotations_schema(config: AnnotateConfig) -> pa.Schema:
@@ -192,6 +194,7 @@ class Annotator:
 
     config: AnnotateConfig
     _language: LanguageModel | None = field(default=None, repr=False)
+    _quality: dict[str, Classifier] = field(default_factory=dict, repr=False)
 
     def annotate(self, documents: pa.RecordBatch) -> pa.RecordBatch:
         """Measure n documents: one row each, in order, of `annotations_schema(config)`.
@@ -207,6 +210,7 @@ class Annotator:
             **text_measures(cuts),
             **media_measures(documents),
             **self._language_columns(texts),
+            **self._quality_columns(texts),
             "content_hash": content_hashes(documents),
             "minhash": _packed(cut_signatures(cuts, config.minhash)),
         }
@@ -229,6 +233,17 @@ class Annotator:
             self._language = LanguageModel.load(self.config.language.model, self.config.language.max_chars)
         language, score = language_columns(texts, self._language, self.config.language)
         return {"language": language, "language_score": score}
+
+
+    def _quality_columns(self, texts: pa.Array) -> dict[str, pa.Array]:
+        from mixloom.pipeline.quality.classifier import load_configured, quality_column
+
+        out: dict[str, pa.Array] = {}
+        for name, config in sorted(self.config.quality.items()):
+            if name not in self._quality:
+                self._quality[name] = load_configured(config)
+            out[f"quality_{name}"] = quality_column(texts, self._quality[name], config.calibrated)
+        return out
 
 
 def annotate(documents: pa.RecordBatch, config: AnnotateConfig) -> pa.RecordBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -11,6 +12,7 @@ from mixloom.pipeline.characters import is_unspaced
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.language_config import LanguageConfig
 from mixloom.pipeline.media_check_config import MediaCheckConfig
+from mixloom.pipeline.quality.config import QualityModelConfig
 
 GOPHER_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _MOST_STOP_WORDS = 64  # the kernel remembers which ones it has seen in the bits of one integer
@@ -75,6 +77,9 @@ class AnnotateConfig(BaseModel):
     )
     language: LanguageConfig | None = Field(
         default=None, description="identify the language of every document; left out: not identified"
+    )
+    quality: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], QualityModelConfig] = Field(
+        default={}, description="quality classifiers by name; the score of each is the annotation quality_<name>"
     )
     media: MediaCheckConfig | None = Field(
         default=None, description="decode and measure every image and recording; left out: nothing is opened"

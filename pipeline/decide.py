@@ -154,7 +154,8 @@ def decide(
     n = annotations.num_rows
     has_row = "row" in annotations.schema.names
     rows = np.asarray(annotations.column("row"), dtype=np.int64) if has_row else np.arange(n)
-    keep, reason = np.ones(n, np.bool_), [None] * n
+    keep = np.ones(n, np.bool_)
+    reason: list[str | None] = [None] * n
     value, limit = np.full(n, np.nan), np.full(n, np.nan)
     edits: list[pa.Table] = []
     fired: Counter[str] = Counter()

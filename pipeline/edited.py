@@ -93,7 +93,7 @@ def edited_output(
     rejects = pa.concat_tables(
         [_rejects(documents, gone, stage), _lost_media(documents, edits, rows[alive], stage)]
     )
-    counted = {k: v for k, v in (info or {}).items()}
+    counted = dict(info or {})
     if edits.num_rows:
         counted["edits"] = dict(sorted(Counter(edits["reason"].to_pylist()).items()))
         counted["edited_documents"] = changed.num_rows

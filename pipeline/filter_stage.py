@@ -18,7 +18,6 @@ from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.stage import OutputTable, Stage, StageContext, UnitOutput
 
 if TYPE_CHECKING:
-    from mixloom.pipeline.annotate import Annotator
     from mixloom.pipeline.overlay import EditedMedia
     from mixloom.pipeline.run import PartReader, UnitRecord
 

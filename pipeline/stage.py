@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from mixloom.pipeline import ledger
 from mixloom.pipeline.console import Advance, Console
 from mixloom.pipeline.ledger import Counts
-from mixloom.pipeline.overlay import edited_annotations, edited_documents, edited_media
+from mixloom.pipeline.overlay import EditedMedia, edited_annotations, edited_documents, edited_media
 from mixloom.pipeline.run import Part, PartReader, RunDirectory, StageDirectory, StageManifest, UnitRecord
 from mixloom.pipeline.storage import canonical_json, sha256_hex
 
@@ -128,7 +128,7 @@ class StageContext:
         """The annotations of the documents as they are for this stage."""
         return edited_annotations(self.reader("annotate"), [self.reader(e) for e in self.stage.edits])
 
-    def media(self) -> PartReader:
+    def media(self) -> EditedMedia:
         """The measures of images and recordings, by the names of the parts of their documents."""
         return edited_media(self.reader("annotate"), [self.reader(e) for e in self.stage.edits])
 

@@ -41,6 +41,11 @@ class AnnotateStage(Stage):
             from mixloom.pipeline.language import language_fingerprint
 
             settings["language_model"] = language_fingerprint(self.config.language)
+        if self.config.quality:
+            from mixloom.pipeline.quality.classifier import quality_fingerprint
+
+            named = sorted(self.config.quality.items())
+            settings["quality_models"] = {name: quality_fingerprint(q) for name, q in named}
         return settings
 
     def execute(self, ctx: StageContext) -> None:

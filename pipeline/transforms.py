@@ -126,7 +126,7 @@ def decision_output(
     if decision.edits.num_rows:
         out.append(OutputTable(f"{EDITS_FOLDER}/{part}", decision.edits))
         info["edits"] = dict(sorted(Counter(decision.edits["reason"].to_pylist()).items()))
-        info["edited_documents"] = decision.edits["row"].unique().length()
+        info["edited_documents"] = len(decision.edits["row"].unique())
     seconds = seconds_since_start(annotations)
     return UnitOutput(part, tuple(out), rejects, survivors.num_rows, info=info, seconds=seconds)
 

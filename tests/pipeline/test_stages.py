@@ -6,8 +6,8 @@ from pydantic import TypeAdapter
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.cluster import ClusterConfig
 from mixloom.pipeline.console import Console
-from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.decide import FilterConfig, RulePlan
+from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
