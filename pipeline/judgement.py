@@ -8,6 +8,7 @@ Only tables of measures are read, never text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from mixloom.pipeline.edits import EDITS, WHOLE
 from mixloom.pipeline.line_edits import EMPTY_LINES, Change, Flags, line_changes, places
 from mixloom.pipeline.line_measures import LINE_MEASURES, SNIPPETS
-from mixloom.pipeline.rules import Column, Firing, Rule, RuleSet, Verdicts, ask, column_of, meets
+from mixloom.pipeline.rule_sets import LineRule, MediaRule, Rule, RuleSet
+from mixloom.pipeline.rules import Column, Firing, Verdicts, ask, column_of, meets
 
 # What goes out of the documents that stay: `edits.EDITS` without the ids, which the tables of measures do not hold.
 CHANGES = EDITS.remove(EDITS.get_field_index("doc_id"))
@@ -41,7 +43,10 @@ class Judgement:
 
 @dataclass(slots=True)
 class _Lines:
-    """Lines judged. owner: int64 [m], the document; goes, drops: bool [m]; change and stays: see `line_changes`."""
+    """Lines judged. owner: int64 [m], the document. drops: bool [m], the line drops it. cut: bool [m], removals apply.
+
+    kind: object [m], the reason of a line that no rule removed. change, stays: see `line_edits.line_changes`.
+    """
 
     table: pa.RecordBatch
     owner: NDArray[np.int64]
@@ -51,6 +56,17 @@ class _Lines:
     cut: Flags
     change: Change
     stays: Flags
+
+
+@dataclass(slots=True)
+class _Items:
+    """Images and recordings judged. owner: int64 [k], the document; drops, goes: bool [k]."""
+
+    table: pa.RecordBatch
+    owner: NDArray[np.int64]
+    found: Firing
+    drops: Flags
+    goes: Flags
 
 
 def line_column(lines: pa.RecordBatch, name: str) -> Column:
@@ -90,8 +106,7 @@ def _judge_lines(lines: pa.RecordBatch, owner: NDArray[np.int64], ruleset: RuleS
     columns = {name: line_column(lines, name) for name in read}
     chars = lines.column("chars").to_numpy(zero_copy_only=False)
     found = ask(columns, ruleset.lines, m, chars > 0)
-    actions = np.array([rule.action == "document" for rule in ruleset.lines] + [False])
-    drops = actions[found.first]
+    drops = _drops(found, ruleset.lines)
     applies = meets(columns, when, m) if removal else np.zeros(m, np.bool_)
     what = removal.what if removal else None
     p = places(lines, what, applies)
@@ -125,7 +140,7 @@ def _text_left(judged: _Lines, n: int, what: str | None) -> dict[str, NDArray[np
 
     def total(values: NDArray[np.generic], among: Flags | None = None) -> NDArray[np.float64]:
         weights = values if among is None else np.where(among, values, 0)
-        return np.bincount(owner, weights=weights, minlength=n)
+        return np.bincount(owner, weights=weights, minlength=n).astype(np.float64)
 
     kept = stays & (left["words"] > 0)
     filled = number["words"] > 0
@@ -144,38 +159,44 @@ def _text_left(judged: _Lines, n: int, what: str | None) -> dict[str, NDArray[np
     return out
 
 
-def _media_left(kind: NDArray[np.object_], owner: NDArray[np.int64], goes: Flags, n: int) -> dict[str, NDArray[np.float64]]:
+def _judge_items(items: pa.RecordBatch, owner: NDArray[np.int64], ruleset: RuleSet) -> _Items:
+    columns = {name: column_of(items, name) for rule in ruleset.media for name in rule.reads}
+    found = ask(columns, ruleset.media, len(items))
+    drops = _drops(found, ruleset.media)
+    return _Items(items, owner, found, drops, (found.first >= 0) & ~drops)
+
+
+def _media_left(judged: _Items, n: int) -> dict[str, NDArray[np.float64]]:
     """What is left of the images and recordings of n documents."""
+    kind = np.array(judged.table.column("kind").to_pylist(), dtype=object)
 
     def count(among: Flags) -> NDArray[np.float64]:
-        return np.bincount(owner[among], minlength=n).astype(np.float64)
+        return np.bincount(judged.owner[among], minlength=n).astype(np.float64)
 
-    gone, every = count(goes), count(np.ones(len(goes), np.bool_))
+    gone, every = count(judged.goes), count(np.ones(len(kind), np.bool_))
     return {
         "kept_media": every - gone,
-        "kept_images": count(~goes & (kind == "image")),
-        "kept_speech": count(~goes & (kind == "speech")),
+        "kept_images": count(~judged.goes & (kind == "image")),
+        "kept_speech": count(~judged.goes & (kind == "speech")),
         "removed_media": gone,
         "removed_media_share": gone / np.maximum(every, 1),
     }
 
 
-def _mine(table: pa.RecordBatch | pa.Table, place: NDArray[np.int64]) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
+def _mine(
+    table: pa.RecordBatch | pa.Table, place: NDArray[np.int64]
+) -> tuple[pa.RecordBatch, NDArray[np.int64]]:
     """The rows of a table of lines or items that belong to the documents judged, and whose they are."""
-    if isinstance(table, pa.Table):
-        whole = table.combine_chunks().to_batches()
-        table = whole[0] if whole else pa.RecordBatch.from_pylist([], schema=table.schema)
-    row = table.column("row").to_numpy(zero_copy_only=False).astype(np.int64)
+    row = np.asarray(table.column("row")).astype(np.int64)
+    owner = np.full(len(row), -1, np.int64)
     known = row < len(place)
-    owner = np.where(known, place[np.where(known, row, 0)], -1) if len(place) else np.full(len(row), -1, np.int64)
-    if (owner >= 0).all():
-        # Lists of a slice begin somewhere in their values; a copy begins at 0.
-        return (table if table.num_columns == 0 or not _sliced(table) else table.take(pa.array(np.arange(len(row))))), owner
-    return table.filter(pa.array(owner >= 0)), owner[owner >= 0]
-
-
-def _sliced(table: pa.RecordBatch) -> bool:
-    return any(column.offset != 0 for column in table.columns)
+    owner[known] = place[row[known]]
+    # Taking rows also makes one batch of many, and lists whose values begin at 0.
+    mine = table.take(pa.array(np.flatnonzero(owner >= 0)))
+    if isinstance(mine, pa.Table):
+        batches = mine.combine_chunks().to_batches()
+        mine = batches[0] if batches else pa.RecordBatch.from_pylist([], schema=mine.schema)
+    return mine, owner[owner >= 0]
 
 
 def _edit_columns(
@@ -204,12 +225,63 @@ def _line_edits(judged: _Lines, keep: Flags, ruleset: RuleSet) -> pa.Table:
     by_rule = kind == None  # noqa: E711
     names = np.array([rule.name for rule in ruleset.lines] + [""], dtype=object)
     kind[by_rule] = names[judged.found.first[line[by_rule]]]
-    nothing = np.full(len(line), np.nan)
     row = judged.table.column("row").to_numpy(zero_copy_only=False)[line]
     segment = judged.table.column("segment").to_numpy(zero_copy_only=False)[line]
     put = pa.array(np.where(newline, "\n", "").tolist(), pa.string())
-    value, limit = (np.where(by_rule, v[line], nothing) for v in (judged.found.value, judged.found.limit))
+    value, limit = (np.where(by_rule, v[line], np.nan) for v in (judged.found.value, judged.found.limit))
     return _edit_columns(row, segment, c.start[chosen], c.stop[chosen], put, kind.tolist(), value, limit)
+
+
+@dataclass(slots=True)
+class _Reasons:
+    """The reason of each of n documents so far; what settles one first wins."""
+
+    first: NDArray[np.int16]
+    value: NDArray[np.float64]
+    limit: NDArray[np.float64]
+
+    def settle(self, found: Firing, rule: NDArray[np.integer], document: NDArray[np.int64]) -> None:
+        """`document` (each once) goes for what `found` says of it; rule: its place among the names of the set."""
+        new = self.first[document] < 0
+        self.first[document[new]] = rule[new]
+        self.value[document[new]] = found.value[new]
+        self.limit[document[new]] = found.limit[new]
+
+    def settle_parts(self, found: Firing, owner: NDArray[np.int64], drops: Flags, base: int) -> None:
+        """The document of a line or segment goes for the first of them that drops it."""
+        guilty = np.flatnonzero(drops)
+        document, earliest = np.unique(owner[guilty], return_index=True)
+        at = guilty[earliest]
+        chosen = Firing(found.first[at], found.value[at], found.limit[at], found.fired)
+        self.settle(chosen, found.first[at].astype(np.int64) + base, document)
+
+
+def _settle_rules(
+    reasons: _Reasons, fired: NDArray[np.int64], ruleset: RuleSet, columns: dict[str, Column], rest: bool
+) -> None:
+    """Ask the rules of documents that ask what is left (`rest`), or the others."""
+    at = np.array([k for k, rule in enumerate(ruleset.rules) if rule.asks_rest == rest], np.int64)
+    asked: list[Rule] = [ruleset.rules[k] for k in at]
+    found = ask(columns, asked, len(reasons.first))
+    fired[at] = found.fired
+    document = np.flatnonzero(found.first >= 0)
+    chosen = Firing(found.first[document], found.value[document], found.limit[document], found.fired)
+    reasons.settle(chosen, at[chosen.first], document)
+
+
+def _drops(found: Firing, rules: Sequence[LineRule | MediaRule]) -> Flags:
+    """Where the first rule that fires drops the document."""
+    return np.array([rule.action == "document" for rule in rules] + [False])[found.first]
+
+
+def _item_edits(judged: _Items, keep: Flags, ruleset: RuleSet) -> pa.Table:
+    at = np.flatnonzero(judged.goes & keep[judged.owner])
+    names = [ruleset.media[k].name for k in judged.found.first[at]]
+    row, segment = (judged.table.column(c).to_numpy(zero_copy_only=False)[at] for c in ("row", "segment"))
+    whole = np.full(len(at), WHOLE, np.int32)
+    put = pa.array([""] * len(at), pa.string())
+    value, limit = judged.found.value[at], judged.found.limit[at]
+    return _edit_columns(row, segment, whole, whole, put, names, value, limit)
 
 
 def judge_document(
@@ -234,69 +306,42 @@ def judge_document(
     """
     n = annotations.num_rows
     if (ruleset.needs_lines and lines is None) or (ruleset.needs_items and items is None):
-        raise ValueError("this rule set needs the tables of lines or of images and recordings, and they were not given")
+        raise ValueError(
+            "this rule set needs the tables of lines or of images and recordings, and they were not given"
+        )
     rows = np.arange(n, dtype=np.int32) if rows is None else np.asarray(rows)
     place = np.full(int(rows.max(initial=-1)) + 1, -1, np.int64)
     place[rows] = np.arange(n)
-    first, value, limit = np.full(n, -1, np.int16), np.full(n, np.nan), np.full(n, np.nan)
+    reasons = _Reasons(np.full(n, -1, np.int16), np.full(n, np.nan), np.full(n, np.nan))
     fired = np.zeros(len(ruleset.names), np.int64)
     left: dict[str, NDArray[np.float64]] = {}
     line_base, media_base = len(ruleset.rules), len(ruleset.rules) + len(ruleset.lines)
-
-    def settle(where: Flags, rule: NDArray[np.int16], of_value: NDArray[np.float64], of_limit: NDArray[np.float64]) -> None:
-        new = where & (first < 0)
-        first[new], value[new], limit[new] = rule[new], of_value[new], of_limit[new]
-
-    def settle_rules(kinds: bool, columns: dict[str, Column]) -> None:
-        at = np.array([k for k, rule in enumerate(ruleset.rules) if rule.asks_rest == kinds], np.int16)
-        asked: list[Rule] = [ruleset.rules[k] for k in at]
-        found = ask(columns, asked, n)
-        fired[at] = found.fired
-        settle(found.first >= 0, np.append(at, np.int16(-1))[found.first], found.value, found.limit)
-
-    def settle_first(of: Firing, owner: NDArray[np.int64], drops: Flags, base: int) -> None:
-        guilty = np.flatnonzero(drops)
-        document, earliest = np.unique(owner[guilty], return_index=True)
-        guilty = guilty[earliest]
-        rule = np.full(n, -1, np.int16)
-        of_value, of_limit = np.full(n, np.nan), np.full(n, np.nan)
-        rule[document], of_value[document], of_limit[document] = of.first[guilty] + base, of.value[guilty], of.limit[guilty]
-        settle(rule >= 0, rule, of_value, of_limit)
-
     columns = {measure: column_of(annotations, measure) for measure in ruleset.measures}
-    settle_rules(False, columns)
-    judged: _Lines | None = None
+    _settle_rules(reasons, fired, ruleset, columns, rest=False)
+    text: _Lines | None = None
+    media: _Items | None = None
     if ruleset.needs_lines:
         assert lines is not None
-        judged = _judge_lines(*_mine(lines, place), ruleset)
-        fired[line_base:media_base] = judged.found.fired
-        settle_first(judged.found, judged.owner, judged.drops, line_base)
-        left |= _text_left(judged, n, ruleset.remove[0].what if ruleset.remove else None)
-    edits: list[pa.Table] = []
+        text = _judge_lines(*_mine(lines, place), ruleset)
+        fired[line_base:media_base] = text.found.fired
+        reasons.settle_parts(text.found, text.owner, text.drops, line_base)
+        left |= _text_left(text, n, ruleset.remove[0].what if ruleset.remove else None)
     if ruleset.needs_items:
         assert items is not None
-        table, owner = _mine(items, place)
-        media = {name: column_of(table, name) for rule in ruleset.media for name in rule.reads}
-        found = ask(media, ruleset.media, len(table))
-        actions = np.array([rule.action == "document" for rule in ruleset.media] + [False])
-        drops = actions[found.first]
-        fired[media_base:] = found.fired
-        settle_first(found, owner, drops, media_base)
-        goes = (found.first >= 0) & ~drops
-        left |= _media_left(np.array(table.column("kind").to_pylist(), dtype=object), owner, goes, n)
-    if "kept_text_segments" in left and "kept_media" in left:
+        media = _judge_items(*_mine(items, place), ruleset)
+        fired[media_base:] = media.found.fired
+        reasons.settle_parts(media.found, media.owner, media.drops, media_base)
+        left |= _media_left(media, n)
+    if text is not None and media is not None:
         left["kept_segments"] = left["kept_text_segments"] + left["kept_media"]
-    settle_rules(True, columns | {name: (values, np.ones(n, np.bool_)) for name, values in left.items()})
-    keep = first < 0
-    if judged is not None and ruleset.edits_text:
-        edits.append(_line_edits(judged, keep, ruleset))
-    if ruleset.media:
-        at = np.flatnonzero(goes & keep[owner])
-        names = [ruleset.media[k].name for k in found.first[at]]
-        row, segment = (table.column(c).to_numpy(zero_copy_only=False)[at] for c in ("row", "segment"))
-        whole = np.full(len(at), WHOLE, np.int32)
-        put = pa.array([""] * len(at), pa.string())
-        edits.append(_edit_columns(row, segment, whole, whole, put, names, found.value[at], found.limit[at]))
-    merged = pa.concat_tables(edits) if edits else CHANGES.empty_table()
-    merged = merged.sort_by([("row", "ascending"), ("segment", "ascending"), ("start", "ascending")])
-    return Judgement(ruleset.names, Verdicts(keep, first, value, limit, fired), merged, left)
+    known = np.ones(n, np.bool_)
+    _settle_rules(reasons, fired, ruleset, columns | {m: (v, known) for m, v in left.items()}, rest=True)
+    keep = reasons.first < 0
+    edits = [CHANGES.empty_table()]
+    if text is not None and ruleset.edits_text:
+        edits.append(_line_edits(text, keep, ruleset))
+    if media is not None:
+        edits.append(_item_edits(media, keep, ruleset))
+    order = [(name, "ascending") for name in ("row", "segment", "start")]
+    verdicts = Verdicts(keep, reasons.first, reasons.value, reasons.limit, fired)
+    return Judgement(ruleset.names, verdicts, pa.concat_tables(edits).sort_by(order), left)

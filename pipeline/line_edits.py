@@ -68,19 +68,26 @@ def places(lines: pa.RecordBatch, what: str | None, applies: Flags) -> Places:
     new[1:] = (np.diff(number["row"]) != 0) | (np.diff(number["segment"]) != 0)
     begin = np.concatenate([[0], number["next"][:-1]])[:m]
     begin[new] = 0
-    content = [number["start"], number["stop"]]
+    content_start, content_stop = number["start"], number["stop"]
     cut = np.zeros(m, np.bool_)
     if what is not None:
         prefix = "uncited" if what == "citations" else "bare"
-        rest = [lines.column(f"{prefix}_{side}") for side in ("start", "stop")]
-        cut = applies & rest[0].is_valid().to_numpy(zero_copy_only=False)
-        content = [
-            np.where(cut, r.fill_null(0).to_numpy(zero_copy_only=False), whole) for r, whole in zip(rest, content)
-        ]
+        start, stop = (lines.column(f"{prefix}_{side}") for side in ("start", "stop"))
+        cut = applies & start.is_valid().to_numpy(zero_copy_only=False)
+        content_start = np.where(cut, start.fill_null(0).to_numpy(zero_copy_only=False), content_start)
+        content_stop = np.where(cut, stop.fill_null(0).to_numpy(zero_copy_only=False), content_stop)
     newline = (number["line_break"] == NEWLINE) & (number["next"] == number["stop"] + 1)
     return Places(
-        np.cumsum(new) - 1, begin, number["start"], number["stop"], number["next"], newline, *content, cut
-    )  # fmt: skip
+        unit=np.cumsum(new) - 1,
+        begin=begin,
+        start=number["start"],
+        stop=number["stop"],
+        next=number["next"],
+        newline=newline,
+        content_start=content_start,
+        content_stop=content_stop,
+        cut=cut,
+    )
 
 
 def _ends_of_text(p: Places, stays: Flags) -> tuple[Ints, Ints, int]:
@@ -109,7 +116,7 @@ def _between(p: Places, stays: Flags, owner: Flags, joined: bool, head: Ints, te
     """
     m = len(stays)
     at = np.arange(m)
-    earlier = np.cumsum(stays) - stays
+    earlier: Ints = np.cumsum(stays) - stays
     region = earlier + p.unit  # of a line that goes; of a line that stays: the region before it
     count = int(stays.sum()) + texts
     first_of_text = np.concatenate([[True], np.diff(p.unit) != 0])[:m]
@@ -155,13 +162,17 @@ def _between(p: Places, stays: Flags, owner: Flags, joined: bool, head: Ints, te
     return changes
 
 
-def _inside(p: Places, stays: Flags, joined: bool, head: Ints, tail: Ints, what: str, spans: pa.ListArray) -> list[Change]:
+def _inside(
+    p: Places, stays: Flags, joined: bool, head: Ints, tail: Ints, what: str, spans: pa.ListArray
+) -> list[Change]:
     """What the removals take out of the lines that stay."""
     step = 2 if what == "citations" else 3
     offsets = spans.offsets.to_numpy().astype(np.int64)
     groups = spans.flatten().to_numpy().astype(np.int64).reshape(-1, step)
     line = np.repeat(np.arange(len(stays)), np.diff(offsets) // step)
-    kinds = np.array([CITATION] if step == 2 else SNIPPETS, dtype=object)[groups[:, 0] if step == 3 else 0 * line]
+    kinds = np.array([CITATION] if step == 2 else SNIPPETS, dtype=object)[
+        groups[:, 0] if step == 3 else 0 * line
+    ]
     chosen = (stays & p.cut)[line]
     line, groups, kinds = line[chosen], groups[chosen], kinds[chosen]
     is_head, is_tail = head[p.unit[line]] == line, tail[p.unit[line]] == line
@@ -203,9 +214,12 @@ def line_changes(
     owner = removed & ((words > 0) | (not joined))
     changes = _between(p, stays, owner, joined, head, texts)
     if what is not None:
-        changes += _inside(p, stays, joined, head, tail, what, lines.column("cites" if what == "citations" else what))
+        changes += _inside(
+            p, stays, joined, head, tail, what, lines.column("cites" if what == "citations" else what)
+        )
     merged: Mapping[str, np.ndarray] = {
-        name: np.concatenate([getattr(c, name) for c in changes]) for name in ("line", "start", "stop", "newline", "kind")
+        name: np.concatenate([getattr(c, name) for c in changes])
+        for name in ("line", "start", "stop", "newline", "kind")
     }
     order = np.lexsort((merged["stop"], merged["start"], p.unit[merged["line"]]))
     return Change(**{name: values[order] for name, values in merged.items()}), stays

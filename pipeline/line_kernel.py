@@ -11,15 +11,14 @@ from numba import njit
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import line_measures as lm
 
-# Columns of the table that `line_kernel` returns.
+# Columns of the table that `line_kernel` returns. `end` is where the line break begins; `again` says what `_scan` has seen
+# that is to be looked at again.
 COLUMNS = (
-    *("text", "start", "stop", "next", "line_break"),
+    *("text", "start", "stop", "next", "line_break", "end", "again"),
     *("chars", "upper", "digits", "words", "alnum_words", "max_word_chars", "sentences", "phrases", "ends"),
-    *("uncited_start", "uncited_stop", "uncited_words", "uncited_sentences", "uncited_phrases", "uncited_ends"),
-    *("bare_start", "bare_stop", "bare_words", "bare_alnum_words"),
 )
+HAS_BRACKET, HAS_CART = 1, 2  # bits of `again`: "[", and "items in cart"
 _WIDTH = len(COLUMNS)
-_MEASURED = 12  # columns that `_scan` fills: start ... phrases, of which start is the first
 
 _ALPHA, _NUMBER, _DIGIT, _UPPER = ch.ALPHA, ch.NUMBER, ch.DIGIT, ch.UPPER
 _PUNCTUATION, _SYMBOL, _SPACE, _TERMINAL = ch.PUNCTUATION, ch.SYMBOL, ch.SPACE, ch.TERMINAL
@@ -30,13 +29,11 @@ _OTHER_BREAK = lm.OTHER_BREAK
 _LOREM, _JAVASCRIPT, _BRACKET = lm.PHRASES["lorem ipsum"], lm.PHRASES["javascript"], lm.PHRASES["{"]
 _TERMS, _PRIVACY = lm.PHRASES["terms of use"], lm.PHRASES["privacy policy"]
 _COOKIE, _USES = lm.PHRASES["cookie policy"], lm.PHRASES["uses cookies"]
-_USE_OF, _USE, _COUNTER = lm.PHRASES["use of cookies"], lm.PHRASES["use cookies"], lm.COUNTER
-_CART, _READ, _SIGN = 0, 1, 2  # indices into `line_measures.SNIPPETS`
+_USE_OF, _USE = lm.PHRASES["use of cookies"], lm.PHRASES["use cookies"]
 _E_PERIOD, _E_QUESTION = lm.ENDS["ends_in_period"], lm.ENDS["ends_in_question_mark"]
 _E_EXCLAMATION, _E_DOUBLE = lm.ENDS["ends_in_exclamation_mark"], lm.ENDS["ends_in_double_quote"]
 _E_SINGLE, _E_DOTS = lm.ENDS["ends_in_single_quote"], lm.ENDS["ends_in_three_dots"]
 _E_ELLIPSIS, _E_OTHER = lm.ENDS["ends_in_ellipsis"], lm.ENDS["ends_in_other_terminal"]
-_HAS_CITE, _HAS_CART = 1, 2  # what `_scan` has seen, to be looked at again
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _START = np.uint64(0x243F6A8885A308D3)
 _S29 = np.uint64(29)
@@ -49,9 +46,6 @@ def _bytes(text: str) -> np.ndarray:
 _T_LOREM, _T_JAVASCRIPT, _T_TERMS = _bytes("lorem ipsum"), _bytes("javascript"), _bytes("terms of use")
 _T_PRIVACY, _T_COOKIE, _T_USES = _bytes("privacy policy"), _bytes("cookie policy"), _bytes("uses cookies")
 _T_USE_OF, _T_USE, _T_CART = _bytes("use of cookies"), _bytes("use cookies"), _bytes("items in cart")
-_T_READ, _T_SIGN = _bytes("read more"), _bytes("sign-in")
-_T_EDIT, _T_NEEDED = _bytes("[edit]"), _bytes("[citation needed]")
-_T_COUNTED = _bytes("".join(f"{word}\n" for word in lm.COUNTED))
 # ASCII characters that `_scan` stops at: line breaks 2, those that may belong to a phrase 1.
 _STOPS = np.zeros(128, np.uint8)
 _STOPS[[10, 11, 12, 13, 28, 29, 30]] = 2
@@ -290,7 +284,7 @@ def _phrases(data, low, stop, i):  # type: ignore[no-untyped-def]
     found, more = 0, 0
     if following == 105:  # i
         found |= _LOREM if _is(data, low, stop, i - 5, _T_LOREM) else 0
-        more |= _HAS_CART if _is(data, low, stop, i - 5, _T_CART) else 0
+        more |= HAS_CART if _is(data, low, stop, i - 5, _T_CART) else 0
     elif following == 111:  # o
         found |= _TERMS if _is(data, low, stop, i - 5, _T_TERMS) else 0
         found |= _USE_OF if _is(data, low, stop, i - 3, _T_USE_OF) else 0
@@ -307,9 +301,8 @@ def _phrases(data, low, stop, i):  # type: ignore[no-untyped-def]
 def _scan(data, begin, stop, flags, whole, keep_ends, row):  # type: ignore[no-untyped-def]
     """Measure the line that begins at byte `begin` and ends at a line break or at `stop`; fill `row`.
 
-    row int64 [_MEASURED]: start, stop, next, line_break (see `line_measures.LINES`), chars, upper, digits, words,
-    alnum_words, max_word_chars, sentences, phrases. `keep_ends`: white space at the end is a token for the sentences,
-    as it is for spaCy. Returns what is to be looked at again (`_HAS_CITE`, `_HAS_CART`) and the last byte of the line.
+    row int64 [_WIDTH]: all of `COLUMNS` but the first and the last. `keep_ends`: white space at the end is a token for
+    the sentences, as it is for spaCy.
     """
     i = begin
     start, last_stop = begin, begin
@@ -335,7 +328,7 @@ def _scan(data, begin, stop, flags, whole, keep_ends, row):  # type: ignore[no-u
                         after += 1
                     break
                 if code == 91:
-                    again |= _HAS_CITE
+                    again |= HAS_BRACKET
                 else:
                     found, more = _phrases(data, begin, stop, i)
                     phrases |= found
@@ -388,10 +381,9 @@ def _scan(data, begin, stop, flags, whole, keep_ends, row):  # type: ignore[no-u
         sentences += 1
     if words == 0:
         start, last_stop = begin, begin
-    row[0], row[1], row[2], row[3], row[4], row[5] = start, last_stop, after, kind, chars, upper
-    row[6], row[7], row[8], row[9] = digits, words, alnum_words, longest
-    row[10], row[11] = sentences, phrases
-    return again, end
+    row[1], row[2], row[3], row[4], row[5], row[6] = start, last_stop, after, kind, end, again
+    row[7], row[8], row[9], row[10], row[11] = chars, upper, digits, words, alnum_words
+    row[12], row[13], row[14] = longest, sentences, phrases
 
 
 @njit(cache=True, nogil=True)
@@ -417,176 +409,16 @@ def _ends(data, i, stop, flags):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _is_counter(data, i, stop, flags):  # type: ignore[no-untyped-def]
-    r"""Whether data[i:stop] is a number (with "," "." and K, M or B), white space, a counted word; else only \W."""
-    code = np.int64(0)
-    while True:  # characters that are no word character
-        if i >= stop:
-            return False
-        code, width = _at(data, i, stop)
-        if np.int64(flags[code]) & _LETTER != 0 or code == 95:
-            break
-        i += width
-    if np.int64(flags[code]) & _DIGIT == 0:
-        return False
-    while i < stop:
-        code, width = _at(data, i, stop)
-        if np.int64(flags[code]) & _DIGIT == 0 and code != 44 and code != 46:
-            break
-        i += width
-    if i < stop and (data[i] | 32) in (107, 109, 98):
-        i += 1
-    spaces = 0
-    while i < stop:
-        code, width = _at(data, i, stop)
-        if np.int64(flags[code]) & _SPACE == 0:
-            break
-        spaces += 1
-        i += width
-    if spaces == 0:
-        return False
-    first = 0
-    matched = False
-    for k in range(_T_COUNTED.size):
-        if _T_COUNTED[k] == 10:
-            if _is(data, i, stop, i, _T_COUNTED[first:k]):
-                i += k - first
-                matched = True
-                break
-            first = k + 1
-    if not matched:
-        return False
-    while i < stop:
-        code, width = _at(data, i, stop)
-        if np.int64(flags[code]) & _LETTER != 0 or code == 95:
-            return False
-        i += width
-    return True
-
-
-@njit(cache=True, nogil=True)
-def _exactly(data, i, stop, text):  # type: ignore[no-untyped-def]
-    if i + text.size > stop:
-        return False
-    for k in range(text.size):
-        if data[i + k] != text[k]:
-            return False
-    return True
-
-
-@njit(cache=True, nogil=True)
-def _citation(data, i, stop, flags):  # type: ignore[no-untyped-def]
-    """Behind the citation that begins with the "[" at byte i, or 0."""
-    j = i + 1
-    while j < stop:
-        code, width = _at(data, j, stop)
-        if np.int64(flags[code]) & _DIGIT == 0:
-            break
-        j += width
-    if j < stop and data[j] == 93:
-        return j + 1
-    if _exactly(data, i, stop, _T_EDIT):
-        return i + _T_EDIT.size
-    return i + _T_NEEDED.size if _exactly(data, i, stop, _T_NEEDED) else 0
-
-
-@njit(cache=True, nogil=True)
-def _reserve(a, used, more):  # type: ignore[no-untyped-def]
-    """`a` with room for `more` items after the first `used`."""
-    if used + more <= a.size:
-        return a
-    bigger = np.empty(max(2 * a.size, used + more), a.dtype)
-    bigger[:used] = a[:used]
-    return bigger
-
-
-@njit(cache=True, nogil=True)
-def _snippets(data, begin, end, flags, has_cart, found):  # type: ignore[no-untyped-def]
-    """Append (kind, start, stop) of the snippets of the line data[begin:end], disjoint, to `found`: (found, used)."""
-    used = 0
-    done = begin
-    if _is(data, begin, end, begin, _T_SIGN):
-        done = begin + _T_SIGN.size
-        if done < end:
-            code, width = _at(data, done, end)
-            done += width if np.int64(flags[code]) & _SPACE != 0 else 0
-        found[0], found[1], found[2], used = _SIGN, begin, done, 3
-    if has_cart:
-        i = done
-        while i + _T_CART.size <= end:
-            if (data[i] | 32) == 105 and _is(data, begin, end, i, _T_CART):
-                a = i
-                if a > done:
-                    code, width = _before(data, done, a)
-                    a -= width if np.int64(flags[code]) & _SPACE != 0 else 0
-                found = _reserve(found, used, 3)
-                found[used], found[used + 1], found[used + 2] = _CART, a, i + _T_CART.size
-                used += 3
-                i += _T_CART.size
-                done = i
-            else:
-                i += 1
-    tail = end
-    for _ in range(3):
-        if tail > begin:
-            _, width = _before(data, begin, tail)
-            tail -= width
-        else:
-            tail = begin - 1
-            break
-    a = tail - _T_READ.size
-    if a >= done and _is(data, begin, end, a, _T_READ):
-        if a > done:
-            code, width = _before(data, done, a)
-            a -= width if np.int64(flags[code]) & _SPACE != 0 else 0
-        found = _reserve(found, used, 3)
-        found[used], found[used + 1], found[used + 2] = _READ, a, end
-        used += 3
-    return found, used
-
-
-@njit(cache=True, nogil=True)
-def _without(data, begin, end, spans, step, used, scratch):  # type: ignore[no-untyped-def]
-    """data[begin:end] without the spans (start, stop at the end of each group of `step`): (bytes, how many)."""
-    scratch = _reserve(scratch, 0, end - begin)
-    n, i = 0, begin
-    for k in range(step - 2, used, step):
-        for j in range(i, spans[k]):
-            scratch[n] = data[j]
-            n += 1
-        i = spans[k + 1]
-    for j in range(i, end):
-        scratch[n] = data[j]
-        n += 1
-    return scratch, n
-
-
-@njit(cache=True, nogil=True)
-def _outside(begin, offset, spans, step, used):  # type: ignore[no-untyped-def]
-    """Where byte `offset` of what `_without` returned stands in the data."""
-    i = begin + offset
-    for k in range(step - 2, used, step):
-        if i >= spans[k]:
-            i += spans[k + 1] - spans[k]
-    return i
-
-
-@njit(cache=True, nogil=True)
-def line_kernel(data, offsets, flags, whole):  # type: ignore[no-untyped-def]
+def line_kernel(data, offsets, flags, whole, keep_ends):  # type: ignore[no-untyped-def]
     """The kernel behind `lines.line_table`.
 
     data uint8, offsets int64 [n+1], flags uint16 [0x110000], whole uint64 sorted: `word_hash` of the words with a final
-    period that are one token. Returns the table int32 [lines, len(COLUMNS)] (offsets from the beginning of each
-    text; -1 in `uncited_start` and `bare_start` where nothing differs), and the citations and snippets: each int32 values
-    and int32 [lines + 1] offsets into them.
+    period that are one token. keep_ends: white space at the end of a line counts, for `sentences` and `ends`. Returns the
+    table int32 [lines, len(COLUMNS)]; its offsets are from the beginning of each text.
     """
     table = np.empty((64, _WIDTH), np.int32)
-    cites, snips = np.empty(16, np.int32), np.empty(16, np.int32)
-    cite_ends, snip_ends = np.zeros(65, np.int32), np.zeros(65, np.int32)
-    found = np.empty(48, np.int64)
-    scratch = np.empty(256, np.uint8)
-    row, rest = np.zeros(_MEASURED, np.int64), np.zeros(_MEASURED, np.int64)
-    n, cites_used, snips_used = 0, 0, 0
+    row = np.zeros(_WIDTH, np.int64)
+    n = 0
     for d in range(offsets.size - 1):
         base, stop = offsets[d], offsets[d + 1]
         i = base
@@ -595,67 +427,12 @@ def line_kernel(data, offsets, flags, whole):  # type: ignore[no-untyped-def]
                 bigger = np.empty((2 * n, _WIDTH), np.int32)
                 bigger[:n] = table
                 table = bigger
-                cite_ends = _reserve(cite_ends, n + 1, n)
-                snip_ends = _reserve(snip_ends, n + 1, n)
-            again, end = _scan(data, i, stop, flags, whole, False, row)
-            out = table[n]
-            out[0] = d
-            out[1], out[2], out[3] = row[0] - base, row[1] - base, row[2] - base
-            for k in range(3, _MEASURED):
-                out[k + 1] = row[k]
-            if row[7] > 0 and _is_counter(data, i, end, flags):
-                out[12] |= _COUNTER
-            out[13] = _ends(data, row[0], row[1], flags)
-            out[14] = -1
-            out[20] = -1
-            if again & _HAS_CITE != 0:
-                used = 0
-                j = row[0]
-                while j < row[1]:
-                    behind = _citation(data, j, row[1], flags) if data[j] == 91 else 0
-                    if behind > 0:
-                        found = _reserve(found, used, 2)
-                        found[used], found[used + 1] = j, behind
-                        used += 2
-                        j = behind
-                    else:
-                        j += 1
-                if used > 0:
-                    scratch, size = _without(data, row[0], row[1], found, 2, used, scratch)
-                    _scan(scratch, 0, size, flags, whole, True, rest)
-                    out[14] = _outside(row[0], rest[0], found, 2, used) - base
-                    out[15] = out[14]
-                    if rest[1] > rest[0]:
-                        out[15] = _outside(row[0], rest[1] - 1, found, 2, used) + 1 - base
-                    out[16], out[17], out[18] = rest[7], rest[10], rest[11]
-                    out[19] = _ends(scratch, 0, size, flags)
-                    cites = _reserve(cites, cites_used, used)
-                    for k in range(used):
-                        cites[cites_used + k] = found[k] - base
-                    cites_used += used
-            cite_ends[n + 1] = cites_used
-            found, used = _snippets(data, i, end, flags, again & _HAS_CART != 0, found)
-            if used > 0:
-                scratch, size = _without(data, i, end, found, 3, used, scratch)
-                _scan(scratch, 0, size, flags, whole, True, rest)
-                out[20] = _outside(i, rest[0], found, 3, used) - base
-                out[21] = out[20]
-                if rest[1] > rest[0]:
-                    out[21] = _outside(i, rest[1] - 1, found, 3, used) + 1 - base
-                out[22], out[23] = rest[7], rest[8]
-                snips = _reserve(snips, snips_used, used)
-                for k in range(0, used, 3):
-                    snips[snips_used + k] = found[k]
-                    snips[snips_used + k + 1] = found[k + 1] - base
-                    snips[snips_used + k + 2] = found[k + 2] - base
-                snips_used += used
-            snip_ends[n + 1] = snips_used
+            _scan(data, i, stop, flags, whole, keep_ends, row)
+            ends = _ends(data, i, row[5], flags) if keep_ends else _ends(data, row[1], row[2], flags)
+            following = row[3]
+            row[0], row[15] = d, ends
+            for k in range(_WIDTH):
+                table[n, k] = row[k] - base if 1 <= k <= 5 and k != 4 else row[k]
             n += 1
-            i = row[2]
-    return (
-        table[:n],
-        cites[:cites_used].copy(),
-        cite_ends[: n + 1].copy(),
-        snips[:snips_used].copy(),
-        snip_ends[: n + 1].copy(),
-    )
+            i = following
+    return table[:n]

@@ -135,7 +135,9 @@ _PLAIN = {
 LINE_MEASURES: dict[str, LineMeasure] = {
     **_PLAIN,
     **{
-        f"{name}_uncited": LineMeasure(m.column, f"{m.description} Citations taken out.", m.bits, uncited=True)
+        f"{name}_uncited": LineMeasure(
+            m.column, f"{m.description} Citations taken out.", m.bits, uncited=True
+        )
         for name, m in _PLAIN.items()
     },
     "chars": LineMeasure("chars", "Characters, with the white space at the ends, without the line break."),

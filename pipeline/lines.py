@@ -13,6 +13,7 @@ letter ("Vitamin C."), and in "..".
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,14 +23,17 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline.characters import character_flags
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.line_kernel import COLUMNS, line_kernel, word_hash
-from mixloom.pipeline.line_measures import LINES
+from mixloom.pipeline.line_cut_kernel import find_citations, find_snippets, whence
+from mixloom.pipeline.line_kernel import COLUMNS, HAS_BRACKET, HAS_CART, line_kernel, word_hash
+from mixloom.pipeline.line_measures import COUNTER, LINES
 from mixloom.pipeline.words import utf8_buffers
 
 __all__ = ["LINES", "WHOLE_WORDS", "line_table", "segment_lines"]
 
 # English words with a final period that are one token.
-_TITLES = "Adm. Bros. Co. Corp. Dr. Gen. Gov. Inc. Jr. Ltd. Messrs. Mr. Mrs. Ms. Mt. Ph.D. Prof. Rep. Rev. Sen. St."
+_TITLES = (
+    "Adm. Bros. Co. Corp. Dr. Gen. Gov. Inc. Jr. Ltd. Messrs. Mr. Mrs. Ms. Mt. Ph.D. Prof. Rep. Rev. Sen. St."
+)
 _STATES = (
     "Ak. Ala. Ariz. Ark. Calif. Colo. Conn. D.C. Del. Fla. Ga. Ia. Id. Ill. Ind. Kan. Kans. Ky. La. Mass. Md. Mich. Minn. "
     "Miss. Mo. Mont. N.C. N.D. N.H. N.J. N.M. N.Y. Neb. Nebr. Nev. Okla. Ore. Pa. S.C. Tenn. Va. Wash. Wis."
@@ -55,8 +59,76 @@ def _share(part: NDArray[np.int32], of: NDArray[np.int32]) -> NDArray[np.float32
     return np.where(of > 0, part / np.maximum(of, 1), 0.0).astype(np.float32)
 
 
-def _pairs(values: NDArray[np.int32], ends: NDArray[np.int32], kind: pa.DataType) -> pa.Array:
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(values), type=kind)
+def _measured(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], keep_ends: bool
+) -> dict[str, NDArray[np.int32]]:
+    table = line_kernel(data, offsets, character_flags(), _whole_words(), keep_ends)
+    return {name: table[:, k] for k, name in enumerate(COLUMNS)}
+
+
+@dataclass(slots=True)
+class _Cuts:
+    """What may be taken out of some of m lines, and what is left of these.
+
+    ends: int64 [m+1], offsets into `values`, the numbers of the list column. line: int64 [k], the lines that have
+    something to take out; left: the measures of what is left of them, each [k], with `start` and `stop` in the text.
+    """
+
+    values: NDArray[np.int32]
+    ends: NDArray[np.int32]
+    line: NDArray[np.int64]
+    left: dict[str, NDArray[np.int64]]
+
+
+def _cuts(
+    m: int,
+    asked: NDArray[np.int64],
+    base: NDArray[np.int64],
+    low: NDArray[np.int64],
+    found: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]],
+    step: int,
+) -> _Cuts:
+    """Bring what a kernel of `line_cut_kernel` found in the lines `asked` of m into the columns of the table.
+
+    base, low: int64 [asked], where the text begins, and what the kernel was given of the line. step: numbers of one span.
+    """
+    spans, ends, rest, sizes = found
+    per_line = np.zeros(m, np.int64)
+    per_line[asked] = np.diff(ends)
+    have = np.flatnonzero(np.diff(ends))
+    measured = _measured(rest, sizes, keep_ends=True)
+    left = {name: np.zeros(len(ends) - 1, np.int64) for name in COLUMNS}
+    for name, values in measured.items():
+        left[name][measured["text"]] = values
+    start, stop = left["start"][have], left["stop"][have]
+    left = {name: values[have] for name, values in left.items()}
+    left["start"] = whence(spans, step, ends, low, have, start) - base[have]
+    last = whence(spans, step, ends, low, have, np.maximum(stop - 1, 0)) + 1 - base[have]
+    left["stop"] = np.where(stop > start, last, left["start"])
+    values = spans - np.repeat(base, np.diff(ends))
+    if step == 3:
+        values[::3] = spans[::3]
+    counts = np.concatenate([[0], np.cumsum(per_line)])
+    return _Cuts(values.astype(np.int32), counts.astype(np.int32), asked[have], left)
+
+
+def _columns(column: dict[str, NDArray[np.int32]], cites: _Cuts, snippets: _Cuts) -> list[pa.Array]:
+    m = len(column["text"])
+    arrays: list[pa.Array] = []
+    for field in LINES:
+        kind, _, rest = field.name.partition("_")
+        cuts = {"cites": cites, "uncited": cites, "snippets": snippets, "bare": snippets}.get(kind)
+        if cuts is None:
+            arrays.append(pa.array(np.ascontiguousarray(column[field.name])).cast(field.type))
+        elif not rest:
+            arrays.append(
+                pa.ListArray.from_arrays(pa.array(cuts.ends), pa.array(cuts.values), type=field.type)
+            )
+        else:
+            values, same = np.zeros(m, np.int64), np.ones(m, np.bool_)
+            values[cuts.line], same[cuts.line] = cuts.left[rest], False
+            arrays.append(pa.array(values, mask=same).cast(field.type))
+    return arrays
 
 
 def line_table(
@@ -75,25 +147,29 @@ def line_table(
     """
     data, offsets = utf8_buffers(texts)
     if len(texts) and int(np.diff(offsets).max()) > _LONGEST:
-        raise UserError("a text has 2 GiB or more, and its lines cannot be measured", fix="cut it into documents")
-    table, cites, cite_ends, snippets, snippet_ends = line_kernel(data, offsets, character_flags(), _whole_words())
-    column = {name: table[:, k] for k, name in enumerate(COLUMNS)}
-    owner = column["text"]
+        raise UserError(
+            "a text has 2 GiB or more, and its lines cannot be measured", fix="cut it into documents"
+        )
+    column = _measured(data, offsets, keep_ends=False)
+    owner, again = column["text"], column["again"]
+    m = len(owner)
+    base = offsets[owner]
+    begin = base + np.concatenate([[0], column["next"][:-1]])[:m]
+    begin[1:][np.diff(owner) != 0] = base[1:][np.diff(owner) != 0]
+    asked = np.flatnonzero(again & HAS_BRACKET)
+    low = base[asked] + column["start"][asked]
+    found = find_citations(data, low, base[asked] + column["stop"][asked], character_flags())
+    cites = _cuts(m, asked, base[asked], low, found, 2)
+    *taken, counter = find_snippets(
+        data, begin, base + column["end"], (again & HAS_CART) != 0, character_flags()
+    )
+    snippets = _cuts(m, np.arange(m), base, begin, (taken[0], taken[1], taken[2], taken[3]), 3)
     column["row"] = owner if rows is None else np.asarray(rows, np.int32)[owner]
-    column["segment"] = np.zeros(len(owner), np.int32) if segments is None else np.asarray(segments, np.int32)[owner]
+    column["segment"] = np.zeros(m, np.int32) if segments is None else np.asarray(segments, np.int32)[owner]
     column["upper_share"] = _share(column["upper"], column["chars"])
     column["digit_share"] = _share(column["digits"], column["chars"])
-    arrays: list[pa.Array] = []
-    for field in LINES:
-        if field.name == "cites":
-            arrays.append(_pairs(cites, cite_ends, field.type))
-        elif field.name == "snippets":
-            arrays.append(_pairs(snippets, snippet_ends, field.type))
-        else:
-            kind, _, rest = field.name.partition("_")
-            same = column[f"{kind}_start"] < 0 if rest and kind in ("uncited", "bare") else None
-            arrays.append(pa.array(np.ascontiguousarray(column[field.name]), mask=same).cast(field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=LINES)
+    column["phrases"] = column["phrases"] | np.where(counter, COUNTER, 0).astype(np.int32)
+    return pa.RecordBatch.from_arrays(_columns(column, cites, snippets), schema=LINES)
 
 
 def segment_lines(documents: pa.RecordBatch) -> pa.RecordBatch:

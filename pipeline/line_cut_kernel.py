@@ -1,0 +1,302 @@
+"""The compiled kernels that find what may be taken out of a line: citations, and boilerplate of shops and blogs.
+
+`mixloom.pipeline.lines` calls them. Every function they call is in this file: numba's cache looks at one file only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mixloom.pipeline import characters as ch
+from mixloom.pipeline import line_measures as lm
+
+_DIGIT, _SPACE, _LETTER = ch.DIGIT, ch.SPACE, ch.ALPHA | ch.NUMBER
+_REPLACEMENT = 0xFFFD
+_CART, _READ, _SIGN = 0, 1, 2  # indices into `line_measures.SNIPPETS`
+
+
+def _bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+_T_CART, _T_READ, _T_SIGN = _bytes("items in cart"), _bytes("read more"), _bytes("sign-in")
+_T_EDIT, _T_NEEDED = _bytes("[edit]"), _bytes("[citation needed]")
+_T_COUNTED = _bytes("".join(f"{word}\n" for word in lm.COUNTED))
+
+
+@njit(cache=True, nogil=True)
+def _decode(data, i, stop):  # type: ignore[no-untyped-def]
+    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
+    b = np.int64(data[i])
+    if 0xC2 <= b < 0xE0:
+        width, code = 2, b & 0x1F
+    elif 0xE0 <= b < 0xF0:
+        width, code = 3, b & 0x0F
+    elif 0xF0 <= b < 0xF5:
+        width, code = 4, b & 0x07
+    else:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    if i + width > stop:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    for k in range(1, width):
+        c = np.int64(data[i + k])
+        if c & 0xC0 != 0x80:
+            return np.int64(_REPLACEMENT), np.int64(1)
+        code = (code << 6) | (c & 0x3F)
+    if code > 0x10FFFF:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    return np.int64(code), np.int64(width)
+
+
+@njit(cache=True, nogil=True)
+def _at(data, i, stop):  # type: ignore[no-untyped-def]
+    """The code point that starts at byte i < stop and its width."""
+    code = np.int64(data[i])
+    if code < 128:
+        return code, np.int64(1)
+    return _decode(data, i, stop)
+
+
+@njit(cache=True, nogil=True)
+def _before(data, low, i):  # type: ignore[no-untyped-def]
+    """The code point that ends at byte i > low and its width."""
+    code = np.int64(data[i - 1])
+    if code < 128:
+        return code, np.int64(1)
+    for width in range(2, 5):
+        if i - width < low:
+            break
+        if np.int64(data[i - width]) & 0xC0 != 0x80:
+            found, wide = _decode(data, i - width, i)
+            if wide == width:
+                return found, wide
+            break
+    return np.int64(_REPLACEMENT), np.int64(1)
+
+
+@njit(cache=True, nogil=True)
+def _is(data, low, stop, i, text):  # type: ignore[no-untyped-def]
+    """Whether `text` (lower case) stands at byte i of data[low:stop], whatever the case of ASCII letters there."""
+    if i < low or i + text.size > stop:
+        return False
+    for k in range(text.size):
+        c = data[i + k]
+        if 65 <= c <= 90:
+            c |= 32
+        if c != text[k]:
+            return False
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _is_counter(data, i, stop, flags):  # type: ignore[no-untyped-def]
+    r"""Whether data[i:stop] is a number (with "," "." and K, M or B), white space, a counted word; else only \W."""
+    code = np.int64(0)
+    while True:  # characters that are no word character
+        if i >= stop:
+            return False
+        code, width = _at(data, i, stop)
+        if np.int64(flags[code]) & _LETTER != 0 or code == 95:
+            break
+        i += width
+    if np.int64(flags[code]) & _DIGIT == 0:
+        return False
+    while i < stop:
+        code, width = _at(data, i, stop)
+        if np.int64(flags[code]) & _DIGIT == 0 and code != 44 and code != 46:
+            break
+        i += width
+    if i < stop and (data[i] | 32) in (107, 109, 98):
+        i += 1
+    spaces = 0
+    while i < stop:
+        code, width = _at(data, i, stop)
+        if np.int64(flags[code]) & _SPACE == 0:
+            break
+        spaces += 1
+        i += width
+    if spaces == 0:
+        return False
+    first = 0
+    matched = False
+    for k in range(_T_COUNTED.size):
+        if _T_COUNTED[k] == 10:
+            if _is(data, i, stop, i, _T_COUNTED[first:k]):
+                i += k - first
+                matched = True
+                break
+            first = k + 1
+    if not matched:
+        return False
+    while i < stop:
+        code, width = _at(data, i, stop)
+        if np.int64(flags[code]) & _LETTER != 0 or code == 95:
+            return False
+        i += width
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _stands(data, i, stop, text):  # type: ignore[no-untyped-def]
+    """Whether exactly `text` stands at byte i of data[:stop]."""
+    return i + text.size <= stop and np.array_equal(data[i : i + text.size], text)
+
+
+@njit(cache=True, nogil=True)
+def _citation(data, i, stop, flags):  # type: ignore[no-untyped-def]
+    """Behind the citation that begins with the "[" at byte i, or 0."""
+    j = i + 1
+    while j < stop:
+        code, width = _at(data, j, stop)
+        if np.int64(flags[code]) & _DIGIT == 0:
+            break
+        j += width
+    if j < stop and data[j] == 93:
+        return j + 1
+    if _stands(data, i, stop, _T_EDIT):
+        return i + _T_EDIT.size
+    return i + _T_NEEDED.size if _stands(data, i, stop, _T_NEEDED) else 0
+
+
+@njit(cache=True, nogil=True)
+def _reserve(a, used, more):  # type: ignore[no-untyped-def]
+    """`a` with room for `more` items after the first `used`."""
+    if used + more <= a.size:
+        return a
+    bigger = np.empty(max(2 * a.size, used + more), a.dtype)
+    bigger[:used] = a[:used]
+    return bigger
+
+
+@njit(cache=True, nogil=True)
+def _snippets(data, begin, end, flags, has_cart, found):  # type: ignore[no-untyped-def]
+    """Append (kind, start, stop) of the snippets of the line data[begin:end], disjoint, to `found`: (found, used)."""
+    used = 0
+    done = begin
+    if _is(data, begin, end, begin, _T_SIGN):
+        done = begin + _T_SIGN.size
+        if done < end:
+            code, width = _at(data, done, end)
+            done += width if np.int64(flags[code]) & _SPACE != 0 else 0
+        found[0], found[1], found[2], used = _SIGN, begin, done, 3
+    if has_cart:
+        i = done
+        while i + _T_CART.size <= end:
+            if (data[i] | 32) == 105 and _is(data, begin, end, i, _T_CART):
+                a = i
+                if a > done:
+                    code, width = _before(data, done, a)
+                    a -= width if np.int64(flags[code]) & _SPACE != 0 else 0
+                found = _reserve(found, used, 3)
+                found[used], found[used + 1], found[used + 2] = _CART, a, i + _T_CART.size
+                used += 3
+                i += _T_CART.size
+                done = i
+            else:
+                i += 1
+    tail = end
+    for _ in range(3):
+        if tail > begin:
+            _, width = _before(data, begin, tail)
+            tail -= width
+        else:
+            tail = begin - 1
+            break
+    a = tail - _T_READ.size
+    if a >= done and _is(data, begin, end, a, _T_READ):
+        if a > done:
+            code, width = _before(data, done, a)
+            a -= width if np.int64(flags[code]) & _SPACE != 0 else 0
+        found = _reserve(found, used, 3)
+        found[used], found[used + 1], found[used + 2] = _READ, a, end
+        used += 3
+    return found, used
+
+
+@njit(cache=True, nogil=True)
+def _append_rest(data, begin, end, spans, step, used, out, size):  # type: ignore[no-untyped-def]
+    """Append data[begin:end] without the spans (start and stop end each group of `step`) to out[:size]: (out, size)."""
+    out = _reserve(out, size, end - begin)
+    i = begin
+    for k in range(step - 2, used, step):
+        for j in range(i, spans[k]):
+            out[size] = data[j]
+            size += 1
+        i = spans[k + 1]
+    for j in range(i, end):
+        out[size] = data[j]
+        size += 1
+    return out, size
+
+
+@njit(cache=True, nogil=True)
+def find_citations(data, low, high, flags):  # type: ignore[no-untyped-def]
+    """The citations of m lines, and the lines without them.
+
+    data uint8; low, high int64 [m], the bytes of each line; flags uint16 [0x110000]. Returns (start, stop) of the
+    citations, int64 [2k], and offsets into these, int64 [m+1]; the bytes of the lines without them, uint8, and offsets
+    into these, int64 [m+1] (a line without a citation is empty there).
+    """
+    m = low.size
+    spans, used = np.empty(64, np.int64), 0
+    ends, sizes = np.zeros(m + 1, np.int64), np.zeros(m + 1, np.int64)
+    out, size = np.empty(256, np.uint8), 0
+    for k in range(m):
+        first = used
+        i = low[k]
+        while i < high[k]:
+            behind = _citation(data, i, high[k], flags) if data[i] == 91 else 0
+            if behind > 0:
+                spans = _reserve(spans, used, 2)
+                spans[used], spans[used + 1] = i, behind
+                used += 2
+                i = behind
+            else:
+                i += 1
+        if used > first:
+            out, size = _append_rest(data, low[k], high[k], spans[first:used], 2, used - first, out, size)
+        ends[k + 1], sizes[k + 1] = used, size
+    return spans[:used].copy(), ends, out[:size].copy(), sizes
+
+
+@njit(cache=True, nogil=True)
+def find_snippets(data, low, high, has_cart, flags):  # type: ignore[no-untyped-def]
+    """The snippets of m lines, the lines without them, and which lines are counters.
+
+    As `find_citations`, with (kind, start, stop) of each snippet, int64 [3k]; has_cart bool [m]: only there is "items in
+    cart" looked for. Last comes bool [m]: the line is a counter.
+    """
+    m = low.size
+    spans, used = np.empty(64, np.int64), 0
+    ends, sizes = np.zeros(m + 1, np.int64), np.zeros(m + 1, np.int64)
+    out, size = np.empty(256, np.uint8), 0
+    found = np.empty(48, np.int64)
+    counter = np.zeros(m, np.bool_)
+    for k in range(m):
+        counter[k] = _is_counter(data, low[k], high[k], flags)
+        found, more = _snippets(data, low[k], high[k], flags, has_cart[k], found)
+        if more > 0:
+            spans = _reserve(spans, used, more)
+            spans[used : used + more] = found[:more]
+            used += more
+            out, size = _append_rest(data, low[k], high[k], found, 3, more, out, size)
+        ends[k + 1], sizes[k + 1] = used, size
+    return spans[:used].copy(), ends, out[:size].copy(), sizes, counter
+
+
+@njit(cache=True, nogil=True)
+def whence(spans, step, ends, low, line, offset):  # type: ignore[no-untyped-def]
+    """Where bytes of lines without their spans stand in the data, int64 [k].
+
+    spans, step, ends, low as the functions above take and give them; line, offset int64 [k]: byte `offset` of what is
+    left of line `line`.
+    """
+    out = np.empty(line.size, np.int64)
+    for k in range(line.size):
+        i = low[line[k]] + offset[k]
+        for j in range(ends[line[k]] + step - 2, ends[line[k] + 1], step):
+            if i >= spans[j]:
+                i += spans[j + 1] - spans[j]
+        out[k] = i
+    return out
