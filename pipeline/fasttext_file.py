@@ -22,6 +22,7 @@ MAGIC, VERSION = 793712314, 12
 LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
 _SUPERVISED = 3
 _CODES = 256  # centroids of one sub-quantiser
+_LONGEST = 1000  # n-gram that anybody trains
 _BLOCK = 1 << 16  # rows of a quantised matrix that are spelt out at a time
 
 
@@ -114,8 +115,9 @@ def _parse(cursor: _Cursor, name: str) -> FastTextFile:
             f"{name} holds word vectors, not a classifier",
             fix="give a model trained with labels (supervised)",
         )
-    if loss not in LOSSES or dim < 1 or bucket < 0:
-        raise Damaged(f"loss {loss}, dim {dim}, bucket {bucket}")
+    sane = loss in LOSSES and dim >= 1 and bucket >= 0
+    if not (sane and all(0 <= n <= _LONGEST for n in (ngrams, minn, maxn))):
+        raise Damaged(f"loss {loss}, dim {dim}, bucket {bucket}, n-grams {ngrams}, {minn} to {maxn}")
     size, words, labels, _, pruned_size = cursor.values("3i2q")
     if words < 0 or labels < 1 or size != words + labels:
         raise Damaged(f"{size} entries for {words} words and {labels} labels")

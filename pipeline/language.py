@@ -74,7 +74,7 @@ class LanguageModel:
 
         Returns:
             ISO 639 codes, a string array [n], and their scores (probability under the model), float32 [n] in
-            [0, 1]. A text without any letter is "und" with score 0. Equal scores: the earlier label wins.
+            [0, 1]. A text without any letter, or with nothing the model knows, is "und" with score 0. Equal scores: the earlier label wins.
         """
         kind = pa.large_string() if pa.types.is_large_string(texts.type) else pa.string()
         texts = texts.fill_null(pa.scalar("", kind)) if texts.null_count else texts
@@ -85,8 +85,8 @@ class LanguageModel:
         scores = found[0] if isinstance(found, tuple) else found
         if scores.shape[1] == 0 or not len(texts):
             return pa.array([UNKNOWN] * len(texts), pa.string()), np.zeros(len(texts), np.float32)
-        best = np.where(letters, scores.argmax(axis=1), len(self.languages))
         score = np.where(letters, np.clip(scores.max(axis=1), 0, 1), 0).astype(np.float32)
+        best = np.where(score > 0, scores.argmax(axis=1), len(self.languages))
         codes = pa.array([*self.languages, UNKNOWN], pa.string())
         return codes.take(pa.array(best)), score
 

@@ -25,7 +25,7 @@ _UNIT = 1 / 2048  # of the weights: they are half-precision numbers above -16, s
 
 @njit(cache=True, nogil=True)
 def _posteriors(data, offsets, moves, rows, features, weights, prior):  # type: ignore[no-untyped-def]
-    """Probability of each class for n documents, float32 [n, classes].
+    """Probability of each class for n documents, float32 [n, classes]; all 0 where no feature was seen.
 
     moves: uint32 [distinct rows * 256], the next state by byte. rows: uint16 or uint32 [states], the row of each
     state. features: int32 [states], the feature seen on entering a state, or -1. weights: int16 [features, classes], in
@@ -58,14 +58,14 @@ def _posteriors(data, offsets, moves, rows, features, weights, prior):  # type: 
         scale = 1.0 / np.sqrt(np.float64(max(1, offsets[d + 1] - offsets[d])))
         most = -np.inf
         for k in range(classes):
-            score = (np.float64(total[k]) + prior[k]) * scale if found else 0.0
+            score = (np.float64(total[k]) + prior[k]) * scale
             total[k] = np.float32(score)
             most = max(most, np.float64(total[k]))
         mass = 0.0
         for k in range(classes):
             mass += np.exp(np.float64(total[k]) - most)
         for k in range(classes):
-            out[d, k] = np.float32(np.exp(np.float64(total[k]) - most) / mass)
+            out[d, k] = np.float32(np.exp(np.float64(total[k]) - most) / mass) if found else np.float32(0.0)
     return out
 
 
@@ -82,7 +82,10 @@ class BuiltinModel:
     _prior: NDArray[np.float32]
 
     def probabilities(self, texts: pa.Array) -> NDArray[np.float32]:
-        """float32 [n, labels] for a string or large_string array [n]; each row sums to 1."""
+        """float32 [n, labels] for a string or large_string array [n].
+
+        A row sums to 1, or to 0 where nothing the model knows was found.
+        """
         texts = _composed(texts)
         shouted = pc.utf8_is_upper(texts)
         if pc.any(shouted).as_py():
