@@ -77,7 +77,7 @@ class DecontaminateConfig(BaseModel):
     )
     min_distinct: int = Field(
         default=5,
-        ge=1,
+        ge=0,
         le=64,
         description="an n-gram with fewer different words of two letters or more is no evidence (rows of numbers, tables)",
     )
