@@ -40,7 +40,7 @@ class ExactDedupStage(Stage):
         from mixloom.pipeline.exact import ExactDuplicates, exact_rows
         from mixloom.pipeline.settle import Settle
 
-        survivors, annotations = ctx.reader(self.inputs[0]), ctx.reader("annotate")
+        survivors, annotations = ctx.reader(self.inputs[0]), ctx.annotations()
         parts = ctx.part_names(self.inputs[0])
         todo = ctx.todo(parts)
         if not todo:
@@ -89,7 +89,7 @@ class NearDedupStage(Stage):
         from mixloom.pipeline.settle import Settle
 
         check_columns(self.config)
-        documents, annotations = ctx.reader("ingest"), ctx.reader("annotate")
+        documents, annotations = ctx.documents(), ctx.annotations()
         survivors = ctx.reader(self.inputs[0])
         parts = sorted(ctx.part_names(self.inputs[0]))
         signature = MinHashConfig(**ctx.manifest("annotate").config["minhash"])

@@ -10,10 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mixloom.pipeline.doc_ids import I64, U64, concatenate, hash_columns, pack_ids, partition_of, run_starts
+from mixloom.pipeline.doc_ids import (
+    I64,
+    ROW_BITS,
+    U64,
+    concatenate,
+    hash_columns,
+    pack_ids,
+    partition_of,
+    run_starts,
+    unpack_ids,
+)
 from mixloom.pipeline.engine import like, part_of
 from mixloom.pipeline.preference import source_priority
 from mixloom.pipeline.shuffle import Keyed, keyed
+
+F64 = npt.NDArray[np.float64]
 
 ROWS = pa.schema(
     [
@@ -36,6 +48,7 @@ DROPS = pa.schema(
 )
 """Documents to drop, from exact and near deduplication alike."""
 
+
 JUDGED = pa.schema(
     [
         *DROPS,
@@ -46,6 +59,14 @@ JUDGED = pa.schema(
 """Drops that state why, where one stage drops for several reasons."""
 
 _SHUFFLED = pa.schema([*ROWS, pa.field("part", pa.string(), nullable=False)])
+
+
+def drops_at(parts: Sequence[str], places: U64, ids: U64, kept_ids: U64, similarity: F64) -> pa.RecordBatch:
+    """`DROPS` of documents by place (see `candidates.places`), uint64 [n], and packed ids, uint64 [n, 2]."""
+    part = [parts[int(p)] for p in places >> ROW_BITS]
+    row = (places & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    arrays = [pa.array(part, pa.string()), pa.array(row), unpack_ids(ids), unpack_ids(kept_ids)]
+    return pa.RecordBatch.from_arrays([*arrays, pa.array(similarity)], schema=DROPS)
 
 
 def exact_survivors(hashes: U64, ids: U64, priority: npt.NDArray[np.int32] | None = None) -> I64:

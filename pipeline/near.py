@@ -24,10 +24,9 @@ from mixloom.pipeline.doc_ids import (
     pack_ids,
     partition_of,
     ranks,
-    unpack_ids,
 )
 from mixloom.pipeline.engine import part_of
-from mixloom.pipeline.exact import DROPS
+from mixloom.pipeline.exact import drops_at
 from mixloom.pipeline.shuffle import (
     DONE,
     Keyed,
@@ -166,16 +165,8 @@ class _ChooseDoFn(beam.DoFn):
             )
         gone = np.flatnonzero(keeper != np.arange(len(keeper)))
         if len(gone):
-            yield self._drops(members[gone], members[keeper[gone]], near[gone])
-
-    def _drops(self, dropped: U64, kept: U64, near: F64) -> pa.RecordBatch:
-        part = [self._parts[int(p)] for p in dropped[:, 5] >> ROW_BITS]
-        row = (dropped[:, 5] & np.uint64(0xFFFFFFFF)).astype(np.int32)
-        ids = unpack_ids(np.ascontiguousarray(dropped[:, 3:5]))
-        kept_ids = unpack_ids(np.ascontiguousarray(kept[:, 3:5]))
-        return pa.RecordBatch.from_arrays(
-            [pa.array(part, pa.string()), pa.array(row), ids, kept_ids, pa.array(near)], schema=DROPS
-        )
+            dropped, kept = members[gone], members[keeper[gone]]
+            yield drops_at(self._parts, dropped[:, 5], dropped[:, 3:5], kept[:, 3:5], near[gone])
 
 
 class NearDuplicates(beam.PTransform):
