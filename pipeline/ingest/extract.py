@@ -18,6 +18,7 @@ from mixloom.pipeline.ingest.web_config import Extraction, Extractor
 # Unicode noncharacters, which no text may hold: brackets around the number of an image, and around a caption.
 _OPEN, _CLOSE, _CAPTION, _END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 _NONCHARACTERS = re.compile("[\ufdd0-\ufdd3]")
+_NOT_TEXT = re.compile("[\ufdd0-\ufdd3\ud800-\udfff]")
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}|{_CAPTION}([^{_CAPTION}{_END}]*){_END}")
 _LONE_BULLET = re.compile(rf"(?m)^[ \t]*(?:\u2022|\d+\.)[ \t]*(?=(?:{_OPEN}\d+{_CLOSE}[ \t]*)+$)")
 _LINE_ENDS = re.compile(r"[ \t]+\n")
@@ -49,7 +50,7 @@ def main_content(html: str, how: Extraction) -> list[Item]:
             f"the page has {len(html)} characters, more than max_page_chars ({how.max_page_chars})",
             fix="raise max_page_chars of the source, or use extract: all",
         )
-    html = _NONCHARACTERS.sub("\ufffd", html)
+    html = _NOT_TEXT.sub("\ufffd", html)
     try:
         return _resiliparse(html, how) if how.extract == "resiliparse" else _trafilatura(html, how)
     except Problem:
@@ -98,8 +99,11 @@ def _resiliparse(html: str, how: Extraction) -> list[Item]:
             element.delattr("alt")
     for element in document.query_selector_all("figcaption"):
         if element.query_selector("img") is None and (element.text or "").strip():
-            element.prepend(document.create_text_node(_CAPTION))
-            element.append(document.create_text_node(_END))
+            # As images again: a text without letters may be passed over, an alternative text is not.
+            for put, mark in ((element.prepend, _CAPTION), (element.append, _END)):
+                node = document.create_element("img")
+                node.setattr("alt", mark)
+                put(node)
     text = extract_plain_text(
         tree,
         preserve_formatting=True,

@@ -18,6 +18,7 @@ _OUT = 1 << 20
 _MAGIC: dict[Packing, bytes] = {"gzip": b"\x1f\x8b\x08", "zstd": b"\x28\xb5\x2f\xfd"}
 _WINDOW = 1 << 31  # of `zstd --long=31`, as some public dumps use
 _BITE = 1024  # zstd blocks expand at most 128 KiB from 4 bytes; small bites bound what one call can return
+_PREFIX = 4096  # bytes of a member looked at to tell whether it begins with a record
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 _DICTIONARY = 0x184D2A5D  # a dictionary ahead of the records, by the WARC-zstd specification of the IIPC
 
@@ -114,8 +115,24 @@ class Packed:
         while len(data) < _BITE * 4 and (more := self.more()):
             data += more
         self.unread(data)
-        prefix = self._prefix(data[:_READ]) if data.startswith(magic) else b""
-        return bool(prefix) and not self._begins(prefix)
+        if not data.startswith(magic):
+            return False
+        prefix, whole = self._prefix(data[:_READ])
+        # Of a member cut short there may be too little to say.
+        return (whole or b"\n" in prefix or len(prefix) >= _PREFIX) and not self._begins(prefix)
+
+    def padding(self) -> int:
+        """Pass over zero bytes and line ends between members; returns how many bytes follow that are no member.
+
+        Zero at the end of the file and where a member starts; else the number of bytes at hand.
+        """
+        while data := self.more():
+            rest = data.lstrip(b"\0\r\n")
+            if rest:
+                rest += self.more() if len(rest) < 4 else b""
+                self.unread(rest)
+                return 0 if rest.startswith(_MAGIC[self.packing]) else len(rest)
+        return 0
 
     def next_member(self, start: int, stop: int) -> int | None:
         """The first place in [start, stop) where a member starts that begins with a record; stop -1: the end.
@@ -135,7 +152,7 @@ class Packed:
                     return None
                 while len(held) - found < _READ and (extra := self.more()):
                     held += extra
-                if self._begins(self._prefix(held[found : found + _READ])):
+                if self._begins(self._prefix(held[found : found + _READ])[0]):
                     return base + found
                 found = held.find(magic, found + 1)
             if not more or 0 <= stop <= base + len(held) - len(magic):
@@ -144,20 +161,20 @@ class Packed:
             base += len(held) - keep
             held = held[len(held) - keep :]
 
-    def _prefix(self, data: bytes) -> bytes:
-        """What the first bytes of a member hold; empty when they are none."""
+    def _prefix(self, data: bytes) -> tuple[bytes, bool]:
+        """What the first bytes of a member hold, and whether that is all of it; empty when they are none."""
         decoder = self.decoder()
+        out = b""
         try:
             if self.packing == "gzip":
-                return bytes(decoder.decompress(data, 4096))
-            out = b""
-            for at in range(0, len(data), _BITE):
+                out = decoder.decompress(data, _PREFIX)
+            for at in range(0, len(data) if self.packing == "zstd" else 0, _BITE):
                 out += decoder.decompress(data[at : at + _BITE])
-                if len(out) >= 4096 or decoder.eof:
+                if len(out) >= _PREFIX or decoder.eof:
                     break
-            return out[:4096]
+            return out[:_PREFIX], decoder.eof
         except Exception:  # zlib.error, ZstdError: not the start of a member after all
-            return b""
+            return b"", False
 
 
 class Member:

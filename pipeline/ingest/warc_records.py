@@ -94,7 +94,10 @@ def record_at(files: SourceFiles, uri: str, offset: int, inside: int, limit: int
         packed = Packed(raw, _begins)
         member = packed.member(offset)
         member.skip(inside)
-        one = _one(member, lambda *_: True, limit, 1)
+        try:
+            one = _one(member, lambda *_: True, limit, 1)
+        except _Malformed as m:
+            raise m.problem from None
         return Record(one.kind, one.fields, offset, inside, -1, one.start, one.block)
 
 
@@ -117,7 +120,7 @@ class _Reader:
         self._packed, self._offset, self._want, self._stop, self._limit = packed, offset, want, stop, limit
         self._member = packed.member(offset)
         self._plain = packed.packing == "plain"
-        self._broken = False
+        self._broken, self._junk = False, False
 
     def run(self) -> Iterator[Record | Damage]:
         count = 0
@@ -138,9 +141,25 @@ class _Reader:
                     alone = count == 0 and not self._plain and self._member.ended
                     yield self._record(one, begin, alone)
                 count += 1
+            yield from self._between()
         except Problem as p:  # the packing itself is damaged
             self._broken = True
             yield self._damage(p, begin)
+
+    def _between(self) -> Iterator[Damage]:
+        """Pass over padding after a member; what else stands there is damage."""
+        if self._plain:
+            return
+        self._packed.seek(self._member.stop)
+        junk = self._packed.padding()
+        self._junk = junk > 0
+        if junk:
+            problem = Problem(
+                f"broken_{self._packed.packing}",
+                f"{junk} bytes or more after the last record start no {self._packed.packing} member",
+                fix=_AGAIN,
+            )
+            yield Damage(problem, self._packed.position, 0)
 
     def next_start(self) -> int | None:
         """Where reading goes on after this member; None at the end of the range."""
@@ -148,12 +167,8 @@ class _Reader:
             return None
         if self._broken:
             return self._packed.next_member(self._offset + 1, self._stop)
-        at = self._member.stop
-        self._packed.seek(at)
-        data = self._packed.more()
-        if not data or _is_magic(data, self._packed):
-            return at
-        return self._packed.next_member(at, self._stop)  # padding, or damage told with its record
+        at = self._packed.position
+        return self._packed.next_member(at, self._stop) if self._junk else at
 
     def _record(self, one: _One, begin: int, alone: bool) -> Record:
         if self._plain:
@@ -174,10 +189,6 @@ class _Reader:
         self._member = self._member.again(at)
         bound = self._stop - self._offset if self._plain and self._stop >= 0 else -1
         return _seek_next(self._member, bound, 0) is not None
-
-
-def _is_magic(data: bytes, packed: Packed) -> bool:
-    return data[:3] == b"\x1f\x8b\x08" if packed.packing == "gzip" else data[:4] == b"\x28\xb5\x2f\xfd"
 
 
 def _seek_next(member: Member, bound: int, base: int) -> int | None:

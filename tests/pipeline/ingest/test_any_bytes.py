@@ -1,5 +1,7 @@
 """Whatever bytes a file holds, a reader answers with documents and failures, and nothing disappears."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,15 @@ CASES = {
     "jsonl-gz": ("f.jsonl.gz", {}),
     "jsonl-zst": ("f.jsonl.zst", {}),
     "parquet": ("f.parquet", {}),
+    "csv": ("f.csv", {}),
+    "csv-gz": ("f.csv.gz", {"encoding": "utf-16", "text_field": "a"}),
+    "webdataset": ("f.tar", {}),
+    "webdataset-json": ("f.tar.gz", {"interleaved": {"kind": "segments"}}),
+    "warc": ("f.warc", {}),
+    "warc-all": ("f.warc.gz", {"extract": "all", "on_encoding_error": "fail", "images": "source"}),
+    "warc-trafilatura": ("f.arc", {"extract": "trafilatura"}),
+    "html-resiliparse": ("f.html", {"extract": "resiliparse"}),
+    "html-trafilatura": ("f.html", {"extract": "trafilatura"}),
     "markdown": ("f.md", {}),
     "html": ("f.html", {}),
     "html-split": ("f.xhtml", {"split_on": "//p", "encoding": "latin-1"}),
@@ -35,10 +46,30 @@ CASES = {
     "image_caption": ("f.png", {"captions": {"kind": "file_name", "pattern": "(?P<caption>f)"}}),
     "speech": ("f.wav", {"order": "speech_only"}),
 }
+
+
+def _tar() -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in (
+            ("a.txt", b"words"),
+            ("a.json", b'{"segments": [{"text": "x"}]}'),
+            ("b.png", b"none"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()[: 6 * 512]
+
+
+_TAR = _tar()
 SEEDS = [
     b'{"text": "a"}\n', b'{"text": [{"image": "../x"}]}\n', b"<p x='1'>", b"</p>", b"<img src=/etc/passwd>", b"&x;", b"\xff",
     b"\xff\xfe", b"\xef\xbb\xbf", b"---\n", b"a: [*b]\n", b"![a](/../b)", b"```\n", b"\0", b"\x1f\x8b\x08\0", b"PAR1",
     b"(\xb5/\xfd", b"\x89PNG\r\n\x1a\n", b"RIFF\x10\0\0\0WAVE", b"fLaC", b"<?xml encoding='utf-16'?>", b"<!DOCTYPE x [",
+    b"text\n", b'"a', b'a","b"\n', b"WARC/1.0\r\n", b"WARC-Type: response\r\n", b"Content-Length: 60\r\n\r\n", b"\r\n\r\n",
+    b"Content-Type: application/http\r\n", b"HTTP/1.1 200 OK\r\n", b"Content-Type: text/html\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Content-Encoding: gzip\r\n", b"5\r\n", b"http://a.org/ 1.1.1.1 20200101000000 text/html 30\n", _TAR, _TAR[:600], b"\0" * 512,
     b"\r\n", b"# x\n", b"Subject: x\n", b"\n\n", b"\\ud800", b"<svg", b"\xed\xa0\x80",
 ]  # fmt: skip
 CONTENT = st.lists(st.one_of(st.sampled_from(SEEDS), st.binary(max_size=12)), max_size=8).map(b"".join)
