@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 
 from mixloom.pipeline.candidates import places
 from mixloom.pipeline.dedup_config import DedupConfig
-from mixloom.pipeline.doc_ids import U64, columns, pack_ids, split
+from mixloom.pipeline.doc_ids import U64, columns, pack_ids, run_bounds, run_starts, split
 from mixloom.pipeline.embed import vectors_of
 from mixloom.pipeline.engine import one_batch, with_part
 from mixloom.pipeline.exact import drops_at
+from mixloom.pipeline.near_rows import part_media_keys
 from mixloom.pipeline.one_thread import one_thread
 from mixloom.pipeline.preference import preference, source_priority
 from mixloom.pipeline.run import PartReader
@@ -27,11 +28,11 @@ from mixloom.pipeline.semantic import semantic_keepers
 from mixloom.pipeline.semantic_config import SemanticConfig
 from mixloom.pipeline.shuffle import Keyed
 
-_IDS = ("rank", "hi", "lo", "place")
+_IDS = ("rank", "hi", "lo", "place", "media_key")
 
 
 def cell_rows_schema(dim: int) -> pa.Schema:
-    """Schema of what `SemanticDuplicates` reads: survivor order (smaller is kept first), id, place, cell and vector."""
+    """Schema of what `SemanticDuplicates` reads: survivor order (smaller is kept first), id, place, media, cell, vector."""
     vector = pa.list_(pa.field("item", pa.float32(), nullable=False), dim)
     return pa.schema(
         [
@@ -56,12 +57,14 @@ class _ReadDoFn(beam.DoFn):
         parts: tuple[str, ...],
         vectors: PartReader,
         cells: PartReader,
+        documents: PartReader,
         annotations: PartReader,
         config: SemanticConfig,
         dedup: DedupConfig,
     ) -> None:
         self._parts, self._config, self._dedup = parts, config, dedup
-        self._vectors, self._cells, self._annotations = vectors, cells, annotations
+        self._vectors, self._cells = vectors, cells
+        self._documents, self._annotations = documents, annotations
 
     def process(self, part: str) -> Iterator[pa.RecordBatch]:
         rows = one_batch(self._vectors.read(part, ["doc_id", "row", "vector"]))
@@ -69,11 +72,16 @@ class _ReadDoFn(beam.DoFn):
         vectors = vectors_of(rows)
         schema = cell_rows_schema(vectors.shape[1])
         ids = pack_ids(rows.column("doc_id"))
+        about = self._about(part, rows)
+        keys = np.zeros(rows.num_rows, dtype=np.uint64)
+        if self._config.media == "equal":
+            keys = part_media_keys(part, about, self._documents)
         arrays = [
-            pa.array(self._rank(part, rows, cells)),
+            pa.array(self._rank(about, cells)),
             pa.array(ids[:, 0]),
             pa.array(ids[:, 1]),
             pa.array(places(part, np.asarray(rows.column("row")), self._parts)),
+            pa.array(keys),
             cells.column("cell"),
             pa.FixedSizeListArray.from_arrays(
                 pa.array(vectors.ravel(), pa.float32()), type=schema.field("vector").type
@@ -81,12 +89,19 @@ class _ReadDoFn(beam.DoFn):
         ]
         yield with_part(pa.RecordBatch.from_arrays(arrays, schema=schema), part)
 
-    def _rank(self, part: str, rows: pa.RecordBatch, cells: pa.RecordBatch) -> U64:
+    def _about(self, part: str, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The annotations needed of these rows, with their ids and row numbers."""
+        d = self._dedup
+        names = ["source", "images", "speech_clips", d.length, *([d.quality] if d.quality else [])]
+        table = self._annotations.read(part, list(dict.fromkeys(names))).take(rows.column("row"))
+        for name in ("doc_id", "row"):
+            table = table.append_column(name, rows.column(name))
+        return one_batch(table)
+
+    def _rank(self, about: pa.RecordBatch, cells: pa.RecordBatch) -> U64:
         if self._config.keep != "preferred":
             return distance_rank(np.asarray(cells.column("distance")), self._config.keep == "far")
         d = self._dedup
-        names = list(dict.fromkeys(["source", d.length, *([d.quality] if d.quality else [])]))
-        about = one_batch(self._annotations.read(part, names)).take(rows.column("row"))
         quality = None
         if d.quality is not None:
             quality = about.column(d.quality).cast(pa.float32()).to_numpy(zero_copy_only=False)
@@ -100,7 +115,8 @@ class ReadCellRows(beam.PTransform):
     Args:
         parts: names of the parts, sorted.
         vectors, cells: the stages `embed` and `cluster`, whose rows are the same documents in the same order.
-        annotations: rows of every document; what `dedup` names of them is read for `keep: preferred`.
+        documents: their media digests are read, where there are media.
+        annotations: rows of every document; what `dedup` names of them ranks documents for `keep: preferred`.
     """
 
     def __init__(
@@ -108,13 +124,14 @@ class ReadCellRows(beam.PTransform):
         parts: Sequence[str],
         vectors: PartReader,
         cells: PartReader,
+        documents: PartReader,
         annotations: PartReader,
         config: SemanticConfig,
         dedup: DedupConfig,
     ) -> None:
         super().__init__()
         self._parts = list(parts)
-        self._read = _ReadDoFn(tuple(parts), vectors, cells, annotations, config, dedup)
+        self._read = _ReadDoFn(tuple(parts), vectors, cells, documents, annotations, config, dedup)
 
     def expand(self, root: Any) -> Any:
         names = root | "Names" >> beam.Create(self._parts, reshuffle=True).with_output_types(str)
@@ -134,10 +151,16 @@ class _CellDoFn(beam.DoFn):
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
         rows = one_batch(pa.Table.from_batches([b.replace_schema_metadata(None) for b in element[1]]))
         ids = columns(rows, _IDS)
-        order = np.lexsort((ids[:, 2], ids[:, 1], ids[:, 0]))
-        ids = ids[order]
+        order = np.lexsort((ids[:, 2], ids[:, 1], ids[:, 0], ids[:, 4]))  # by media, then survivor order
+        ids, vectors = ids[order], vectors_of(rows)[order]
+        starts, stops = run_bounds(run_starts(ids[:, 4:]))
+        for start, stop in zip(starts, stops, strict=True):
+            if stop - start > 1:
+                yield from self._judged(ids[start:stop], vectors[start:stop])
+
+    def _judged(self, ids: U64, vectors: npt.NDArray[np.float32]) -> Iterator[pa.RecordBatch]:
         with one_thread():
-            keeper, cosine = semantic_keepers(vectors_of(rows)[order], self._limit)
+            keeper, cosine = semantic_keepers(vectors, self._limit)
         gone = np.flatnonzero(keeper != np.arange(len(keeper)))
         if len(gone):
             kept = ids[keeper[gone]]

@@ -26,3 +26,8 @@ class SemanticConfig(BaseModel):
         description="who is kept first. preferred: by dedup.priority, quality and length, as of near duplicates; "
         "far: farthest from the centre of the domain (SemDeDup); near: nearest to it",
     )
+    media: Literal["equal", "ignore"] = Field(
+        default="equal",
+        description="equal: only documents with the same images and recordings can be duplicates; "
+        "ignore: the vectors of their text alone decide",
+    )

@@ -23,7 +23,7 @@ class SemanticDedupStage(Stage):
 
     def __init__(self, config: SemanticConfig, dedup: DedupConfig, survivors: str) -> None:
         self.config, self.dedup = config, dedup
-        self.inputs = (survivors, "cluster", "embed", "annotate")
+        self.inputs = (survivors, "cluster", "embed", "annotate", "ingest")
 
     def settings(self) -> dict[str, Any]:
         order = self.dedup.model_dump(mode="json", include={"priority", "quality", "length"})
@@ -41,7 +41,13 @@ class SemanticDedupStage(Stage):
         if not todo:
             return
         rows = ReadCellRows(
-            parts, ctx.reader("embed"), ctx.reader("cluster"), annotations, self.config, self.dedup
+            parts,
+            ctx.reader("embed"),
+            ctx.reader("cluster"),
+            ctx.documents(),
+            annotations,
+            self.config,
+            self.dedup,
         )
         limit = 1.0 - self.config.eps
         settle = Settle(todo, survivors, annotations, self.name, "semantic_duplicate", limit)

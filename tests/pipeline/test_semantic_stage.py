@@ -110,3 +110,29 @@ def test_a_large_share_dropped_is_said_aloud(tmp_path, clustered, capsys):
     assert "of 89 documents are closer than eps 0.05" in capsys.readouterr().err
     run.run(SemanticDedupStage(SemanticConfig(eps=1e-6), DedupConfig(), "filter"), console=Console())
     assert "closer" not in capsys.readouterr().err
+
+
+def test_documents_of_different_images_are_no_duplicates_unless_media_are_ignored(
+    tmp_path, small_run, document
+):
+    documents = [document("a disc", str(i), images=(image,)) for i, image in enumerate(["x", "y", "y"])]
+    documents.append(document("a disc", "3"))
+    ids = [d.doc_id for d in documents]
+    for media in ("equal", "ignore"):
+        run = small_run(tmp_path / media, documents)
+        table = run.directory.stage("filter").reader().read("part-00000-0000")
+        schema = vectors_schema(DIM)
+        vectors = pa.FixedSizeListArray.from_arrays(
+            pa.array(np.ones(4 * DIM, np.float32)), type=schema.field("vector").type
+        )
+        arrays = [table["doc_id"], table["row"], vectors, pa.array([True] * 4)]
+        run.written("embed", {"part-00000-0000": pa.table(arrays, schema=schema)})
+        zero = pa.array([0] * 4, pa.int32())
+        arrays = [table["doc_id"], table["row"], zero, zero, pa.array([0.0] * 4, pa.float32())]
+        run.written("cluster", {"part-00000-0000": pa.table(arrays, schema=DOMAINS)})
+        run.run(SemanticDedupStage(SemanticConfig(media=media), DedupConfig(), "filter"))
+        kept = run.survivors("dedup_semantic")
+        if media == "equal":
+            assert kept == {ids[0], ids[3], min(ids[1:3])}
+        else:
+            assert kept == {min(ids)}
