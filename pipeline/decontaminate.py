@@ -148,8 +148,9 @@ def _shown(raw: memoryview, low: int, start: int, stop: int, high: int, limit: i
 def _groups(matches: pa.Table, *names: str) -> Iterator[tuple[int, int]]:
     """Start and stop of each run of rows equal in some columns."""
     keys = np.stack([np.asarray(matches[n], dtype=np.int64) for n in names], axis=1)
-    starts, stops = run_bounds(run_starts(keys)) if len(keys) else ([], [])
-    yield from zip((int(s) for s in starts), (int(s) for s in stops))
+    if len(keys):
+        starts, stops = run_bounds(run_starts(keys))
+        yield from zip(starts.tolist(), stops.tolist())
 
 
 def _found(matches: pa.Table, a: int, b: int, index: OverlapIndex) -> tuple[NDArray[np.int32], int]:

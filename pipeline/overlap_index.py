@@ -168,9 +168,15 @@ class OverlapIndex:
 @functools.lru_cache(maxsize=2)
 def _load(root: str, digest: str) -> OverlapIndex:
     content, arrays = read_model(root, KIND)
-    texts = tuple(Text(*t) for t in content["texts"])
-    tables = {n: KeyTable.of(arrays.pop(n)) for n in ("long", "short")}
-    return OverlapIndex(content["ngram"], content["min_words"], texts, content["report"], **arrays, **tables)
+    return OverlapIndex(
+        ngram=content["ngram"],
+        min_words=content["min_words"],
+        texts=tuple(Text(*t) for t in content["texts"]),
+        report=content["report"],
+        long=KeyTable.of(arrays.pop("long")),
+        short=KeyTable.of(arrays.pop("short")),
+        **arrays,
+    )
 
 
 def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIndex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 WORK = "_work"
 PASSES = 16  # at most: a pass compares whole slices of the hash
+
+
+def _committed(root: Any, transform: Any, ctx: StageContext) -> Any:
+    from mixloom.pipeline.engine import Commit
+
+    return root | transform | Commit(ctx.directory)
 
 
 class ParagraphDedupStage(Stage):
@@ -57,13 +64,13 @@ class ParagraphDedupStage(Stage):
         for step, slices in enumerate(passes):
             if ctx.todo([f"repeats-{step:02d}-{p}" for p in parts]):
                 compare = FindRepeats(parts, units, step, slices, work, self.config)
-                ctx.beam(lambda p, compare=compare: p | compare | Commit(ctx.directory), total)
+                ctx.beam(functools.partial(_committed, transform=compare, ctx=ctx), total)
         left = ctx.todo(parts)
         if left:
             writer = EditWriter(documents, ctx.media(), survivors, self.annotate, self.name)
             repeats = self._working_parts(ctx, work, "repeats-")
             settle = SettleRepeats(parts, left, units, repeats, len(passes), self.config, writer)
-            ctx.beam(lambda p: p | settle | Commit(ctx.directory), total)
+            ctx.beam(functools.partial(_committed, transform=settle, ctx=ctx), total)
         ctx.directory.store.remove(WORK)
 
     def _passes(self, units: PartReader) -> list[list[int]]:
