@@ -41,8 +41,10 @@ def _local_start(data, at, low):  # type: ignore[no-untyped-def]
     """Where the local part of the address whose "@" is at `at` begins; `at` where there is none, -1 if it is too long.
 
     Characters: ASCII letters and digits, . _ % + ' - and the two-byte characters from U+00C0 (Latin, Greek, Cyrillic,
-    Hebrew, Arabic letters); two dots in a row end it, and it begins with none of . % + ' -.
+    Hebrew, Arabic letters); two dots in a row end it, it begins with none of . % + ' - and does not end with a dot.
     """
+    if at > low and data[at - 1] == 46:
+        return at
     i, chars = at, 0
     while i > low:
         b = data[i - 1]
@@ -141,7 +143,7 @@ def _number(data, i, low, high, label_ends):  # type: ignore[no-untyped-def]
         plus = i > low and data[i - 1] == 43
         american = (first == 3 and second == 3) or (first == 1 and lead == 1 and second == 3 and third == 3)
         row = i - 2 >= low and data[i - 1] == 32 and _digit(data[i - 2])  # the middle of a row of numbers
-        trunk = lead == 0 and first <= 6 and digits >= 9 and groups >= 2 and not row
+        trunk = lead == 0 and 2 <= first <= 6 and digits >= 9 and groups >= 2 and not row
         exit_code = lead == 0 and data[i + 1] == 48 and groups >= 2  # 7 digits, so there is a second byte
         if plus or american or trunk or exit_code or _after_label(data, i, low, label_ends):
             found |= 1 << PHONE

@@ -35,11 +35,11 @@ _LABEL = re.compile(
     % (_written(_SPACED), _written(_UNSPACED), _written(_COUNTS))
 )
 _NO_BREAK = rb"\xc2\xa0|\xe2\x80[\x90-\x93\xaf]"
-_JOINT = rb"(?:(?:\)(?: |%s)?[-/]?|[ ./-]|%s)\(?|\()" % (_NO_BREAK, _NO_BREAK)
+_JOINT = rb"(?:(?:\)(?: |%s)?[-/]?| - |[ ./-]|%s)\(?|\()" % (_NO_BREAK, _NO_BREAK)
 _GROUPS = re.compile(rb"\d{1,15}(?:%s\d{1,15}){0,7}" % _JOINT)
 _RUN = re.compile(rb"\d+")
 _SPACES = (b" ", b"\xc2\xa0", b"\xe2\x80\xaf")
-_HYPHENS = (b"-", b"\xe2\x80\x90", b"\xe2\x80\x91", b"\xe2\x80\x93")
+_HYPHENS = (b"-", b" - ", b"\xe2\x80\x90", b"\xe2\x80\x91", b"\xe2\x80\x93")
 _YEARS = re.compile(rb"(?:1[5-9]|20)\d\d")
 _MOST_DIGITS = 15  # of a number with its country code (E.164)
 
@@ -58,7 +58,7 @@ class _Number:
     high: int
     spans: Sequence[Span]
     joints: Sequence[bytes]  # one fewer than groups
-    opened: bool  # "(" stands before the first group
+    opened: bool  # the first group stands in brackets
     after_row: bool  # a digit and a space stand before: the middle of a row of numbers
 
     def digits(self, groups: int) -> str:
@@ -86,7 +86,8 @@ def _parse(data: memoryview, low: int, high: int, at: int) -> _Number:
     stop = found.end() if found else at
     spans = [m.span() for m in _RUN.finditer(data, at, stop)]
     joints = [bytes(data[a[1] : b[0]]) for a, b in zip(spans, spans[1:])]
-    opened = byte_before(data, low, at) == 40
+    # A bracket that closes elsewhere belongs to the sentence.
+    opened = byte_before(data, low, at) == 40 and bool(joints) and joints[0].startswith(b")")
     first = at - opened
     after_row = byte_before(data, low, first) == 32 and byte_before(data, low, first, 2) in DIGITS
     return _Number(data, high, spans, joints, opened, after_row)
@@ -153,6 +154,8 @@ def _national(number: _Number, regions: Sequence[str]) -> int:
     if lengths[:5] == (2,) * 5 and len(set(joints[:4])) == 1 and joints[0] in (*_SPACES, *_HYPHENS, b"."):
         five = number.ends(5) and not number.row_goes_on(5)
         return 5 if five and _valid(number.digits(5), regions) else 0
+    if lengths == (5, 4) and joints[0] in _HYPHENS:
+        return 0  # an American postal code
     best = 0
     for k in range(1, min(len(lengths), 5)):
         first = (joints[0].startswith(b")") if number.opened else joints[0] in (*_SPACES, *_HYPHENS, b"/")) or k > 1
@@ -196,7 +199,4 @@ def check_phone(
     groups = groups or _labelled(number, low, start)
     if groups == 0:
         return None
-    stop = number.spans[groups - 1][1]
-    if number.opened and b")" not in bytes(data[at:stop]):
-        start += 1  # the bracket belongs to the sentence
-    return start, stop
+    return start + (number.opened and groups == 1), number.spans[groups - 1][1]
