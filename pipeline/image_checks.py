@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 WEB_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
-STATISTICS_SIDE = 512  # luminance, colours and sharpness are measured at no more than this
+STATISTICS_SIDE = (
+    512  # luminance, colours and sharpness are measured at no more than this on the longer side,
+)
+SHORT_SIDE = 256  # and no less than this on the shorter one
 _PALETTES_OF_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _CHANNELS = {"CMYK": 4, "1": 1, "L": 1, "LA": 1, "La": 1, "F": 1}
 
@@ -90,10 +93,12 @@ def _pixels(image: Image.Image, header: dict[str, Any]) -> dict[str, Any]:
         transparent = float(alpha[:128].sum() / max(alpha.sum(), 1))
     rgb = upright_rgb(image, header["exif_orientation"])
     digest = hashlib.sha256(f"{header['width']} {header['height']} {rgb.width} {rgb.height} ".encode())
-    digest.update(rgb.tobytes())
-    factor = -(-max(rgb.size) // STATISTICS_SIDE)
+    values = np.asarray(rgb)
+    digest.update(values.data)
+    # Reducing rounds the sides up, which shifts the grid of the thumbnail: not where a side is short.
+    factor = min(-(-max(rgb.size) // STATISTICS_SIDE), min(rgb.size) // SHORT_SIDE)
     small = rgb.reduce(factor) if factor > 1 else rgb
-    values = np.asarray(small)
+    values = np.asarray(small) if factor > 1 else values
     grey = np.asarray(small.convert("L")).astype(np.int32)
     thumb = thumbnail(values)
     return {

@@ -6,6 +6,8 @@ and another size; neither survives a crop, a flip or a turn.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,27 +16,34 @@ from mixloom.pipeline.media_items import THUMB_BYTES, THUMB_CHROMA_SIDE, THUMB_S
 U8 = npt.NDArray[np.uint8]
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
+Whole = npt.NDArray[np.integer]
 
 _HASH_SIDE = 8
 _LUMA = THUMB_SIDE**2
 _CHROMA = THUMB_CHROMA_SIDE**2
 
 
-def _window_sums(values: I64, windows: int) -> I64:
-    """Sums over `windows` equal windows along the first axis, in units of 1/windows of a pixel; exact."""
+def _window_sums(values: Whole, windows: int, greatest: int) -> Whole:
+    """Sums over `windows` equal windows along the first axis, in units of 1/windows of a pixel; exact.
+
+    `greatest` bounds the values, so that 32 bits are used where they suffice.
+    """
     n = values.shape[0]
-    nothing = np.zeros((1, *values.shape[1:]), np.int64)
-    before = np.concatenate([nothing, np.cumsum(values, axis=0)])
+    kind: Any = np.int32 if n * windows * greatest < 2**31 else np.int64
+    nothing = np.zeros((1, *values.shape[1:]), kind)
+    before = np.concatenate([nothing, np.cumsum(values, axis=0, dtype=kind)])
     at, part = np.divmod(np.arange(windows + 1) * n, windows)  # a bound lies `part`/windows into pixel `at`
-    within = np.concatenate([values, nothing])[at] * part.reshape(-1, *([1] * (values.ndim - 1)))
-    return np.diff(before[at] * windows + within, axis=0)
+    cut = np.concatenate([values, nothing.astype(values.dtype)])[at].astype(kind)
+    within = cut * part.astype(kind).reshape(-1, *([1] * (values.ndim - 1)))
+    sums: Whole = np.diff(before[at] * windows + within, axis=0)
+    return sums
 
 
-def area_mean(values: npt.NDArray[np.integer], side: int) -> I64:
-    """Shrink or stretch [h, w] or [h, w, c] to int64 [side, side, ...] by exact area means, rounded half up."""
+def area_mean(values: Whole, side: int) -> I64:
+    """Shrink or stretch [h, w] or [h, w, c] of 0 to 255 to int64 [side, side, ...]: exact area means, rounded half up."""
     h, w = values.shape[:2]
-    rows = _window_sums(values.astype(np.int64), side)
-    sums = np.swapaxes(_window_sums(np.swapaxes(rows, 0, 1), side), 0, 1)
+    rows = _window_sums(values, side, 255)
+    sums = np.swapaxes(_window_sums(np.swapaxes(rows, 0, 1), side, 255 * h), 0, 1).astype(np.int64)
     return np.asarray((2 * sums + h * w) // (2 * h * w), dtype=np.int64)
 
 
