@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,7 @@ WHOLE_WORDS: tuple[str, ...] = (
     *(f"°{unit}." for unit in "CFKcfk"),
 )
 _LONGEST = 2**31 - 1
+Columns = dict[str, NDArray[Any]]
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +79,7 @@ class _Cuts:
     values: NDArray[np.int32]
     ends: NDArray[np.int32]
     line: NDArray[np.int64]
-    left: dict[str, NDArray[np.int64]]
+    left: Columns
 
 
 def _cuts(
@@ -97,7 +99,7 @@ def _cuts(
     per_line[asked] = np.diff(ends)
     have = np.flatnonzero(np.diff(ends))
     measured = _measured(rest, sizes, keep_ends=True)
-    left = {name: np.zeros(len(ends) - 1, np.int64) for name in COLUMNS}
+    left: Columns = {name: np.zeros(len(ends) - 1, np.int64) for name in COLUMNS}
     for name, values in measured.items():
         left[name][measured["text"]] = values
     start, stop = left["start"][have], left["stop"][have]
@@ -112,7 +114,7 @@ def _cuts(
     return _Cuts(values.astype(np.int32), counts.astype(np.int32), asked[have], left)
 
 
-def _columns(column: dict[str, NDArray[np.int32]], cites: _Cuts, snippets: _Cuts) -> list[pa.Array]:
+def _columns(column: Columns, cites: _Cuts, snippets: _Cuts) -> list[pa.Array]:
     m = len(column["text"])
     arrays: list[pa.Array] = []
     for field in LINES:
@@ -125,9 +127,9 @@ def _columns(column: dict[str, NDArray[np.int32]], cites: _Cuts, snippets: _Cuts
                 pa.ListArray.from_arrays(pa.array(cuts.ends), pa.array(cuts.values), type=field.type)
             )
         else:
-            values, same = np.zeros(m, np.int64), np.ones(m, np.bool_)
-            values[cuts.line], same[cuts.line] = cuts.left[rest], False
-            arrays.append(pa.array(values, mask=same).cast(field.type))
+            number, same = np.zeros(m, np.int64), np.ones(m, np.bool_)
+            number[cuts.line], same[cuts.line] = cuts.left[rest], False
+            arrays.append(pa.array(number, mask=same).cast(field.type))
     return arrays
 
 

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from mixloom.pipeline.annotate import AnnotateConfig, annotate
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.measures import MEASURE_NAMES
-from mixloom.pipeline.rules import Bounds, Rule, RuleSet, combine, judge, load_ruleset, ruleset_names
+from mixloom.pipeline.rules import (
+    Bounds,
+    Rule,
+    RuleSet,
+    combine,
+    judge,
+    load_ruleset,
+    ruleset_names,
+    split_at_edits,
+)
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
 
 # ---- judging --------------------------------------------------------------------------------------------
@@ -323,3 +332,122 @@ def test_fineweb_judges_the_shape_of_lines() -> None:
     }
     got = dict(zip(cases, verdict("fineweb@code", list(cases))))
     assert got == cases
+
+
+# ---- rule sets that edit, names and scores ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "lines: [{name: a, measure: upper_shares, max: 1}]",
+            r"there is no measure of lines 'upper_shares' \(did you mean 'upper_share'\?\)",
+        ),
+        (
+            "media: [{name: a, measure: min_sides, max: 1}]",
+            r"no measure of images and recordings 'min_sides' \(did you mean 'min_side'\?\)",
+        ),
+        (
+            "{lines: [{name: a, measure: words, min: 2}], rules: [{name: b, measure: kept_line, min: 1}]}",
+            "did you mean 'kept_lines'",
+        ),
+        ("rules: [{name: a, measure: kept_lines, min: 1}]", "'a' asks what is left of the document, but"),
+        ("lines: [{name: a, measure: words, min: 2, action: segment}]", "'line' or 'document'"),
+        ("media: [{name: a, measure: width, min: 2, action: line}]", "'segment' or 'document'"),
+        ("remove: [urls]", "'citations' or 'snippets'"),
+        ("remove: [{what: snippets, when: {wrods: {max: 10}}}]", "did you mean 'words'"),
+        ("remove: [citations, snippets]", "at most 1 item"),
+        (
+            "{media: [{name: a, measure: width, min: 2}], layout: joined}",
+            "layout and max_empty_lines are for sets with a lines or remove section",
+        ),
+        ("{remove: [citations], layout: joined, max_empty_lines: 1}", "joined leaves no empty line"),
+        (
+            "{lines: [{name: a, measure: words, min: 2}], rules: [{name: a, measure: words, min: 2}]}",
+            "two rules are named 'a'",
+        ),
+        (
+            "rules: [{name: a, measure: language, min: 2}]",
+            r"'language' holds names; write it as \{in: \[en, de\]\}",
+        ),
+        (
+            "rules: [{name: a, measure: words, in: [en]}]",
+            "'words' is a number; give min, max or both, not 'in'",
+        ),
+        ("rules: [{name: a, measure: language, in: [en], max: 2}]", "give one of them"),
+        ("rules: [{name: a, measure: qualities, min: 2}]", "there is no measure 'qualities'"),
+    ],
+)
+def test_a_section_that_cannot_be_right_is_refused_with_what_is_allowed(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_text(tmp_path, text)
+
+
+def test_languages_and_scores_of_a_run_can_be_asked() -> None:
+    ruleset = RuleSet.model_validate(
+        {
+            "rules": [
+                {"name": "other_language", "measure": "language", "in": ["en", "de"]},
+                {"name": "unsure", "measure": "language_score", "min": 0.5},
+                {"name": "poor", "measure": "quality_web", "min": 0.2, "when": {"language": {"in": ["en"]}}},
+            ]
+        }
+    )
+    assert ruleset.measures == ("language", "language_score", "quality_web")
+    assert ruleset.to_json()["rules"][0]["in"] == ["en", "de"]
+    assert "in" not in ruleset.to_json()["rules"][1]
+    batch = pa.record_batch(
+        {
+            "language": ["en", "fr", "de", None, "en", "de"],
+            "language_score": pa.array([0.9, 0.9, 0.4, None, 0.9, 0.9], pa.float32()),
+            "quality_web": pa.array([0.3, 0.3, 0.3, 0.1, 0.1, 0.1], pa.float32()),
+        }
+    )
+    verdicts = judge(batch, ruleset)
+    assert verdicts.rule.tolist() == [-1, 0, 1, -1, 2, -1]
+    assert np.isnan(verdicts.value[1])
+    assert np.isnan(verdicts.limit[1])
+    assert verdicts.limit[4] == 0.2
+    assert verdicts.fired.tolist() == [1, 1, 1]
+
+
+def test_rule_sets_are_split_behind_each_one_that_edits() -> None:
+    def one(section: str, name: str, measure: str) -> RuleSet:
+        return RuleSet.model_validate({section: [{"name": name, "measure": measure, "min": 2}]})
+
+    a, c, e = (one("rules", name, "words") for name in "ace")
+    b, d = one("lines", "b", "words"), one("media", "d", "width")
+    split = [r.names for r in split_at_edits([a, b, c, d, e])]
+    assert split == [("a", "b"), ("c", "d"), ("e",)]
+    assert [r.names for r in split_at_edits([a, b])] == [("a", "b")]
+    assert [r.names for r in split_at_edits([a, c])] == [("a", "c")]
+    joined = combine([a, load_ruleset("c4@datatrove")])
+    assert (joined.layout, joined.edits_text, joined.needs_lines, joined.needs_items) == (
+        "joined",
+        True,
+        True,
+        False,
+    )
+    assert joined.rules[0].name == "a"
+    with pytest.raises(UserError, match="has another rule set behind it"):
+        combine([b, a])
+    with pytest.raises(UserError, match="two different rules are named 'b'"):
+        combine([one("rules", "b", "words"), b])
+    with pytest.raises(UserError, match="no rule set is given"):
+        split_at_edits([])
+
+
+def test_a_rule_set_that_edits_is_not_judged_by_annotations_alone() -> None:
+    with pytest.raises(ValueError, match="judgement"):
+        judge(pa.record_batch({"x": [1]}), load_ruleset("c4@fineweb"))
+
+
+def test_the_json_of_a_rule_set_that_edits_holds_all_that_decides() -> None:
+    told = load_ruleset("c4@fineweb").to_json()
+    assert told["layout"] == "joined"
+    assert told["remove"] == [{"what": "citations", "when": {}}]
+    assert told["lines"][2]["action"] == "document"
+    assert set(load_ruleset("basic").to_json()) == {"rules"}
