@@ -23,6 +23,7 @@ from mixloom.pipeline.quality.normalise import normalise, one_line
 
 if TYPE_CHECKING:
     from mixloom.pipeline.ingest.config import Source
+    from mixloom.pipeline.run import PartReader, RunDirectory
 
 BATCH = 1000
 
@@ -169,17 +170,20 @@ def run_batches(run_dir: str, name: str | None = None, survivors: str | None = N
 
     Args:
         name: only this source.
-        survivors: only what is left after this stage.
+        survivors: only what is left after this stage, with the edits until then; default: all, as ingest wrote it.
 
     Raises:
         UserError: no run, an unfinished stage, a stage that decides nothing, or a source the run does not have.
     """
     from mixloom.pipeline.annotate import document_text
+    from mixloom.pipeline.overlay import edited_documents
     from mixloom.pipeline.run import RunDirectory
 
     run = RunDirectory.existing(run_dir)
     reader = run.stage("ingest").reader()
     alive = run.stage(survivors).reader() if survivors is not None else None
+    if survivors is not None:
+        reader = edited_documents(reader, _edits_until(run, survivors))
     met: set[str] = set()
     for part in sorted(p for p in reader.parts if p.startswith("part-")):
         if alive is not None and part not in alive:
@@ -197,6 +201,16 @@ def run_batches(run_dir: str, name: str | None = None, survivors: str | None = N
             f"{run_dir} has no source '{name}'{nearest(name, met)}",
             fix=f"use one of: {', '.join(sorted(met))}",
         )
+
+
+def _edits_until(run: RunDirectory, last: str) -> list[PartReader]:
+    """The stages that edited documents, in their order, up to and with `last`."""
+    from mixloom.pipeline.overlay import EDITS_FOLDER
+
+    plan = run.plan()
+    names = plan[: plan.index(last) + 1] if last in plan else [last]
+    readers = [run.stage(n).reader() for n in names if run.stage(n).manifest() is not None]
+    return [r for r in readers if any(p.startswith(f"{EDITS_FOLDER}/") for p in r.parts)]
 
 
 def _rows(table: pa.Table, what: str) -> pa.ChunkedArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import fasttext
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.fasttext_model import FastTextModel
 
-WORDS = "river stone über naïve 東京 город λόγος maison x 42 don't e\u0301t\u00e9 🙂 <tag> a/b".split()
+_WORDS = "river stone über naïve 東京 город λόγος maison x 42 don't e\u0301t\u00e9 🙂 <tag> a/b"
+WORDS = _WORDS.split()
 KINDS = {
     "words": {"loss": "softmax", "dim": 12, "wordNgrams": 1, "minn": 0, "maxn": 0},
     "word n-grams": {"loss": "softmax", "dim": 6, "wordNgrams": 4, "bucket": 900, "minn": 0, "maxn": 0},
@@ -40,7 +42,7 @@ def trained(tmp_path_factory):
     lines = []
     for i in range(400):
         k = i % len(labels) if i % 3 else 0
-        words = rng.choice(WORDS[k : k + 9], 12).tolist() + [f"n{int(rng.integers(60))}"]
+        words = [*rng.choice(WORDS[k : k + 9], 12).tolist(), f"n{int(rng.integers(60))}"]
         lines.append(f"__label__{labels[k]} {' '.join(words)}")
     (folder / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     models = {}
@@ -143,11 +145,13 @@ def test_a_header_full_of_noise_is_told_or_read_but_never_crashes(trained, tmp_p
     library.save_model(str(tmp_path / "whole.bin"))
     data = bytearray((tmp_path / "whole.bin").read_bytes())
     rng = np.random.default_rng(0)
+    told = 0
     for _ in range(150):
         broken = bytearray(data)
         at = int(rng.integers(8, 92))
         broken[at : at + 4] = rng.bytes(4)
-        try:
+        with contextlib.suppress(UserError):
             FastTextModel.from_bytes(bytes(broken), "noise.bin").probabilities(pa.array(["river stone 東京"]))
-        except UserError as e:
-            assert "noise.bin" in str(e)
+            told -= 1
+        told += 1
+    assert told > 30
