@@ -91,7 +91,12 @@ def _samples(tape: Tape, source: WebDatasetSource) -> Iterator[Sample | Problem]
         try:
             entry = next_entry(tape)
             if entry is None:
-                break
+                if now is not None:
+                    yield now
+                    now = None
+                if find_entry(tape):  # tars put together by `cat`
+                    continue
+                return
             key, suffix = _split_name(entry.name)
             base = posixpath.basename(entry.name)
             if not entry.regular or not suffix or not posixpath.basename(key) or base.startswith("__"):
@@ -114,8 +119,6 @@ def _samples(tape: Tape, source: WebDatasetSource) -> Iterator[Sample | Problem]
             yield p
             if p.reason != "broken_tar" or not find_entry(tape):
                 return
-    if now is not None:
-        yield now
 
 
 def _add(tape: Tape, source: WebDatasetSource, sample: Sample, entry: Entry, suffix: str) -> None:

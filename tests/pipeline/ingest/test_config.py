@@ -40,6 +40,26 @@ def test_the_format_picks_the_model():
         ({"format": "xml", "record": "//a["}, "record is neither an element name nor an XPath expression"),
         ({"format": "xml", "image": "image"}, "should match pattern"),
         ({"format": "html", "split_on": "h2[["}, "split_on is neither an element name nor an XPath"),
+        (
+            {"format": "html", "split_on": "h2", "extract": "resiliparse"},
+            "split_on cuts whole pages: set extract: all, or leave out split_on",
+        ),
+        ({"format": "html", "drop": ["div > p"]}, "drop: 'div > p' is not a tag, .class or tag.class"),
+        (
+            {"format": "html", "extract": "readability"},
+            "Input should be 'all', 'resiliparse' or 'trafilatura'",
+        ),
+        ({"format": "warc", "mime": ["image/png"]}, "mime: image/png cannot be read as a document"),
+        ({"format": "warc", "mime": ["Text/HTML"]}, "must be a media type in lower case such as text/html"),
+        ({"format": "warc", "status": [99]}, "greater than or equal to 100"),
+        ({"format": "warc", "status": []}, "at least 1 item"),
+        ({"format": "webdataset", "text": [".txt"]}, "must be a suffix without its leading dot"),
+        ({"format": "webdataset", "text": ["json"]}, "the suffix json stands in text and in json_member"),
+        (
+            {"format": "webdataset", "text_field": "t", "interleaved": {"kind": "segments"}},
+            "set text_field or interleaved, not both",
+        ),
+        ({"format": "csv", "segments_field": "s"}, "a cell of a CSV file is no list"),
         ({"format": "speech"}, "no transcripts: set transcripts or label_from_path, or order: speech_only"),
         ({"format": "speech", "label_from_path": "x"}, "label_from_path needs a group named label"),
         (
