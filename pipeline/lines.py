@@ -61,9 +61,7 @@ def _share(part: NDArray[np.int32], of: NDArray[np.int32]) -> NDArray[np.float32
     return np.where(of > 0, part / np.maximum(of, 1), 0.0).astype(np.float32)
 
 
-def _measured(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64], keep_ends: bool
-) -> dict[str, NDArray[np.int32]]:
+def _measured(data: NDArray[np.uint8], offsets: NDArray[np.int64], keep_ends: bool) -> Columns:
     table = line_kernel(data, offsets, character_flags(), _whole_words(), keep_ends)
     return {name: table[:, k] for k, name in enumerate(COLUMNS)}
 
@@ -100,10 +98,10 @@ def _cuts(
     have = np.flatnonzero(np.diff(ends))
     measured = _measured(rest, sizes, keep_ends=True)
     left: Columns = {name: np.zeros(len(ends) - 1, np.int64) for name in COLUMNS}
-    for name, values in measured.items():
-        left[name][measured["text"]] = values
+    for name, column in measured.items():
+        left[name][measured["text"]] = column
     start, stop = left["start"][have], left["stop"][have]
-    left = {name: values[have] for name, values in left.items()}
+    left = {name: column[have] for name, column in left.items()}
     left["start"] = whence(spans, step, ends, low, have, start) - base[have]
     last = whence(spans, step, ends, low, have, np.maximum(stop - 1, 0)) + 1 - base[have]
     left["stop"] = np.where(stop > start, last, left["start"])
