@@ -26,6 +26,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Where a run stands: in, kept, dropped and failed per stage",
     ),
     "explain": ("mixloom.pipeline.cli", "explain", "The whole life of one document"),
+    "rules": (
+        "mixloom.pipeline.rules_cli",
+        "app",
+        "List rule sets; decide again about a run, without its text",
+    ),
+    "quality": ("mixloom.pipeline.quality_cli", "app", "Fit a quality classifier, score a run with it"),
     "report": ("mixloom.trainers.cli", "report", "Write report.html for a run"),
     "mix": ("mixloom.mixers.cli", "app", "Estimate and show mixture weights"),
 }

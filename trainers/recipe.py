@@ -18,14 +18,23 @@ from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.cluster import ClusterConfig
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
+from mixloom.pipeline.decontaminate_config import DecontaminateConfig
+from mixloom.pipeline.decontaminate_stage import DecontaminateStage
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.filter_stage import FilterStage
+from mixloom.pipeline.image_dedup_config import ImageDedupConfig
+from mixloom.pipeline.image_dedup_stage import ImageDedupStage
+from mixloom.pipeline.incremental_stage import AgainstDedupStage, DedupIndexStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.order import OrderConfig
+from mixloom.pipeline.paragraph_config import ParagraphConfig
+from mixloom.pipeline.paragraph_stage import ParagraphDedupStage
+from mixloom.pipeline.pii_config import PiiConfig
 from mixloom.pipeline.run import RunDirectory, StageManifest
+from mixloom.pipeline.span_stages import PiiStage
 from mixloom.pipeline.stage import RunSettings, Stage, run_stage
 from mixloom.pipeline.stages import (
     AnnotateStage,
@@ -91,6 +100,18 @@ class RunConfig(BaseModel):
     annotate: AnnotateConfig = Field(AnnotateConfig(), description="measures of every document")
     filter: FilterConfig = Field(FilterConfig(), description="rules that decide on the measures")
     dedup: DedupConfig = Field(DedupConfig(), description="exact and near duplicates")
+    dedup_paragraphs: ParagraphConfig | None = Field(
+        None, description="remove paragraphs or lines that stand in several documents; left out: they stay"
+    )
+    dedup_images: ImageDedupConfig | None = Field(
+        None, description="remove repeated images; needs annotate.media; left out: they stay"
+    )
+    decontaminate: DecontaminateConfig | None = Field(
+        None, description="drop or cut what overlaps with evaluation sets; left out: nothing is compared"
+    )
+    pii: PiiConfig | None = Field(
+        None, description="mask personal data and secrets; left out: they are not looked for"
+    )
     embed: EmbedConfig = Field(EmbedConfig(), description="document vectors")
     cluster: ClusterConfig = Field(ClusterConfig(), description="domains")
     order: OrderConfig = Field(OrderConfig(), description="order of documents in context")
@@ -155,6 +176,29 @@ class _Chain:
             self.edits.append(stage.name)
 
 
+def _curation(config: RunConfig, chain: _Chain) -> _Chain:
+    """What decides about documents after the filter. Duplicates are found in the text as it was before it is masked."""
+    annotate, dedup = config.annotate, config.dedup
+    if dedup.exact:
+        chain.add(ExactDedupStage(dedup, chain.survivors))
+    if dedup.against:
+        chain.add(AgainstDedupStage(dedup, chain.survivors))
+    if dedup.near is not None:
+        chain.add(NearDedupStage(dedup, chain.survivors))
+    if config.dedup_paragraphs is not None:
+        chain.add(ParagraphDedupStage(config.dedup_paragraphs, chain.survivors, annotate), changes=True)
+    if config.dedup_images is not None:
+        chain.add(ImageDedupStage(config.dedup_images, chain.survivors, annotate), changes=True)
+    if config.decontaminate is not None:
+        stage = DecontaminateStage(config.decontaminate, chain.survivors, annotate, config.data_root)
+        chain.add(stage, changes=True)
+    if dedup.index is not None:
+        chain.stages.append(chain.seen_by(DedupIndexStage(dedup, chain.survivors)))
+    if config.pii is not None:
+        chain.add(PiiStage(config.pii, chain.survivors, annotate), changes=True)
+    return chain
+
+
 def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
     """The stages of a run, in order.
 
@@ -163,11 +207,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
     """
     plan = RulePlan.load(config.filter)
     filters = [FilterStage(plan, step) for step in range(plan.stages)]
-    chain = _Chain(filters[-1].name, [f.name for f in filters] if len(filters) > 1 else [])
-    if config.dedup.exact:
-        chain.add(ExactDedupStage(config.dedup, chain.survivors))
-    if config.dedup.near is not None:
-        chain.add(NearDedupStage(config.dedup, chain.survivors))
+    chain = _curation(config, _Chain(filters[-1].name, [f.name for f in filters] if len(filters) > 1 else []))
     stages: list[Stage] = [
         IngestStage(config.sources, roots, config.part_documents, config.part_bytes),
         AnnotateStage(config.annotate, roots),

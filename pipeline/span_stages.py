@@ -1,0 +1,149 @@
+"""Stages whose edits are found in each document by itself: `noise` cuts out noise, `pii` masks personal data.
+
+Both read the documents as they are then (after line rules), and everything after them sees what they left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mixloom.pipeline.annotate_config import AnnotateConfig
+
+NoiseConfig = Any
+from mixloom.pipeline.pii_config import KINDS, PiiConfig
+from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
+
+if TYPE_CHECKING:
+    from mixloom.pipeline.annotate import Annotator
+    from mixloom.pipeline.run import PartReader, UnitRecord
+
+
+def find_personal(texts: pa.Array, config: PiiConfig) -> tuple[pa.RecordBatch, pa.Table, dict[str, Any]]:
+    """What the stage `pii` does to n texts: spans to mask, documents to drop, and how many values of each kind.
+
+    A dropped document's value is the number of values of the kind that was above its limit, never a value itself.
+    """
+    from mixloom.pipeline.edited import DROPPED
+    from mixloom.pipeline.pii import pii_edits
+
+    spans, counts = pii_edits(texts, config)
+    found = {kind: np.asarray(counts.column(f"pii_{kind}")) for kind in KINDS}
+    rows = []
+    left = np.ones(len(texts), np.bool_)
+    for kind in config.sought:
+        limit = config.rule(kind).limit
+        if limit is None:
+            continue
+        for at in np.flatnonzero((found[kind] > limit) & left).tolist():
+            left[at] = False
+            rows.append(
+                {
+                    "row": at,
+                    "reason": f"pii_{kind}",
+                    "value": float(found[kind][at]),
+                    "limit": float(limit),
+                    "detail": None,
+                }
+            )
+    dropped = pa.Table.from_pylist(rows, schema=DROPPED)
+    info = {"found": {kind: int(n.sum()) for kind, n in found.items() if n.any()}}
+    return spans, dropped, info
+
+
+def find_noisy(texts: pa.Array, config: NoiseConfig) -> tuple[pa.RecordBatch, pa.Table, dict[str, Any]]:
+    """What the stage `noise` does to n texts: the spans of noise go, each with its reason `noise_<kind>`."""
+    from mixloom.pipeline.edited import DROPPED
+    from mixloom.pipeline.noise import noise_edits
+
+    return noise_edits(texts, config), DROPPED.empty_table(), {}
+
+
+class _SpanStage(Stage):
+    """Survivors -> survivors and edits, document by document."""
+
+    version = 1
+    finder: Any  # (texts, config) -> (`edits.SPANS`, `edited.DROPPED` by place in the batch, counts)
+
+    def __init__(self, config: PiiConfig | NoiseConfig, survivors: str, annotate: AnnotateConfig) -> None:
+        self.config, self.annotate = config, annotate
+        self.inputs = (survivors, "annotate", "ingest")
+
+    def settings(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+    def execute(self, ctx: StageContext) -> None:
+        import apache_beam as beam
+
+        from mixloom.pipeline.annotate import Annotator
+        from mixloom.pipeline.engine import Commit, ReadParts
+
+        survivors = ctx.reader(self.inputs[0])
+        parts = ctx.part_names(self.inputs[0])
+        work = _Edit(type(self).finder, self.config, Annotator(self.annotate), ctx.media(), self.name)
+        ctx.beam(
+            lambda p: (
+                p
+                | beam.Create(ctx.todo(parts))
+                | ReadParts(ctx.documents(), ["doc_id", "source", "segments"], survivors)
+                | "Edit" >> beam.FlatMap(work)
+                | Commit(ctx.directory)
+            ),
+            len(parts),
+        )
+
+    def info_of(self, records: Sequence[UnitRecord]) -> dict[str, Any]:
+        """`edits` by reason, `edited_documents`, and what was found, over all parts."""
+        from mixloom.pipeline.edited import total_info
+
+        return total_info([r.info for r in records])
+
+
+class PiiStage(_SpanStage):
+    """Masks personal data and secrets, or drops the documents that hold too many."""
+
+    name = "pii"
+    finder = staticmethod(find_personal)
+
+
+class NoiseStage(_SpanStage):
+    """Cuts out spans of noise: random characters, encoding garbage, base64, binary."""
+
+    name = "noise"
+    finder = staticmethod(find_noisy)
+
+
+@dataclass
+class _Edit:
+    finder: Any
+    config: PiiConfig | NoiseConfig
+    annotator: Annotator
+    media: PartReader
+    stage: str
+
+    def __call__(self, documents: pa.RecordBatch) -> Iterator[UnitOutput]:
+        from mixloom.pipeline.annotate import document_text
+        from mixloom.pipeline.edited import edited_output
+        from mixloom.pipeline.edits import rows_of, spans_to_edits
+        from mixloom.pipeline.engine import part_of, seconds_since_start
+        from mixloom.pipeline.overlay import MEDIA_FOLDER
+
+        part = part_of(documents)
+        spans, dropped, info = self.finder(document_text(documents), self.config)
+        rows = rows_of(documents)[np.asarray(dropped["row"], dtype=np.int64)]
+        dropped = dropped.set_column(0, dropped.schema.field(0), pa.array(rows, pa.int32()))
+        yield edited_output(
+            documents,
+            spans_to_edits(documents, spans),
+            dropped,
+            part=part,
+            stage=self.stage,
+            annotator=self.annotator,
+            items=self.media.read(part) if f"{MEDIA_FOLDER}/{part}" in self.media else None,
+            info=info,
+            seconds=seconds_since_start(documents),
+        )
