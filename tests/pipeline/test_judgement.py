@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixloom.pipeline.edits import EDITS, apply_edits
 from mixloom.pipeline.judgement import CHANGES, Judgement, judge_document, line_column
 from mixloom.pipeline.line_measures import LINE_MEASURES, REST_MEASURES
-from mixloom.pipeline.lines import line_table
+from mixloom.pipeline.lines import line_table, segment_lines
 from mixloom.pipeline.media_items import ITEMS
 from mixloom.pipeline.rules import RuleSet, load_ruleset
+from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
 
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 
@@ -403,6 +405,25 @@ def test_segments_are_edited_each_by_itself_and_counted_together() -> None:
     assert judged.verdicts.keep.tolist() == [False, True]
     places = [(e["row"], e["segment"], e["start"], e["stop"]) for e in judged.edits.to_pylist()]
     assert places == [(5, 0, 0, 4), (5, 2, 0, 5)]
+
+
+def test_the_edits_applied_to_documents_leave_their_segments_as_judged() -> None:
+    image = Segment(kind="image", media=Media(uri="a.png", sha256="0" * 64, bytes=1))
+    first, second, third = (
+        Segment(kind="text", text=t) for t in ("one\ntwo words [1]\n", "x", " more\nand é words ")
+    )
+    documents = documents_batch(
+        [
+            Document(source="s", locator=Locator(uri=f"f{i}"), segments=parts)
+            for i, parts in enumerate([(first, image, second), (image, third)])
+        ]
+    )
+    rules = ruleset(lines=[ONE_LINE], layout="joined", remove=["citations"])
+    judged = judge_document(documents, segment_lines(documents), None, rules)
+    ids = documents.column("doc_id").take(judged.edits["row"].combine_chunks())
+    after = apply_edits(documents, judged.edits.add_column(0, EDITS.field("doc_id"), ids).cast(EDITS))
+    texts = [[s["text"] for s in segments] for segments in after.column("segments").to_pylist()]
+    assert texts == [["two words", None], [None, "and é words"]]  # a segment with nothing left is gone
 
 
 def test_documents_without_lines_and_batches_without_documents_are_judged() -> None:
