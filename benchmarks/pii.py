@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,14 @@ def _iban(rng: random.Random) -> str:
 
 
 def _card(rng: random.Random) -> str:
-    prefix, length = rng.choice([("4", 16), ("51", 16), ("2300", 16), ("37", 15), ("6011", 16), ("3530", 16), ("36", 14), ("62", 16)])
+    prefix, length = rng.choice(
+        [("4", 16), ("51", 16), ("2300", 16), ("37", 15), ("6011", 16), ("3530", 16), ("36", 14), ("62", 16)]
+    )
     body = prefix + _pick(rng, string.digits, length - len(prefix) - 1)
     number = next(body + d for d in string.digits if luhn(body + d))
     sep = rng.choice(["", " ", "-"])
     cuts = [0, 4, 8, 12, 16] if length == 16 else [0, 4, 10, length]
-    return sep.join(number[a:b] for a, b in zip(cuts, cuts[1:])) if sep else number
+    return sep.join(number[a:b] for a, b in pairwise(cuts)) if sep else number
 
 
 def _phone(rng: random.Random) -> str:
@@ -80,23 +83,50 @@ def _phone(rng: random.Random) -> str:
     import phonenumbers as p
 
     if rng.random() < 0.4:
-        area, a, b = rng.choice(["212", "415", "312", "617", "206"]), _digits(rng, 3, "23456789"), _digits(rng, 4)
-        form = rng.choice(["({}) {}-{}", "{}-{}-{}", "{}.{}.{}", "1-{}-{}-{}", "+1 {} {} {}", "({}){}-{}", "{} {} {}"])
+        area, a, b = (
+            rng.choice(["212", "415", "312", "617", "206"]),
+            _digits(rng, 3, "23456789"),
+            _digits(rng, 4),
+        )
+        form = rng.choice(
+            ["({}) {}-{}", "{}-{}-{}", "{}.{}.{}", "1-{}-{}-{}", "+1 {} {} {}", "({}){}-{}", "{} {} {}"]
+        )
         return form.format(area, a, b)
-    region = rng.choice(["DE", "GB", "FR", "IT", "ES", "NL", "CH", "AU", "IN", "JP", "BR", "RU", "CN", "PL", "SE", "KR"])
+    region = rng.choice(
+        ["DE", "GB", "FR", "IT", "ES", "NL", "CH", "AU", "IN", "JP", "BR", "RU", "CN", "PL", "SE", "KR"]
+    )
     kind = rng.choice([p.PhoneNumberType.MOBILE, p.PhoneNumberType.FIXED_LINE])
     example = p.example_number_for_type(region, kind)
     number = p.PhoneNumber(country_code=example.country_code, national_number=example.national_number,
                            italian_leading_zero=example.italian_leading_zero)  # fmt: skip
     national = region in PiiConfig().phone_regions and region != "IT" and rng.random() < 0.5
-    forms = [p.PhoneNumberFormat.NATIONAL] if national else [p.PhoneNumberFormat.INTERNATIONAL, p.PhoneNumberFormat.E164]
+    forms = (
+        [p.PhoneNumberFormat.NATIONAL]
+        if national
+        else [p.PhoneNumberFormat.INTERNATIONAL, p.PhoneNumberFormat.E164]
+    )
     written = p.format_number(number, rng.choice(forms))
-    return written if written[0] in "+(0" else "Tel. " + written  # other national forms are found after a label
+    return (
+        written if written[0] in "+(0" else "Tel. " + written
+    )  # other national forms are found after a label
 
 
 def _email(rng: random.Random) -> str:
-    name = rng.choice(["jane.doe", "j_smith", "info", "o'neil", "x", "a+b", "maria-luisa", "user" + _digits(rng, 3)])
-    host = rng.choice(["example.com", "mail.foo.co.uk", "uni-ulm.de", "x.io", "a-b.museum", "cs.mit.edu", "münchen.de", "q.travel"])
+    name = rng.choice(
+        ["jane.doe", "j_smith", "info", "o'neil", "x", "a+b", "maria-luisa", "user" + _digits(rng, 3)]
+    )
+    host = rng.choice(
+        [
+            "example.com",
+            "mail.foo.co.uk",
+            "uni-ulm.de",
+            "x.io",
+            "a-b.museum",
+            "cs.mit.edu",
+            "münchen.de",
+            "q.travel",
+        ]
+    )
     return f"{name}@{host}"
 
 
@@ -125,15 +155,36 @@ def _secret(rng: random.Random) -> str:
 
 def _ipv6(rng: random.Random) -> str:
     groups = [f"2a0{rng.randrange(16):x}", *(f"{rng.randrange(65536):x}" for _ in range(7))]
-    return ":".join(groups) if rng.random() < 0.5 else ":".join(groups[: rng.randint(2, 4)]) + "::" + groups[-1]
+    return (
+        ":".join(groups) if rng.random() < 0.5 else ":".join(groups[: rng.randint(2, 4)]) + "::" + groups[-1]
+    )
 
 
 def _ipv4(rng: random.Random) -> str:
     return f"{rng.choice([8, 23, 52, 80, 93, 151, 185, 216])}.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(256)}"
 
 
-MAKERS = {"email": _email, "phone": _phone, "ipv4": _ipv4, "ipv6": _ipv6, "iban": _iban, "card": _card, "secret": _secret}
-AROUND = [(" ", " "), ("\n", "\n"), (" (", ") "), (": ", ", "), (" ", ". "), ("：", "。"), ("联系", "谢谢"), (' "', '" '), ("<", ">"), ("の", "です")]
+MAKERS = {
+    "email": _email,
+    "phone": _phone,
+    "ipv4": _ipv4,
+    "ipv6": _ipv6,
+    "iban": _iban,
+    "card": _card,
+    "secret": _secret,
+}
+AROUND = [
+    (" ", " "),
+    ("\n", "\n"),
+    (" (", ") "),
+    (": ", ", "),
+    (" ", ". "),
+    ("：", "。"),
+    ("联系", "谢谢"),
+    (' "', '" '),
+    ("<", ">"),
+    ("の", "です"),
+]
 
 
 def recall(rounds: int) -> dict[str, dict[str, int]]:
@@ -154,7 +205,9 @@ def recall(rounds: int) -> dict[str, dict[str, int]]:
         for d, a, b, k in zip(*(c.to_pylist() for c in found.columns)):
             got.setdefault(d, []).append((a, b, k))
         whole = sum(wanted[i] in got.get(i, []) for i in range(rounds))
-        covered = sum(any(a <= w[0] and w[1] <= b for a, b, _ in got.get(i, [])) for i, w in enumerate(wanted))
+        covered = sum(
+            any(a <= w[0] and w[1] <= b for a, b, _ in got.get(i, [])) for i, w in enumerate(wanted)
+        )
         out[kind] = {"planted": rounds, "found_exactly": whole, "masked_whole": covered}
     return out
 
@@ -179,15 +232,24 @@ def compared(mine: set[tuple[int, int, int]], theirs: set[tuple[int, int, int]])
         touched += bool(over)
         lonely += not over
         hit.update(over)
-    return {"equal": len(mine & theirs), "other_extent": touched, "only_peer": lonely, "only_ours": len(mine - theirs - hit)}
+    return {
+        "equal": len(mine & theirs),
+        "other_extent": touched,
+        "only_peer": lonely,
+        "only_ours": len(mine - theirs - hit),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--quick", action="store_true", help="fewer made-up values")
     parser.add_argument("--peer", type=Path, help="Python of an environment with datatrove")
-    parser.add_argument("--show", choices=KINDS, help="print what was found of this kind, with its surroundings")
+    parser.add_argument(
+        "--show", choices=KINDS, help="print what was found of this kind, with its surroundings"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     find_pii(pa.array(["compile a@b.org"]))
@@ -211,27 +273,48 @@ def main() -> None:
         found = find_pii(array)
         seconds = time.process_time() - start
         counts = dict(sorted(Counter(found.column("kind").to_pylist()).items()))
-        row: dict[str, Any] = {"documents": len(texts), "bytes": size, "cpu_seconds": seconds, "found": counts}
+        row: dict[str, Any] = {
+            "documents": len(texts),
+            "bytes": size,
+            "cpu_seconds": seconds,
+            "found": counts,
+        }
         note = ""
         if name in peer:
             for kind in ("email", "ipv4"):
-                row[f"peer_{kind}"] = compared(places(texts, found, (kind,)), {tuple(x) for x in peer[name][kind]})
+                row[f"peer_{kind}"] = compared(
+                    places(texts, found, (kind,)), {tuple(x) for x in peer[name][kind]}
+                )
             row["peer_cpu_seconds"] = peer[name]["seconds"]
             note = f"{size / 1e6 / max(peer[name]['seconds'], 1e-9):.0f} MB/s " + " ".join(
-                f"{kind} {list(row[f'peer_{kind}'].values())}" for kind in ("email", "ipv4") if any(row[f"peer_{kind}"].values())
+                f"{kind} {list(row[f'peer_{kind}'].values())}"
+                for kind in ("email", "ipv4")
+                if any(row[f"peer_{kind}"].values())
             )
         figures["sets"][name] = row
-        print(f"{name:<26}{len(texts):>10}{size / 1e6:>7.2f}{size / 1e6 / seconds:>8.0f}  {counts!s:<57}  {note}")
+        print(
+            f"{name:<26}{len(texts):>10}{size / 1e6:>7.2f}{size / 1e6 / seconds:>8.0f}  {counts!s:<57}  {note}"
+        )
         if options.show:
             for d, a, b, kind in zip(*(c.to_pylist() for c in found.columns)):
                 if kind == options.show:
                     raw = texts[d].encode()
-                    print("   ", repr(raw[max(0, a - 24) : a].decode(errors="replace")), repr(raw[a:b].decode()), repr(raw[b : b + 12].decode(errors="replace")))
+                    print(
+                        "   ",
+                        repr(raw[max(0, a - 24) : a].decode(errors="replace")),
+                        repr(raw[a:b].decode()),
+                        repr(raw[b : b + 12].decode(errors="replace")),
+                    )
     if options.json:
         head = {
             "name": "pii",
             "command": " ".join(["python benchmarks/pii.py", *(["--quick"] if options.quick else [])]),
-            "versions": {"python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__, "pyarrow": pa.__version__},
+            "versions": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "numba": numba.__version__,
+                "pyarrow": pa.__version__,
+            },
             "machine": {"processor": platform.processor() or platform.machine(), "system": platform.system()},
             "quick": options.quick,
         }

@@ -58,7 +58,9 @@ _ANCHORS = {
     "card": b"0123456789",
     "secret": b"_-IJ",
 }
-_MARGIN = 512  # bytes around a value that are searched again once it is blanked; longer than any value but a token
+_MARGIN = (
+    512  # bytes around a value that are searched again once it is blanked; longer than any value but a token
+)
 
 
 @lru_cache(maxsize=1)
@@ -88,14 +90,16 @@ def _checks(config: PiiConfig) -> dict[int, tuple[int, Check]]:
 
 
 def _scan(
-    data: NDArray[np.uint8], regions: NDArray[np.int64], anchor: NDArray[np.bool_], checks: dict[int, tuple[int, Check]]
+    data: NDArray[np.uint8],
+    regions: NDArray[np.int64],
+    anchor: NDArray[np.bool_],
+    checks: dict[int, tuple[int, Check]],
 ) -> list[tuple[int, int, int, int]]:
     """(region, start, stop, code) of the values in these regions (int64 [m, 4]: low, high, from, to), disjoint, sorted."""
     ends, prefixes, bounds, anchors = _tables()
-    columns = [np.ascontiguousarray(regions[:, c]) for c in range(4)]
-    candidates = pk.scan_kernel(data, *columns, anchor, ends, prefixes, bounds, anchors)
-    view = memoryview(data)
-    low, high = columns[0], columns[1]
+    low, high, begin, end = (np.ascontiguousarray(regions[:, c]) for c in range(4))
+    candidates = pk.scan_kernel(data, low, high, begin, end, anchor, ends, prefixes, bounds, anchors)
+    view = data.data
     out: list[tuple[int, int, int, int]] = []
     last, worst = -1, 0  # region and rank of the last value
     for region, code, place, start in zip(*(c.tolist() for c in candidates)):
@@ -198,7 +202,9 @@ def pii_edits(texts: pa.Array, config: PiiConfig | None = None) -> tuple[pa.Reco
     """
     config = config or PiiConfig()
     found = find_pii(texts, config)
-    masked = {k: config.rule(k).placeholder or PLACEHOLDERS[k] for k in KINDS if config.rule(k).action == "mask"}
+    masked = {
+        k: config.rule(k).placeholder or PLACEHOLDERS[k] for k in KINDS if config.rule(k).action == "mask"
+    }
     chosen = found.filter(pc.is_in(found.column("kind"), pa.array(list(masked), pa.string())))
     kinds = chosen.column("kind").to_pylist()
     nothing = pa.nulls(len(chosen), pa.float64())

@@ -27,14 +27,18 @@ def byte_before(data: memoryview, low: int, at: int, back: int = 1) -> int:
 
 # ---- e-mail ---------------------------------------------------------------------------------------------
 
-_LETTER = rb"(?:[0-9A-Za-z]|[\xc3-\xdf][\x80-\xbf])"  # two-byte characters from U+00C0: letters of spaced scripts
+_LETTER = (
+    rb"(?:[0-9A-Za-z]|[\xc3-\xdf][\x80-\xbf])"  # two-byte characters from U+00C0: letters of spaced scripts
+)
 _DOMAIN = re.compile(
     rb"(?:%(l)s(?:(?:%(l)s|-){0,61}%(l)s)?\.){1,8}(?:xn--[0-9A-Za-z-]{2,59}|(?:[A-Za-z]|[\xc3-\xdf][\x80-\xbf]){2,63})"
     rb"(?![0-9A-Za-z]|[\xc3-\xdf][\x80-\xbf])" % {b"l": _LETTER}
 )
 _LITERAL = re.compile(rb"\[(?:\d{1,3}\.){3}\d{1,3}\]")
 # "logo@2x.png" names a file; "git@host" names a service.
-_FILE_ENDINGS = frozenset({b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"css", b"js", b"json", b"html", b"php"})
+_FILE_ENDINGS = frozenset(
+    {b"png", b"jpg", b"jpeg", b"gif", b"svg", b"webp", b"css", b"js", b"json", b"html", b"php"}
+)
 
 
 def check_email(data: memoryview, low: int, high: int, at: int, start: int) -> Span | None:
@@ -83,7 +87,9 @@ def check_ipv4(data: memoryview, low: int, high: int, at: int, _: int, *, public
     return at, found.end()
 
 
-def check_ipv6(data: memoryview, low: int, high: int, start: int, stop: int, *, public_only: bool) -> Span | None:
+def check_ipv6(
+    data: memoryview, low: int, high: int, start: int, stop: int, *, public_only: bool
+) -> Span | None:
     """An address as RFC 4291 writes it; public: of 2000::/3 and not reserved."""
     while stop > start and data[stop - 1] in b".:" and data[stop - 2 : stop] != b"::":
         stop -= 1
@@ -102,13 +108,15 @@ def check_ipv6(data: memoryview, low: int, high: int, start: int, stop: int, *, 
 # ---- accounts and cards ---------------------------------------------------------------------------------
 
 # Length of an IBAN by country: the registry of ISO 13616 (SWIFT, release 98).
+_COUNTRIES = """
+15 NO 16 BE 18 DK FI FK FO GL NL SD 19 MK SI 20 AT BA EE KZ LT LU MN XK 21 CH HR LI LV 22 BG BH CR DE GB GE IE ME RS VA
+23 AE GI IL IQ OM SO TL 24 AD CZ ES MD PK RO SA SE SK TN VG 25 LY PT ST 26 IS TR
+27 BI DJ FR GR IT MC MR SM 28 AL AZ BY CY DO GT HU LB NI PL SV 29 BR EG PS QA UA 30 JO KW MU YE 31 MT SC 32 LC 33 RU
+"""
 IBAN_LENGTHS: dict[str, int] = {
-    **dict(AD=24, AE=23, AL=28, AT=20, AZ=28, BA=20, BE=16, BG=22, BH=22, BI=27, BR=29, BY=28, CH=21, CR=22, CY=28),
-    **dict(CZ=24, DE=22, DJ=27, DK=18, DO=28, EE=20, EG=29, ES=24, FI=18, FK=18, FO=18, FR=27, GB=22, GE=22, GI=23),
-    **dict(GL=18, GR=27, GT=28, HR=21, HU=28, IE=22, IL=23, IQ=23, IS=26, IT=27, JO=30, KW=30, KZ=20, LB=28, LC=32),
-    **dict(LI=21, LT=20, LU=20, LV=21, LY=25, MC=27, MD=24, ME=22, MK=19, MN=20, MR=27, MT=31, MU=30, NI=28, NL=18),
-    **dict(NO=15, OM=23, PK=24, PL=28, PS=29, PT=25, QA=29, RO=24, RS=22, RU=33, SA=24, SC=31, SD=18, SE=24, SI=19),
-    **dict(SK=24, SM=27, SO=23, ST=25, SV=28, TL=23, TN=24, TR=26, UA=29, VA=22, VG=24, XK=20, YE=30),
+    country: int(length)
+    for length, countries in re.findall(r"(\d\d) ([A-Z ]+)", _COUNTRIES.replace("\n", " "))
+    for country in countries.split()
 }
 
 
@@ -191,10 +199,16 @@ _END = rb"(?![0-9A-Za-z_])"
 SECRETS: dict[bytes, tuple[int, re.Pattern[bytes]]] = {
     b"AKIA": (2, re.compile(rb"[0-9A-Z]{16}" + _END)),
     b"ASIA": (2, re.compile(rb"[0-9A-Z]{16}" + _END)),
-    **{b"gh" + k + b"_": (3, re.compile(rb"[0-9A-Za-z]{36,255}+" + _END)) for k in (b"p", b"o", b"u", b"s", b"r")},
+    **{
+        b"gh" + k + b"_": (3, re.compile(rb"[0-9A-Za-z]{36,255}+" + _END))
+        for k in (b"p", b"o", b"u", b"s", b"r")
+    },
     b"github_pat_": (6, re.compile(rb"[0-9A-Za-z_]{50,255}+" + _END)),
     b"glpat-": (5, re.compile(rb"[0-9A-Za-z_-]{20,300}+(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?")),
-    **{b"xox" + k + b"-": (4, re.compile(rb"[0-9A-Za-z-]{20,300}+")) for k in (b"a", b"b", b"e", b"p", b"r", b"s")},
+    **{
+        b"xox" + k + b"-": (4, re.compile(rb"[0-9A-Za-z-]{20,300}+"))
+        for k in (b"a", b"b", b"e", b"p", b"r", b"s")
+    },
     b"xapp-": (4, re.compile(rb"\d-[0-9A-Za-z-]{20,300}+")),
     b"sk_live_": (2, re.compile(rb"[0-9A-Za-z]{16,255}+" + _END)),
     b"rk_live_": (2, re.compile(rb"[0-9A-Za-z]{16,255}+" + _END)),

@@ -74,9 +74,13 @@ class PiiConfig(BaseModel):
     phone: PiiRule = Field(default=PiiRule(), description="telephone numbers")
     ipv4: PiiRule = Field(default=PiiRule(), description="IPv4 addresses")
     ipv6: PiiRule = Field(default=PiiRule(), description="IPv6 addresses")
-    iban: PiiRule = Field(default=PiiRule(), description="international bank account numbers (checksum and length)")
+    iban: PiiRule = Field(
+        default=PiiRule(), description="international bank account numbers (checksum and length)"
+    )
     card: PiiRule = Field(default=PiiRule(), description="payment card numbers (issuer, length, checksum)")
-    secret: PiiRule = Field(default=PiiRule(), description="keys and tokens of known prefixes, private keys, JWTs")
+    secret: PiiRule = Field(
+        default=PiiRule(), description="keys and tokens of known prefixes, private keys, JWTs"
+    )
     public_ip_only: bool = Field(
         default=True, description="leave private, reserved and documentation IP addresses alone"
     )
@@ -92,7 +96,9 @@ class PiiConfig(BaseModel):
 
         for region in regions:
             if region not in phonenumbers.SUPPORTED_REGIONS:
-                raise ValueError(f"phone_regions: {region!r} is no country code of two capitals such as US or DE")
+                raise ValueError(
+                    f"phone_regions: {region!r} is no country code of two capitals such as US or DE"
+                )
         return regions
 
     def rule(self, kind: str) -> PiiRule:

@@ -145,7 +145,14 @@ def _number(data, i, low, high, label_ends):  # type: ignore[no-untyped-def]
         row = i - 2 >= low and data[i - 1] == 32 and _digit(data[i - 2])  # the middle of a row of numbers
         trunk = lead == 0 and 2 <= first <= 6 and digits >= 9 and groups >= 2 and not row
         exit_code = lead == 0 and data[i + 1] == 48 and groups >= 2  # 7 digits, so there is a second byte
-        if plus or american or trunk or exit_code or _after_label(data, i, low, label_ends):
+        if (
+            plus
+            or american
+            or trunk
+            or exit_code
+            or (opened and groups >= 2)
+            or _after_label(data, i, low, label_ends)
+        ):
             found |= 1 << PHONE
     return found
 
@@ -217,25 +224,25 @@ def scan_kernel(data, lows, highs, starts, stops, anchor, label_ends, prefixes, 
             if i >= stops[k]:
                 break
             b = data[i]
-            mask, a = 0, np.int64(i)
+            mask, a, at = 0, np.int64(i), np.int64(i)
             if b == 64:
                 a = _local_start(data, i, low)
                 if 0 <= a < i and i + 1 < high:
                     mask = 1 << EMAIL
             elif _digit(b):
-                if i == low or not _digit(data[i - 1]):
-                    if not (i > low and _word(data[i - 1])):
-                        mask = _number(data, i, low, high, label_ends)
+                if i == low or not _word(data[i - 1]):
+                    mask = _number(data, i, low, high, label_ends)
             elif b == 58:
-                first, last = _address_run(data, i, low, high)
+                place_of, last = _address_run(data, i, low, high)
                 if last > 0:
-                    mask, a = 1 << IPV6, np.int64(last)
+                    mask, a, at = 1 << IPV6, np.int64(last), np.int64(place_of)
             elif _upper(b) and not (i > low and _word(data[i - 1])):
-                if i + 15 <= high and _upper(data[i + 1]) and _digit(data[i + 2]) and _digit(data[i + 3]):
+                long_enough = i + 15 <= high
+                if long_enough and _upper(data[i + 1]) and _digit(data[i + 2]) and _digit(data[i + 3]):
                     mask = 1 << IBAN
             if mask == 0 and (b == 95 or b == 45 or b == 73 or b == 74):
-                a = _prefix(data, i, low, high, prefixes, bounds, anchors)
-                mask = 1 << SECRET if a >= 0 else 0
+                at = _prefix(data, i, low, high, prefixes, bounds, anchors)
+                mask = 1 << SECRET if at >= 0 else 0
             if mask != 0:
                 for c in range(7):
                     if mask >> c & 1:
@@ -243,12 +250,7 @@ def scan_kernel(data, lows, highs, starts, stops, anchor, label_ends, prefixes, 
                             size *= 2
                             region, kind = _grown(region, size), _grown(kind, size)
                             place, start = _grown(place, size), _grown(start, size)
-                        region[used], kind[used], start[used] = k, c, a
-                        place[used] = i
-                        if c == SECRET:
-                            place[used] = a
-                        elif c == IPV6:
-                            place[used], _ = _address_run(data, i, low, high)
+                        region[used], kind[used], place[used], start[used] = k, c, at, a
                         used += 1
             i += 1
     return region[:used], kind[:used], place[:used], start[:used]

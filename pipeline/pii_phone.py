@@ -1,7 +1,7 @@
 """What counts as a telephone number: groups of digits in a form people write, valid in the numbering plans.
 
 Forms: +49 30 1234567 and 0049 30 1234567; (212) 555-0143, 212-555-0143, 1.212.555.0143; 01 23 45 67 89; (030) 1234567,
-0171/1234567, 020 7946 0958; and any 7 to 15 digits after a word such as "Tel." or "电话". Plans: the `phonenumbers`
+0171/1234567, 020 7946 0958, (11) 91234-5678; and any 7 to 15 digits after a word such as "Tel." or "电话". Plans: the `phonenumbers`
 package (Google's libphonenumber).
 """
 
@@ -10,14 +10,40 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import phonenumbers
 
 from mixloom.pipeline.pii_checks import DIGITS, LETTERS, WORD, Span, byte_before
 
 _SPACED = (
-    *("tel", "tels", "telephone", "phone", "phones", "telephones", "ph", "fax", "telefax", "mobile", "cell", "cellphone"),
-    *("hotline", "whatsapp", "telefon", "telefono", "teléfono", "téléphone", "tél", "telefone", "tlf", "movil", "móvil"),
+    *(
+        "tel",
+        "tels",
+        "telephone",
+        "phone",
+        "phones",
+        "telephones",
+        "ph",
+        "fax",
+        "telefax",
+        "mobile",
+        "cell",
+        "cellphone",
+    ),
+    *(
+        "hotline",
+        "whatsapp",
+        "telefon",
+        "telefono",
+        "teléfono",
+        "téléphone",
+        "tél",
+        "telefone",
+        "tlf",
+        "movil",
+        "móvil",
+    ),
     *("celular", "handy", "mobil", "тел", "телефон", "факс", "моб", "전화"),
 )
 _UNSPACED = ("电话", "電話", "手机", "手機", "传真", "傳真", "热线", "โทร")  # may follow other letters
@@ -85,7 +111,7 @@ def _parse(data: memoryview, low: int, high: int, at: int) -> _Number:
     found = _GROUPS.match(data, at, min(high, at + 160))
     stop = found.end() if found else at
     spans = [m.span() for m in _RUN.finditer(data, at, stop)]
-    joints = [bytes(data[a[1] : b[0]]) for a, b in zip(spans, spans[1:])]
+    joints = [bytes(data[a[1] : b[0]]) for a, b in pairwise(spans)]
     # A bracket that closes elsewhere belongs to the sentence.
     opened = byte_before(data, low, at) == 40 and bool(joints) and joints[0].startswith(b")")
     first = at - opened
@@ -147,18 +173,20 @@ def _american(number: _Number) -> int:
 
 
 def _national(number: _Number, regions: Sequence[str]) -> int:
-    """Groups of a number that begins with the trunk prefix 0 and is valid in one of the regions."""
+    """Groups of a number with the trunk prefix 0 or an area in brackets, valid in one of the regions."""
     lengths, joints = number.lengths, number.joints
-    if number.after_row or not 2 <= lengths[0] <= 6 - (not number.opened) or number.digits(1)[1] == "0":
+    if number.after_row or not 2 <= lengths[0] <= 6 or number.digits(1).startswith("00"):
         return 0
     if lengths[:5] == (2,) * 5 and len(set(joints[:4])) == 1 and joints[0] in (*_SPACES, *_HYPHENS, b"."):
         five = number.ends(5) and not number.row_goes_on(5)
         return 5 if five and _valid(number.digits(5), regions) else 0
-    if lengths == (5, 4) and joints[0] in _HYPHENS:
+    if lengths[:2] == (5, 4) and joints[0] in _HYPHENS:
         return 0  # an American postal code
     best = 0
     for k in range(1, min(len(lengths), 5)):
-        first = (joints[0].startswith(b")") if number.opened else joints[0] in (*_SPACES, *_HYPHENS, b"/")) or k > 1
+        first = (
+            joints[0].startswith(b")") if number.opened else joints[0] in (*_SPACES, *_HYPHENS, b"/")
+        ) or k > 1
         if not first or (k > 1 and joints[k - 1] not in (*_SPACES, *_HYPHENS)) or not 2 <= lengths[k] <= 8:
             break
         if 9 <= sum(lengths[: k + 1]) <= 12 and number.ends(k + 1):
@@ -193,8 +221,10 @@ def check_phone(
         groups = _international(number, exit_code=False) if data[at] != 48 else 0
     else:
         groups = _american(number)
-        if groups == 0 and data[at] == 48:
-            exit_code = data[at + 1] == 48 and 4 <= number.lengths[0] <= 6 and len(number.spans) > 1
+        if groups == 0 and (data[at] == 48 or number.opened):
+            exit_code = (
+                data[at] == data[at + 1] == 48 and 4 <= number.lengths[0] <= 6 and len(number.spans) > 1
+            )
             groups = _international(number, exit_code=True) if exit_code else _national(number, regions)
     groups = groups or _labelled(number, low, start)
     if groups == 0:

@@ -83,7 +83,9 @@ def plain_ipv4(text: str) -> Iterator[tuple[int, int]]:
         except ValueError:
             continue
         head = text[: m.start()]
-        numbered = re.search(rf"(?:(?<![0-9A-Za-z_])(?:{words})|§)[ \t\n.:=#(\"']{{0,3}}\Z", head, re.I | re.A)
+        numbered = re.search(
+            rf"(?:(?<![0-9A-Za-z_])(?:{words})|§)[ \t\n.:=#(\"']{{0,3}}\Z", head, re.I | re.A
+        )
         heading = (
             len(m.group()) == 7
             and re.search(r"\n[ \t#*]{0,8}\Z", head)
@@ -99,7 +101,11 @@ def plain_ipv6(text: str) -> Iterator[tuple[int, int]]:
         while run and (run[-1] == "." or (run[-1] == ":" and run[-2:] != "::")):
             run = run[:-1]
         after = text[m.start() + len(run) : m.start() + len(run) + 1]
-        if run.count(":") < 2 or len(m.group()) >= 48 or (after and after in string.ascii_letters + string.digits + "_"):
+        if (
+            run.count(":") < 2
+            or len(m.group()) >= 48
+            or (after and after in string.ascii_letters + string.digits + "_")
+        ):
             continue
         try:
             value = ipaddress.IPv6Address(run)
@@ -134,7 +140,7 @@ PLAIN: dict[str, Finder] = {"email": plain_email, "ipv4": plain_ipv4, "ipv6": pl
 def plain(kind: str, text: str) -> list[str]:
     """The values of a kind, searched again and again in what remains between those found."""
     for a, b in PLAIN[kind](text):
-        return plain(kind, text[:a]) + [text[a:b]] + plain(kind, text[b:])
+        return [*plain(kind, text[:a]), text[a:b], *plain(kind, text[b:])]
     return []
 
 
@@ -160,54 +166,210 @@ JWT = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dBjftJeZ
 PEM = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA7bq3x9Zk\n" * 6 + "-----END RSA PRIVATE KEY-----"
 POSITIVES: dict[str, list[str]] = {
     "email": [
-        *("a@b.org", "jane.doe+tag@mail.example.co.uk", "o'brien@foo.ie", "x_y-z%h@a-b.io", "user@münchen.de"),
+        *(
+            "a@b.org",
+            "jane.doe+tag@mail.example.co.uk",
+            "o'brien@foo.ie",
+            "x_y-z%h@a-b.io",
+            "user@münchen.de",
+        ),
         *("иван@пример.рф", "root@[10.1.2.3]", "a@xn--bcher-kva.example", "JOE@HOST.BITNET", "n@1.museum"),
     ],
     "phone": [
-        *("+49 30 1234567", "+49 (0)30 123456", "(212) 555-0143", "212-555-0143", "1.212.555.0143", "+33 1 23 45 67 89"),
-        *("01 23 45 67 89", "(030) 1234567", "0171/1234567", "020 7946 0958", "0049 30 1234567", "+12125550143"),
-        *("+1 (412) 268 - 7698", "1 (800) 555-0199", "+86 138 1234 5678", "+81-3-1234-5678"),
+        *(
+            "+49 30 1234567",
+            "+49 (0)30 123456",
+            "(212) 555-0143",
+            "212-555-0143",
+            "1.212.555.0143",
+            "+33 1 23 45 67 89",
+        ),
+        *(
+            "01 23 45 67 89",
+            "(030) 1234567",
+            "0171/1234567",
+            "020 7946 0958",
+            "0049 30 1234567",
+            "+12125550143",
+        ),
+        *(
+            "+1 (412) 268 - 7698",
+            "1 (800) 555-0199",
+            "+86 138 1234 5678",
+            "+81-3-1234-5678",
+            "(11) 96123-4567",
+            "081234 56789",
+        ),
     ],
     "ipv4": ["8.8.8.8", "203.0.114.77", "93.184.216.34", "1.1.1.1"],
     "ipv6": ["2001:4860:4860::8888", "2a00:1450:4001:82b::200e", "2606:2800:220:1:248:1893:25c8:1946"],
     "iban": [
         *(iban("DE", "370400440532013000"), fours(iban("GB", "WEST12345698765432"), " ")),
-        *(fours(iban("FR", "20041010050500013M02606"), "-"), iban("NO", "86011117947"), fours(iban("MT", "MALT0110"), "\u00a0")),
+        *(
+            fours(iban("FR", "20041010050500013M02606"), "-"),
+            iban("NO", "86011117947"),
+            fours(iban("MT", "MALT0110"), "\u00a0"),
+        ),
     ],
     "card": [
-        *("4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005", "3782 822463 10005", "6011000990139424"),
-        *("30569309025904", "3530111333300000", "4222222222222", card("62", 19), card("5018", 16), card("2221", 16)),
+        *(
+            "4111 1111 1111 1111",
+            "5555-5555-5555-4444",
+            "378282246310005",
+            "3782 822463 10005",
+            "6011000990139424",
+        ),
+        *(
+            "30569309025904",
+            "3530111333300000",
+            "4222222222222",
+            card("62", 19),
+            card("5018", 16),
+            card("2221", 16),
+        ),
     ],
     "secret": [
-        *("AKIAIOSFODNN7EXAMPLE", "ghp_" + "a1B2c3" * 6, "github_pat_" + "11A_bC2dE3" * 8, "glpat-" + "x9-Y8_z7W6v5U4t3S2r1"),
+        *(
+            "AKIAIOSFODNN7EXAMPLE",
+            "ghp_" + "a1B2c3" * 6,
+            "github_pat_" + "11A_bC2dE3" * 8,
+            "glpat-" + "x9-Y8_z7W6v5U4t3S2r1",
+        ),
         *("xoxb-123456789012-abcDEF456ghi", "sk_live_" + "4eC39HqLyjWDarjtT1zdp7dc", "AIza" + "SyA-b_1" * 5),
-        *("npm_" + "aB3dE6" * 6, "pypi-AgEI" + "cHlwaS5vcmc" * 6, "sk-proj-" + "aB3_d" * 12, "sk-" + "Ab1" * 16, JWT, PEM),
+        *(
+            "npm_" + "aB3dE6" * 6,
+            "pypi-AgEI" + "cHlwaS5vcmc" * 6,
+            "sk-proj-" + "aB3_d" * 12,
+            "sk-" + "Ab1" * 16,
+            JWT,
+            PEM,
+        ),
         "hf_" + "aBcDe1" * 6,
     ],
 }
 CLEAN = [
-    *("The quick brown fox.", "2024-01-02 10:30:45", "ISBN 978-0-306-40615-7", "0-306-40615-2", "$1,234,567.89", "1990-1995"),
-    *("12 34 56 78 90 12 34", "EIP-1559", "version 1.2.3.4", "v8.8.8.8", "openssl-1.0.2.7", "Chrome/91.0.44.12", "§ 9.8.7.6"),
-    *("10.0.0.1", "192.168.1.1", "127.0.0.1", "203.0.113.9", "fe80::1", "::1", "2001:db8::1", "std::vector<int>", "A::B"),
-    *("logo@2x.png", "git@github.com:a/b.git", "user@host", "@handle", "mAP@0.5", "@Override", "a@b", "font@12px"),
-    *("DE89 3704 0044 0532 0130 01", "4111 1111 1111 1112", "1234567812345678", "0x" + "ab12" * 10, "NJ 08003-2132"),
-    *("+1000", "+ 12 345", "1.234.567.890", "(1234567)", "555-1234", "2001 2002 2003 2004", "-----BEGIN CERTIFICATE-----"),
-    *("sk-fading-circle-and-other-names-of-classes", "grep -----BEGIN PRIVATE KEY----- file", "eyJ", "npm_config_registry"),
-    *("1/2/2003 4:05", "3-4-5", "ISSN 1234-5679", "37,421.55", "12-345-678-90", "1st 2nd 3rd", "GPT-4 4000 5000 6000 7000"),
+    *(
+        "The quick brown fox.",
+        "2024-01-02 10:30:45",
+        "ISBN 978-0-306-40615-7",
+        "0-306-40615-2",
+        "$1,234,567.89",
+        "1990-1995",
+    ),
+    *(
+        "12 34 56 78 90 12 34",
+        "EIP-1559",
+        "version 1.2.3.4",
+        "v8.8.8.8",
+        "openssl-1.0.2.7",
+        "Chrome/91.0.44.12",
+        "§ 9.8.7.6",
+    ),
+    *(
+        "10.0.0.1",
+        "192.168.1.1",
+        "127.0.0.1",
+        "203.0.113.9",
+        "fe80::1",
+        "::1",
+        "2001:db8::1",
+        "std::vector<int>",
+        "A::B",
+    ),
+    *(
+        "logo@2x.png",
+        "git@github.com:a/b.git",
+        "user@host",
+        "@handle",
+        "mAP@0.5",
+        "@Override",
+        "a@b",
+        "font@12px",
+    ),
+    *(
+        "DE89 3704 0044 0532 0130 01",
+        "4111 1111 1111 1112",
+        "1234567812345678",
+        "0x" + "ab12" * 10,
+        "NJ 08003-2132",
+    ),
+    *(
+        "+1000",
+        "+ 12 345",
+        "1.234.567.890",
+        "(1234567)",
+        "555-1234",
+        "2001 2002 2003 2004",
+        "-----BEGIN CERTIFICATE-----",
+    ),
+    *(
+        "sk-fading-circle-and-other-names-of-classes",
+        "grep -----BEGIN PRIVATE KEY----- file",
+        "eyJ",
+        "npm_config_registry",
+    ),
+    *(
+        "1/2/2003 4:05",
+        "3-4-5",
+        "ISSN 1234-5679",
+        "37,421.55",
+        "12-345-678-90",
+        "1st 2nd 3rd",
+        "GPT-4 4000 5000 6000 7000",
+    ),
 ]
-AROUND = [*(" ", "\n", "", ", ", ". ", " (", ") ", ": ", '"', "'", "<", ">", "。", "谢谢", "は", "\u00a0", "\t", "/", "-", "=", "|", "[", "1")]
+AROUND = [
+    *(
+        " ",
+        "\n",
+        "",
+        ", ",
+        ". ",
+        " (",
+        ") ",
+        ": ",
+        '"',
+        "'",
+        "<",
+        ">",
+        "。",
+        "谢谢",
+        "は",
+        "\u00a0",
+        "\t",
+        "/",
+        "-",
+        "=",
+        "|",
+        "[",
+        "1",
+    )
+]
 pieces = st.sampled_from([*(v for vs in POSITIVES.values() for v in vs), *CLEAN, *AROUND])
 texts = st.one_of(
     st.lists(pieces, max_size=12).map("".join),
     st.lists(pieces, max_size=12).map(" ".join),
-    st.lists(st.sampled_from([*"0123456789.:@-+() /", "4111", "DE89", "::", "2001", "a@b.co", "tel ", "é"]), max_size=40).map("".join),
+    st.lists(
+        st.sampled_from([*"0123456789.:@-+() /", "4111", "DE89", "::", "2001", "a@b.co", "tel ", "é"]),
+        max_size=40,
+    ).map("".join),
     st.text(max_size=60),
 )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_written_form_is_found_whole_and_named_whatever_stands_around_it(kind: str) -> None:
-    around = [("", ""), (" ", " "), ("(", ")"), ("\n", "\n"), ("联系", "谢谢"), ("«", "»"), ('"', '",'), ("", "."), ("см. ", "; да")]
+    around = [
+        ("", ""),
+        (" ", " "),
+        ("(", ")"),
+        ("\n", "\n"),
+        ("联系", "谢谢"),
+        ("«", "»"),
+        ('"', '",'),
+        ("", "."),
+        ("см. ", "; да"),
+    ]
     for value in POSITIVES[kind]:
         for left, right in around:
             assert values(left + value + right) == [(kind, value)], (left, value, right)
@@ -252,7 +414,9 @@ def test_masking_twice_changes_nothing_more(text: str) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=6), st.data())
-def test_a_document_is_searched_alike_in_any_batch_slice_and_string_type(documents: list[str], data: st.DataObject) -> None:
+def test_a_document_is_searched_alike_in_any_batch_slice_and_string_type(
+    documents: list[str], data: st.DataObject
+) -> None:
     start = data.draw(st.integers(0, len(documents) - 1))
     alone = [values(t) for t in documents[start:]]
     found = find_pii(pa.array(documents, pa.string()).slice(start))
@@ -340,8 +504,20 @@ def test_placeholders_and_all_outputs_carry_no_value() -> None:
 
 @pytest.mark.parametrize(
     "unit",
-    ["@", "7", "-", ":", "1-", "a@", "1.2.3.4.", "01 ", "eyJ-", "eyJhbGciOiJIUzI1NiIs.", "-----BEGIN PRIVATE KEY-----"]
-    + ["DE89 ", "a.", "+1 ", "xoxb-", "2001:", "4111 1111 1111 1111 ", "ghp_", "é", "(0", "tel "],
+    [
+        "@",
+        "7",
+        "-",
+        ":",
+        "1-",
+        "a@",
+        "1.2.3.4.",
+        "01 ",
+        "eyJ-",
+        "eyJhbGciOiJIUzI1NiIs.",
+        "-----BEGIN PRIVATE KEY-----",
+        *("DE89 ", "a.", "+1 ", "xoxb-", "2001:", "4111 1111 1111 1111 ", "ghp_", "é", "(0", "tel "),
+    ],
 )
 @pytest.mark.timeout(60)  # quadratic work would take hours
 def test_a_megabyte_of_one_thing_is_searched_to_its_end(unit: str) -> None:
@@ -355,7 +531,9 @@ def test_ten_megabytes_are_searched_and_only_the_planted_value_is_found() -> Non
     filler = "The quick brown fox jumps over 12 lazy dogs at 10:30. " * 190_000
     text = filler + "a@b.org " + filler[:1000]
     found = find_pii(pa.array([text], pa.large_string()))
-    assert found.to_pylist() == [{"document": 0, "start": len(filler), "stop": len(filler) + 7, "kind": "email"}]
+    assert found.to_pylist() == [
+        {"document": 0, "start": len(filler), "stop": len(filler) + 7, "kind": "email"}
+    ]
 
 
 def test_counts_are_per_document_and_kind() -> None:
