@@ -7,6 +7,7 @@ neither gives images in place, so images are marked before and found again after
 from __future__ import annotations
 
 import re
+from html import unescape
 from importlib.metadata import version
 from typing import Any
 
@@ -17,15 +18,23 @@ from mixloom.pipeline.ingest.web_config import Extraction, Extractor
 
 # Unicode noncharacters, which no text may hold: brackets around the number of an image, and around a caption.
 _OPEN, _CLOSE, _CAPTION, _END = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+_MARKS = (_OPEN, _CLOSE, _CAPTION, _END)
 _NONCHARACTERS = re.compile("[\ufdd0-\ufdd3]")
 _NOT_TEXT = re.compile("[\ufdd0-\ufdd3\ud800-\udfff]")
-_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}|{_CAPTION}([^{_CAPTION}{_END}]*){_END}")
+_MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}|{_CAPTION}([^{_OPEN}{_CAPTION}{_END}]*){_END}")
+# Letters in both cases rather than IGNORECASE, which would hide from the engine that each match starts with "<".
+_TAGS = re.compile(
+    r"<(?:(?P<figcaption>/?[fF][iI][gG][cC][aA][pP][tT][iI][oO][nN]\b[^<>]*>)"
+    r"|(?:[iI][mM][gG]|[iI][mM][aA][gG][eE])\b(?:(?P<rest>[^<>]*)>)?)"
+)
+_VALUE = r"\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'`]+)"
+_ATTRIBUTES = re.compile(rf"(?:[\s/]+[^\s\"'/=]+(?:{_VALUE})?)*[\s/]*")
+_ATTRIBUTE = re.compile(r"([^\s\"'/=]+)(\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'`]+)))?")
 _LONE_BULLET = re.compile(rf"(?m)^[ \t]*(?:\u2022|\d+\.)[ \t]*(?=(?:{_OPEN}\d+{_CLOSE}[ \t]*)+$)")
 _LINE_ENDS = re.compile(r"[ \t]+\n")
 _BLANK_LINES = re.compile(r"\n{3,}")
 # Resiliparse looks at every ancestor of these two for every one of them: time grows with the square of the depth.
-_DEEP = re.compile(r"<(?:div|article)\b", re.IGNORECASE)
-_NESTING = re.compile(r"<(/?)(?:div|article)\b", re.IGNORECASE)
+_NESTING = re.compile(r"<(/?)(?:[dD][iI][vV]|[aA][rR][tT][iI][cC][lL][eE])\b")
 _MAX_DEPTH = 1000
 
 
@@ -50,7 +59,8 @@ def main_content(html: str, how: Extraction) -> list[Item]:
             f"the page has {len(html)} characters, more than max_page_chars ({how.max_page_chars})",
             fix="raise max_page_chars of the source, or use extract: all",
         )
-    html = _NOT_TEXT.sub("\ufffd", html)
+    if any(c in html for c in _MARKS) or not _is_unicode(html):
+        html = _NOT_TEXT.sub("\ufffd", html)
     try:
         return _resiliparse(html, how) if how.extract == "resiliparse" else _trafilatura(html, how)
     except Problem:
@@ -64,8 +74,16 @@ def main_content(html: str, how: Extraction) -> list[Item]:
         ) from None
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_depth(html: str) -> None:
-    if len(_DEEP.findall(html)) <= _MAX_DEPTH:
+    if sum(html.count(start) for start in ("<d", "<D", "<ar", "<aR", "<AR", "<Ar")) <= _MAX_DEPTH:
         return
     depth = 0
     for match in _NESTING.finditer(html):
@@ -80,40 +98,71 @@ def _check_depth(html: str) -> None:
 
 def _resiliparse(html: str, how: Extraction) -> list[Item]:
     from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
 
     _check_depth(html)
-    tree = HTMLTree.parse(html)
-    document = tree.document
-    if document is None:
-        return []
-    images: list[Ref] = []
-    for element in document.query_selector_all("img"):
-        ref = image_ref({name: element.getattr(name) for name in element.attrs})
-        # The alternative text of an image is written where the image stands, and does not weigh in its choice.
-        element.setattr("alt", "" if ref is None else f"{_OPEN}{len(images)}{_CLOSE}")
-        if ref is not None:
-            images.append(ref)
-    for element in document.query_selector_all("[alt]"):
-        if (element.tag or "").lower() != "img":
-            element.delattr("alt")
-    for element in document.query_selector_all("figcaption"):
-        if element.query_selector("img") is None and (element.text or "").strip():
-            # As images again: a text without letters may be passed over, an alternative text is not.
-            for put, mark in ((element.prepend, _CAPTION), (element.append, _END)):
-                node = document.create_element("img")
-                node.setattr("alt", mark)
-                put(node)
+    marked, images = _mark_text(html) or _mark_tree(html)
     text = extract_plain_text(
-        tree,
+        marked,
         preserve_formatting=True,
         main_content=True,
         comments=how.comments,
         post_meta=False,
         alt_texts=True,
-        skip_elements=list(how.drop),
+        skip_elements=[*how.drop, "area"],  # the alternative text of an area is no image
     )
     return _split(text, images)
+
+
+def _mark_text(html: str) -> tuple[str, list[Ref]] | None:
+    """The page with the number of each image as its alternative text, and marks around captions.
+
+    None when a tag cannot be told for sure without parsing the page: it may stand in an attribute, or hold
+    brackets. (Going through the tree costs three times what extraction does.)
+    """
+    images: list[Ref] = []
+    out: list[str] = []
+    at = 0
+    for match in _TAGS.finditer(html):
+        start = match.start()
+        if html.rfind("<", at, start) > html.rfind(">", at, start):
+            return None
+        out.append(html[at:start])
+        at = match.end()
+        if match["figcaption"] is not None:
+            tag = match[0]
+            out.append(f"<img alt={_END}>{tag}" if tag[1] == "/" else f"{tag}<img alt={_CAPTION}>")
+            continue
+        rest = match["rest"]
+        if rest is None or _ATTRIBUTES.fullmatch(rest) is None:
+            return None
+        attributes: dict[str, str | None] = {}
+        for name, _, *values in _ATTRIBUTE.findall(rest):
+            attributes.setdefault(name.lower(), unescape("".join(values)))
+        ref = image_ref(attributes)
+        # Of two attributes of one name the first counts.
+        out.append(f"<img alt={_OPEN}{len(images)}{_CLOSE}{rest}>" if ref else f'<img alt=""{rest}>')
+        images += [ref] if ref else []
+    return "".join([*out, html[at:]]), images
+
+
+def _mark_tree(html: str) -> tuple[Any, list[Ref]]:
+    """As `_mark_text`, for any page."""
+    from resiliparse.parse.html import HTMLTree
+
+    tree = HTMLTree.parse(html)
+    document: Any = tree.document
+    images: list[Ref] = []
+    for element in list(document.query_selector_all("img, figcaption")) if document is not None else []:
+        if (element.tag or "").lower() == "figcaption":
+            for put, mark in ((element.prepend, _CAPTION), (element.append, _END)):
+                node = document.create_element("img")
+                node.setattr("alt", mark)
+                put(node)
+            continue
+        ref = image_ref({name: element.getattr(name) for name in element.attrs})
+        element.setattr("alt", f"{_OPEN}{len(images)}{_CLOSE}" if ref else "")
+        images += [ref] if ref else []
+    return tree, images
 
 
 def _split(text: str, images: list[Ref]) -> list[Item]:
