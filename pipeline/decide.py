@@ -118,22 +118,6 @@ class Decision:
     fired: dict[str, int]
 
 
-def _of_rows(table: pa.Table | None, rows: NDArray[np.int64], of: NDArray[np.int64]) -> pa.Table | None:
-    """The items of some documents, numbered by their place among them. `rows`: their row in the part; `of`: those taken."""
-    if table is None:
-        return None
-    place = np.full(int(rows.max(initial=-1)) + 1, -1, np.int64)
-    place[rows[of]] = np.arange(len(of))
-    row = np.asarray(table.column("row"), dtype=np.int64)
-    new = (
-        np.where(row < len(place), place[np.minimum(row, len(place) - 1)], -1) if len(place) else row * 0 - 1
-    )
-    mine = new >= 0
-    at = table.schema.get_field_index("row")
-    taken = table.filter(pa.array(mine))
-    return taken.set_column(at, table.schema.field(at), pa.array(new[mine].astype(np.int32)))
-
-
 def decide(
     annotations: pa.RecordBatch,
     plan: RulePlan,
@@ -165,9 +149,10 @@ def decide(
             continue
         judged = judge_document(
             annotations.take(pa.array(of)),
-            _of_rows(lines, rows, of) if ruleset.needs_lines else None,
-            _of_rows(items, rows, of) if ruleset.needs_items else None,
+            lines if ruleset.needs_lines else None,
+            items if ruleset.needs_items else None,
             ruleset,
+            rows[of].astype(np.int32),
         )
         v = judged.verdicts
         keep[of], value[of], limit[of] = v.keep, v.value, v.limit
@@ -175,20 +160,20 @@ def decide(
             reason[at] = ruleset.names[rule] if rule >= 0 else None
         fired.update(dict(zip(ruleset.names, v.fired.tolist())))
         if judged.edits is not None and judged.edits.num_rows:
-            edits.append(_numbered(judged.edits, of, rows, annotations))
-    table = pa.concat_tables(edits) if edits else EDITS.empty_table()
-    table = table.sort_by([(c, "ascending") for c in ("row", "segment", "start")])
-    return Decision(keep, reason, value, limit, table, dict(fired))
+            edits.append(judged.edits)
+    return Decision(keep, reason, value, limit, _named(edits, rows, annotations), dict(fired))
 
 
-def _numbered(
-    edits: pa.Table, of: NDArray[np.int64], rows: NDArray[np.int64], annotations: pa.RecordBatch
-) -> pa.Table:
-    at = of[np.asarray(edits["row"], dtype=np.int64)]
-    columns = {c: edits[c] for c in EDITS.names if c not in ("doc_id", "row")}
+def _named(edits: list[pa.Table], rows: NDArray[np.int64], annotations: pa.RecordBatch) -> pa.Table:
+    """The edits of all rule sets together, with the ids of their documents."""
+    if not edits:
+        return EDITS.empty_table()
+    order = [(c, "ascending") for c in ("row", "segment", "start")]
+    table = pa.concat_tables(edits).sort_by(order)
+    by_row = np.argsort(rows, kind="stable")
+    at = by_row[np.searchsorted(rows[by_row], np.asarray(table["row"], dtype=np.int64))]
     doc_ids = annotations.column("doc_id").take(pa.array(at))
-    named = {"doc_id": doc_ids, "row": pa.array(rows[at].astype(np.int32)), **columns}
-    return pa.table({c: named[c] for c in EDITS.names}).cast(EDITS)
+    return table.add_column(0, "doc_id", doc_ids).select(EDITS.names).cast(EDITS)
 
 
 def survivors_and_rejects(

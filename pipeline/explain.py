@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mixloom.pipeline.edits import WHOLE
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.overlay import EDITS_FOLDER
 from mixloom.pipeline.run import Part, RunDirectory, StageManifest
 
 TEXT_SHOWN = 300  # characters of each text segment
+EDIT_SHOWN, EDITS_SHOWN = 120, 50  # characters of what an edit removes; edits of one stage
 
 
 def _find(
@@ -86,11 +89,11 @@ def explain(run: RunDirectory, prefix: str) -> dict[str, Any]:
     manifests = _manifests(run)
     doc_id = resolve(run, prefix, manifests)
     out: dict[str, Any] = {"doc_id": doc_id, "life": []}
+    text_now: _Text | None = None
     for stage, m in manifests.items():
         entry: dict[str, Any] = {"stage": stage}
         rejected = _find(run, stage, m.rejects, doc_id)
-        parts = [p for p in m.parts if p.file.endswith(".parquet") and not p.name.startswith("sample/")]
-        rows = _find(run, stage, parts, doc_id)
+        rows = _find(run, stage, _tables(m), doc_id)
         if rejected:
             r = rejected[0]
             entry |= {"outcome": r["outcome"], "reason": r["reason"]}
@@ -100,6 +103,7 @@ def explain(run: RunDirectory, prefix: str) -> dict[str, Any]:
         elif rows:
             entry |= {"outcome": "kept", **_facts(stage, rows[0])}
             if stage == "ingest":
+                text_now = _Text(rows[0])
                 out["document"] = _document(rows[0])
                 entry |= _lost_media(run, m, rows[0])
         else:
@@ -107,8 +111,59 @@ def explain(run: RunDirectory, prefix: str) -> dict[str, Any]:
             if not contexts:
                 continue
             entry |= contexts
+        if text_now is not None:
+            entry |= text_now.edited(_find(run, stage, _tables(m, f"{EDITS_FOLDER}/"), doc_id))
         out["life"].append(entry)
     return out
+
+
+def _tables(m: StageManifest, folder: str = "") -> list[Part]:
+    """The tables of a stage in one folder; by default its parts themselves."""
+    named = [p for p in m.parts if p.file.endswith(".parquet")]
+    return [p for p in named if p.name.startswith(folder) and "/" not in p.name.removeprefix(folder)]
+
+
+class _Text:
+    """The segments of one document, stage by stage, so that an edit can be shown with what it changed."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self.segments: list[dict[str, Any]] = row["segments"]
+
+    def edited(self, edits: list[dict[str, Any]]) -> dict[str, Any]:
+        """The edits of one stage in words, applied. What was masked as personal is never shown."""
+        if not edits:
+            return {}
+        shown = []
+        raws = [(s["text"] or "").encode() for s in self.segments]
+        out: dict[int, list[bytes]] = {}
+        done: dict[int, int] = {}
+        gone = set()
+        for e in edits:
+            at, what = e["segment"], {"segment": e["segment"], "reason": e["reason"]}
+            if e["start"] == WHOLE:
+                gone.add(at)
+                media = self.segments[at].get("media") or {}
+                shown.append(
+                    {**what, "removed": f"{self.segments[at]['kind']} {media.get('uri') or ''}".strip()}
+                )
+                continue
+            out.setdefault(at, []).extend((raws[at][done.get(at, 0) : e["start"]], e["replacement"].encode()))
+            done[at] = e["stop"]
+            removed = raws[at][e["start"] : e["stop"]].decode()
+            if not e["reason"].startswith("pii_"):
+                what["removed"] = removed if len(removed) <= EDIT_SHOWN else removed[:EDIT_SHOWN] + "..."
+            if e["replacement"]:
+                what["put"] = e["replacement"]
+            shown.append(what)
+        after = []
+        for i, s in enumerate(self.segments):
+            text = s["text"]
+            if i in out:
+                text = b"".join((*out[i], raws[i][done[i] :])).decode()
+            if i not in gone and (i not in out or text.strip()):
+                after.append({**s, "text": text})
+        self.segments = after
+        return {"edits": shown[:EDITS_SHOWN], "number_of_edits": len(shown)}
 
 
 def _lost_media(run: RunDirectory, ingest: StageManifest, row: dict[str, Any]) -> dict[str, Any]:
