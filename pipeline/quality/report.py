@@ -53,7 +53,7 @@ def _facts(header: dict[str, Any]) -> Html:
             ("before calibration", f"{m['calibration_error_raw']:.4f}"),
             ("Brier score", f"{m['brier']:.4f}"),
             ("calibrated by", header["calibration"]["method"]),
-            ("model", header["sha256"][:12]) if "sha256" in header else ("seed", str(header["seed"])),
+            ("model", header["sha256"][:8]) if "sha256" in header else ("seed", str(header["seed"])),
         ]
     )
 
