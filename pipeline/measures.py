@@ -39,23 +39,40 @@ MEASURES: dict[str, Measure] = {
     "terms": Measure(
         "terms", None, "Runs of letters, numbers and marks; one per character in unspaced scripts."
     ),
-    "tokens": Measure(
-        "tokens", None, "Terms with their joints, and other visible characters (about spaCy's tokens)."
+    "tokens": Measure("tokens", None, "Tokens of spaCy's English tokenizer, white space left out."),
+    "word_tokens": Measure(
+        "word_tokens", None, "Tokens with a character that datatrove calls no punctuation."
     ),
-    "word_tokens": Measure("word_tokens", None, "Tokens of letters and numbers."),
-    "lines": Measure("lines", None, "Lines that are not empty."),
-    "paragraphs": Measure("paragraphs", None, "Runs of lines between empty lines."),
+    "alnum_words": Measure(
+        "alnum_words",
+        None,
+        "Runs between ASCII white space (space, \\t to \\r, NUL) that begin with a letter or number.",
+    ),
+    "segments": Measure("segments", None, "Words by Unicode Annex 29 that begin with a letter or number."),
+    "lines": Measure("lines", None, "Lines that hold more than white space."),
+    "paragraphs": Measure(
+        "paragraphs", None, "What stands between two or more newlines in a row, if not empty."
+    ),
     "mean_word_chars": Measure("word_chars", "words", "Mean characters of a word."),
+    "median_word_chars": Measure(
+        "middle_word_chars",
+        "middle_words",
+        "Median characters of a word; of an even number the mean of the middle two.",
+    ),
     "mean_term_chars": Measure("term_chars", "terms", "Mean characters of a term."),
     "mean_word_token_chars": Measure(
-        "word_token_chars", "word_tokens", "Mean characters of a token of letters and numbers."
+        "word_token_chars", "word_tokens", "Mean characters of the tokens that `word_tokens` counts."
     ),
     "max_word_chars": Measure("max_word_chars", None, "Characters of the longest word."),
-    "max_line_chars": Measure("max_line_chars", None, "Characters of the longest line."),
+    "max_line_chars": Measure(
+        "max_line_chars", None, "Characters of the longest line, without its ends of white space."
+    ),
     "hashes_per_word": Measure("hashes", "words", "'#' per word."),
     "ellipses_per_word": Measure("ellipses", "words", "'...' and U+2026 per word."),
     "hashes_per_token": Measure("hashes", "tokens", "'#' per token."),
     "ellipses_per_token": Measure("ellipses", "tokens", "'...' and U+2026 per token."),
+    "symbols_per_word": Measure("symbols", "words", "'#', '...', '. . .' and U+2026 together, per word."),
+    "symbol_word_share": Measure("symbol_words", "words", "Share of words that hold '#' or U+2026."),
     "alpha_word_share": Measure("alpha_words", "words", "Share of words with a letter."),
     "alpha_token_share": Measure("alpha_tokens", "tokens", "Share of tokens with a letter."),
     "unique_term_share": Measure("distinct_terms", "terms", "Distinct terms (lower case) over terms."),
@@ -73,12 +90,41 @@ MEASURES: dict[str, Measure] = {
     "latin_letters": Measure("latin_letters", None, "Latin letters in terms."),
     "vowel_share": Measure("vowels", "latin_letters", "Share of Latin letters that are vowels (y is one)."),
     "stop_words_distinct": Measure(
-        "stop_words_distinct", None, "How many of the stop words occur in lower case."
+        "stop_words_distinct", None, "How many of the stop words occur in lower case as a term."
     ),
-    "stop_words": Measure("stop_words", None, "Occurrences of stop words, in any case."),
-    "bullet_line_share": Measure("bullet_lines", "lines", "Share of lines that start with U+2022 or '-'."),
+    "stop_words": Measure("stop_words", None, "Terms that are stop words, in any case."),
+    "stop_tokens_distinct": Measure(
+        "stop_tokens_distinct", None, "How many of the stop words occur in lower case as a token."
+    ),
+    "stop_words_alone": Measure(
+        "stop_words_alone", None, "Words that are stop words, in any case and with no sign at them."
+    ),
+    "stop_words_alone_cased": Measure(
+        "stop_words_alone_cased", None, "Words that are stop words, in lower case and with no sign at them."
+    ),
+    "bullet_line_share": Measure(
+        "bullet_lines",
+        "broken_lines",
+        "Share of the lines of `str.splitlines` that start with U+2022 or '-'.",
+    ),
     "ellipsis_line_share": Measure(
-        "ellipsis_lines", "lines", "Share of lines that end with '...' or U+2026."
+        "ellipsis_lines",
+        "broken_lines",
+        "Share of the lines of `str.splitlines` that end with '...' or U+2026.",
+    ),
+    "marked_line_share": Measure(
+        "marked_lines", "lines", "Share of lines that start with U+25CF, U+2022, '*' or '-'."
+    ),
+    "trailing_line_share": Measure(
+        "trailing_lines", "lines", "Share of lines that end with '...', '. . .' or U+2026."
+    ),
+    "starred_line_share": Measure(
+        "starred_lines",
+        "all_lines",
+        "Share of lines, empty ones too, whose very first character is '*' or '-'.",
+    ),
+    "dotted_line_share": Measure(
+        "dotted_lines", "all_lines", "Share of lines, empty ones too, whose very last character is U+2026."
     ),
     "terminal_line_share": Measure(
         "terminal_lines", "lines", "Share of lines that end with a Sentence_Terminal."
@@ -87,7 +133,12 @@ MEASURES: dict[str, Measure] = {
         "terminal_line_ends", "lines", "The same, with no white space after it."
     ),
     "short_line_share": Measure(
-        "short_lines", "lines", "Share of lines of at most `short_line_chars` characters."
+        "short_lines",
+        "lines",
+        "Share of lines of at most `short_line_chars` characters, white space at their ends included.",
+    ),
+    "shorter_line_share": Measure(
+        "shorter_lines", "lines", "Share of lines of fewer than `short_line_chars` characters, counted alike."
     ),
     "newlines_per_word": Measure("newlines", "words", "Newline characters per word."),
     "newlines_per_token": Measure("newlines", "tokens", "Newline characters per token."),
@@ -115,24 +166,91 @@ MEASURES: dict[str, Measure] = {
     "duplicate_line_char_share": Measure(
         "duplicate_line_chars", "chars", "Their characters, of all characters."
     ),
-    "duplicate_line_char_share_of_lines": Measure(
-        "duplicate_line_chars", "chars_without_newlines", "Their characters, of all characters but newlines."
+    "repeated_line_share": Measure(
+        "repeated_lines", "lines", "Lines that occur more than once, every copy counted, of all lines."
+    ),
+    "repeated_line_char_share": Measure(
+        "repeated_line_chars", "line_chars", "Their characters, of those of all lines."
+    ),
+    "duplicate_split_line_share": Measure(
+        "duplicate_pieces",
+        "split_lines",
+        "What stands between runs of newlines, as it stands, equal to an earlier one; what is before a newline that "
+        "begins the text and after one that ends it counts, and is empty.",
+    ),
+    "duplicate_split_line_char_share": Measure(
+        "duplicate_piece_chars", "chars", "Their characters, of all characters."
+    ),
+    "duplicate_untrimmed_line_char_share": Measure(
+        "duplicate_visible_piece_chars",
+        "chars_without_newlines",
+        "Characters of lines that equal an earlier one with the white space at their ends, of all but newlines.",
+    ),
+    "repeated_any_line_share": Measure(
+        "repeated_pieces",
+        "all_lines",
+        "Lines as they stand, empty ones too, that occur more than once, every copy counted, of all.",
+    ),
+    "repeated_any_line_char_share": Measure(
+        "repeated_piece_chars", "word_chars", "Their characters, over the characters of all words."
     ),
     "duplicate_paragraph_share": Measure(
-        "duplicate_paragraphs", "paragraphs", "Paragraphs equal to an earlier one."
+        "duplicate_paragraphs", "paragraphs", "Paragraphs, as they stand, equal to an earlier one."
     ),
     "duplicate_paragraph_char_share": Measure(
-        "duplicate_paragraph_chars", "chars", "Their share of characters."
+        "duplicate_paragraph_chars", "chars", "Their characters, of all characters."
+    ),
+    "repeated_paragraph_share": Measure(
+        "repeated_paragraphs",
+        "paragraphs",
+        "Paragraphs, without white space at their ends, that occur more than once, every copy counted.",
+    ),
+    "repeated_paragraph_char_share": Measure(
+        "repeated_paragraph_chars", "paragraph_chars", "Their characters, of those of all paragraphs."
     ),
     **{
         f"top_{n}gram_char_share": Measure(
-            f"top_{n}gram_chars", "chars", f"Characters of the top {n}-gram of tokens."
+            f"top_{n}gram_chars",
+            "chars",
+            f"Characters of all occurrences of the top {n}-gram of tokens with its spaces, even if it occurs once.",
         )
         for n in TOP_ORDERS
     },
     **{
         f"duplicated_{n}gram_char_share": Measure(
-            f"duplicated_{n}gram_chars", "chars", f"Characters of repeated {n}-grams of tokens."
+            f"duplicated_{n}gram_chars", "chars", f"Characters of {n}-grams of tokens that were met before."
+        )
+        for n in DUPLICATE_ORDERS
+    },
+    **{
+        f"top_{n}gram_word_char_share": Measure(
+            f"top_{n}gram_word_chars",
+            "word_chars",
+            f"Characters of all occurrences of the top {n}-gram of words, even if it occurs once.",
+        )
+        for n in TOP_ORDERS
+    },
+    **{
+        f"repeated_{n}gram_word_char_share": Measure(
+            f"repeated_{n}gram_word_chars",
+            f"all_{n}gram_word_chars",
+            f"Characters of {n}-grams of words that occur more than once, over those of all {n}-grams.",
+        )
+        for n in DUPLICATE_ORDERS
+    },
+    **{
+        f"top_{n}gram_segment_char_share": Measure(
+            f"top_{n}gram_segment_chars",
+            "segment_chars",
+            f"Characters of all occurrences of the top {n}-gram of segments; 0 if it occurs once.",
+        )
+        for n in TOP_ORDERS
+    },
+    **{
+        f"repeated_{n}gram_segment_char_share": Measure(
+            f"repeated_{n}gram_segment_chars",
+            "segment_chars",
+            f"Characters of segments that stand in a {n}-gram which occurs more than once.",
         )
         for n in DUPLICATE_ORDERS
     },

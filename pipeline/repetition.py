@@ -1,13 +1,16 @@
-"""How much a document repeats itself: duplicate lines, paragraphs and token n-grams, after Gopher.
+"""How much a document repeats itself: lines, paragraphs and n-grams, after Gopher, in the arithmetic of three packages.
 
-Rae et al. 2021 (arXiv 2112.11446), section A.1.1 and table A1, name the measures; where the paper leaves the arithmetic
-open we follow the definitions of datatrove, the code behind FineWeb:
+Rae et al. 2021 (arXiv 2112.11446), section A.1.1 and table A1, name the measures and leave the arithmetic open. Ours:
 
-* duplicate items: items equal to an earlier item of the document, by count and by their characters.
-* top n-gram: the characters of all occurrences of the most frequent n-gram, counting one joining space between
-  tokens; of two equally frequent ones the one that occurs first. An n-gram that occurs once is no repetition: 0.
-* duplicated n-grams: read from the left; an n-gram already read adds the characters of its tokens and is skipped
-  whole, any other is remembered and the reading moves one token on.
+* duplicate items are those equal to an earlier one; repeated items are all that occur more than once, the first too.
+* of n-grams of tokens (datatrove): the top one is the most frequent, of equally frequent ones the first, also where none
+  occurs twice; the characters of all its occurrences count, with one joining space between tokens. Duplicated ones are
+  read from the left: an n-gram already read adds the characters of its tokens and is skipped whole, any other is
+  remembered and the reading moves one token on.
+* of n-grams of words (Dolma): the top one as above without the spaces; of the longer ones, the characters of all
+  occurrences of those that occur more than once, overlaps counted every time, against those of all n-grams.
+* of n-grams of segments (DCLM): the top one only where it occurs twice, of equally frequent ones the one with most
+  characters; of the longer ones, the characters of all segments that stand in one which occurs more than once.
 
 Only n-grams whose two (n-1)-grams both repeat can repeat, so after the first orders almost nothing is left to count.
 """
@@ -22,17 +25,46 @@ from mixloom.pipeline.measures import DUPLICATE_ORDERS, TOP_ORDERS
 from mixloom.pipeline.words import Cuts
 
 # The columns of `repetition`, in order.
-REPEATS = (
+_ITEMS = (
     "distinct_terms",
     "duplicate_lines",
     "duplicate_line_chars",
+    "repeated_lines",
+    "repeated_line_chars",
+    "duplicate_pieces",
+    "duplicate_piece_chars",
+    "duplicate_visible_piece_chars",
+    "repeated_pieces",
+    "repeated_piece_chars",
     "duplicate_paragraphs",
     "duplicate_paragraph_chars",
+    "repeated_paragraphs",
+    "repeated_paragraph_chars",
+    "middle_word_chars",
+    "middle_words",
+)
+REPEATS = (
+    *_ITEMS,
     *(f"top_{n}gram_chars" for n in TOP_ORDERS),
     *(f"duplicated_{n}gram_chars" for n in DUPLICATE_ORDERS),
+    *(f"top_{n}gram_word_chars" for n in TOP_ORDERS),
+    *(f"repeated_{n}gram_word_chars" for n in DUPLICATE_ORDERS),
+    *(f"top_{n}gram_segment_chars" for n in TOP_ORDERS),
+    *(f"repeated_{n}gram_segment_chars" for n in DUPLICATE_ORDERS),
+    *(f"all_{n}gram_word_chars" for n in DUPLICATE_ORDERS),
 )
 
-_FIRST, _LAST_TOP, _LAST = TOP_ORDERS[0], TOP_ORDERS[-1], DUPLICATE_ORDERS[-1]
+_FIRST, _LAST_TOP, _FIRST_LONG, _LAST = (
+    TOP_ORDERS[0],
+    TOP_ORDERS[-1],
+    DUPLICATE_ORDERS[0],
+    DUPLICATE_ORDERS[-1],
+)
+_TOKENS, _WORDS, _SEGMENTS = 0, 1, 2  # whose n-grams: the order of the columns above
+_ORDERS = _LAST - _FIRST + 1
+_GRAMS = len(_ITEMS)
+_DENOMINATORS = _GRAMS + 3 * _ORDERS
+_LENGTHS = 256  # word lengths counted one by one for the median; longer ones are sorted
 _GRAM = np.uint64(0xD6E8FEB86659FD93)
 _S32 = np.uint64(32)
 
@@ -55,21 +87,60 @@ def _slot(keys, counts, mask, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _duplicates(hashes, chars, first, last, keys, counts):  # type: ignore[no-untyped-def]
-    """Items of hashes[first:last] equal to an earlier one, and their characters."""
+def _duplicates(hashes, chars, seen_chars, first, last, keys, counts):  # type: ignore[no-untyped-def]
+    """Of the items first:last: how many equal an earlier one, and their characters; how many occur more than once,
+    and theirs; the characters of the former where seen_chars is not 0."""
     size = _table_size(last - first)
     mask = np.uint64(size - 1)
     counts[:size] = 0
-    repeats, repeated_chars = 0, 0
+    extra, extra_chars, every, every_chars, seen = 0, 0, 0, 0, 0
     for i in range(first, last):
         at = _slot(keys, counts, mask, hashes[i])
         if counts[at] != 0:
-            repeats += 1
-            repeated_chars += chars[i]
+            extra += 1
+            extra_chars += chars[i]
+            seen += chars[i] if seen_chars[i] != 0 else 0
+            every += 3 - counts[at]  # the second occurrence brings the first along
+            every_chars += chars[i] * (3 - counts[at])
+            counts[at] = 2
         else:
             keys[at] = hashes[i]
             counts[at] = 1
-    return repeats, repeated_chars
+    return extra, extra_chars, every, every_chars, seen
+
+
+@njit(cache=True, nogil=True)
+def _distinct(hashes, first, last, keys, counts):  # type: ignore[no-untyped-def]
+    size = _table_size(last - first)
+    mask = np.uint64(size - 1)
+    counts[:size] = 0
+    found = 0
+    for i in range(first, last):
+        at = _slot(keys, counts, mask, hashes[i])
+        if counts[at] == 0:
+            keys[at] = hashes[i]
+            counts[at] = 1
+            found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _middle(chars, first, last, lengths):  # type: ignore[no-untyped-def]
+    """The two middle lengths of chars[first:last], which is not empty, added up; the middle one twice if odd."""
+    n = last - first
+    lengths[:] = 0
+    for i in range(first, last):
+        lengths[min(chars[i], _LENGTHS - 1)] += 1
+    low, high = (n - 1) // 2, n // 2
+    if n - lengths[_LENGTHS - 1] <= high:
+        ordered = np.sort(chars[first:last])
+        return np.int64(ordered[low]) + np.int64(ordered[high])
+    total, before = 0, 0
+    for length in range(_LENGTHS - 1):
+        after = before + lengths[length]
+        total += length * ((before <= low < after) + (before <= high < after))
+        before = after
+    return total
 
 
 @njit(cache=True, nogil=True)
@@ -95,11 +166,51 @@ def _repeated(grams, at, m, slots, keys, counts):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _ngram_measures(hashes, starts, count, row, grams, at, slots, keys, counts):  # type: ignore[no-untyped-def]
-    """Fill row with the top and the duplicated n-gram characters of one document of `count` tokens.
+def _top(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def]
+    """The characters of the top n-gram among m occurrences of repeated ones; 0 where there is none."""
+    best, chars = 1, 0
+    for k in range(m):
+        times = counts[slots[k]]
+        if times < best:
+            continue
+        length = starts[at[k] + n] - starts[at[k]]
+        if sort == _TOKENS:
+            length += n - 1
+        if times > best or sort == _SEGMENTS:
+            chars = length * times if times > best else max(chars, length * times)
+            best = times
+    return chars
 
-    hashes: uint64, its token hashes. starts: int64 [count+1], the characters of tokens before each token.
+
+@njit(cache=True, nogil=True)
+def _long(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def]
+    """The characters of repeated n-grams, of which there are m occurrences in order."""
+    total, free = 0, 0
+    for k in range(m):
+        i = at[k]
+        if sort == _WORDS:
+            total += starts[i + n] - starts[i]
+        elif sort == _SEGMENTS:
+            total += starts[i + n] - starts[max(i, free)]
+            free = i + n
+        elif i >= free:
+            if counts[slots[k]] < 0:
+                total += starts[i + n] - starts[i]
+                free = i + n
+            else:
+                counts[slots[k]] = -1  # read once
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, counts):  # type: ignore[no-untyped-def]
+    """Fill row with the top and the repeated n-gram characters of one document of `count` items.
+
+    hashes: uint64, of the items. starts: int64 [count+1], the characters of items before each item.
     """
+    if sort != _SEGMENTS:  # the first n-gram is the top one where none repeats
+        for n in range(_FIRST, min(_LAST_TOP, count) + 1):
+            row[n - _FIRST] = starts[n] + (n - 1 if sort == _TOKENS else 0)
     for i in range(count):
         grams[i] = hashes[i]
         at[i] = i
@@ -119,67 +230,115 @@ def _ngram_measures(hashes, starts, count, row, grams, at, slots, keys, counts):
             grams[i] = g ^ (g >> _S32)
         m = _repeated(grams, at, candidates, slots, keys, counts)
         if n <= _LAST_TOP:
-            best, chars = 1, 0
-            for k in range(m):
-                if counts[slots[k]] > best:
-                    best = counts[slots[k]]
-                    chars = (starts[at[k] + n] - starts[at[k]] + n - 1) * best
-            row[n - _FIRST] = chars
+            chars = _top(sort, n, m, starts, at, slots, counts)
+            if chars > 0:
+                row[n - _FIRST] = chars
         else:
-            total, free = 0, 0
-            for k in range(m):
-                if at[k] >= free:
-                    if counts[slots[k]] < 0:
-                        total += starts[at[k] + n] - starts[at[k]]
-                        free = at[k] + n
-                    else:
-                        counts[slots[k]] = -1  # read once
-            row[n - _FIRST] = total
+            row[n - _FIRST] = _long(sort, n, m, starts, at, slots, counts)
 
 
 @njit(cache=True, nogil=True)
-def _widest(a, b, c, d):  # type: ignore[no-untyped-def]
+def _item_measures(  # type: ignore[no-untyped-def]
+    row, first, last, empty, ends, piece_hashes, piece_chars, line_hashes, line_chars,
+    first_para, last_para, block_hashes, block_chars, para_hashes, para_chars, keys, counts,
+):  # fmt: skip
+    """Fill row[1:14] with what repeats among the pieces first:last and the paragraphs of one document.
+
+    empty: lines that are empty, which are no pieces; ends: how many of them begin or end the text.
+    """
+    blank = 0
+    for i in range(first, last):
+        blank += line_chars[i] == 0
+    kept = np.empty(last - first - blank, np.uint64)
+    chars = np.empty(kept.size, np.int32)
+    k = 0
+    for i in range(first, last):
+        if line_chars[i] != 0:
+            kept[k], chars[k] = line_hashes[i], line_chars[i]
+            k += 1
+    row[1], row[2], row[3], row[4], _ = _duplicates(kept, chars, chars, 0, k, keys, counts)
+    # Equal pieces are equal lines, so without those only blank pieces can be equal.
+    if row[1] > 0 or blank > 1:
+        row[5], row[6], row[8], row[9], row[7] = _duplicates(
+            piece_hashes, piece_chars, line_chars, first, last, keys, counts
+        )
+    row[5] += ends == 2
+    row[8] += empty if empty > 1 else 0
+    _, _, row[12], row[13], _ = _duplicates(
+        para_hashes, para_chars, para_chars, first_para, last_para, keys, counts
+    )
+    if row[12] > 0:
+        row[10], row[11], _, _, _ = _duplicates(
+            block_hashes, block_chars, block_chars, first_para, last_para, keys, counts
+        )
+
+
+@njit(cache=True, nogil=True)
+def _widest(offsets):  # type: ignore[no-untyped-def]
     most = 0
-    for i in range(a.size - 1):
-        most = max(most, a[i + 1] - a[i], b[i + 1] - b[i], c[i + 1] - c[i], d[i + 1] - d[i])
+    for i in range(offsets.size - 1):
+        most = max(most, offsets[i + 1] - offsets[i])
     return most
 
 
 @njit(cache=True, nogil=True)
-def _repetition(  # type: ignore[no-untyped-def]
-    token_offsets, token_hashes, token_chars, term_offsets, term_hashes,
-    line_offsets, line_hashes, line_chars, para_offsets, para_hashes, para_chars, width,
+def _repeated_items(  # type: ignore[no-untyped-def]
+    out, term_offsets, term_hashes, word_offsets, word_chars, empty, ends,
+    piece_offsets, piece_hashes, piece_chars, line_hashes, line_chars,
+    para_offsets, block_hashes, block_chars, para_hashes, para_chars,
 ):  # fmt: skip
-    n = token_offsets.size - 1
-    out = np.zeros((n, width), np.int64)
-    most = _widest(token_offsets, term_offsets, line_offsets, para_offsets)
-    keys, counts = np.empty(_table_size(most), np.uint64), np.zeros(_table_size(most), np.int32)
-    grams, at = np.empty(most, np.uint64), np.empty(most, np.int64)
-    slots, starts = np.empty(most, np.int64), np.zeros(most + 1, np.int64)
-    for d in range(n):
+    """Fill the first columns of out, int64 [n, len(REPEATS)]: all that is no n-gram."""
+    size = _table_size(max(_widest(term_offsets), _widest(piece_offsets), _widest(para_offsets)))
+    keys, counts = np.empty(size, np.uint64), np.zeros(size, np.int32)
+    lengths = np.empty(_LENGTHS, np.int64)
+    for d in range(out.shape[0]):
         row = out[d]
-        first, last = term_offsets[d], term_offsets[d + 1]
-        row[0] = last - first - _duplicates(term_hashes, token_chars, first, last, keys, counts)[0]
-        row[1], row[2] = _duplicates(
-            line_hashes, line_chars, line_offsets[d], line_offsets[d + 1], keys, counts
-        )
-        row[3], row[4] = _duplicates(
-            para_hashes, para_chars, para_offsets[d], para_offsets[d + 1], keys, counts
-        )
-        first, last = token_offsets[d], token_offsets[d + 1]
-        for k in range(last - first):
-            starts[k + 1] = starts[k] + token_chars[first + k]
+        row[0] = _distinct(term_hashes, term_offsets[d], term_offsets[d + 1], keys, counts)
+        _item_measures(
+            row, piece_offsets[d], piece_offsets[d + 1], empty[d], ends[d], piece_hashes, piece_chars, line_hashes,
+            line_chars, para_offsets[d], para_offsets[d + 1], block_hashes, block_chars, para_hashes, para_chars,
+            keys, counts,
+        )  # fmt: skip
+        if word_offsets[d + 1] > word_offsets[d]:
+            row[14] = _middle(word_chars, word_offsets[d], word_offsets[d + 1], lengths)
+            row[15] = 2
+
+
+@njit(cache=True, nogil=True)
+def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-untyped-def]
+    """Fill the columns of out, int64 [n, len(REPEATS)], that are n-grams of these items."""
+    most = _widest(offsets)
+    keys, counts = np.empty(_table_size(most), np.uint64), np.zeros(_table_size(most), np.int32)
+    grams, at = np.empty(most, np.uint64), np.empty(most, np.int32)
+    slots, starts = np.empty(most, np.int32), np.zeros(most + 1, np.int64)
+    column = _GRAMS + sort * _ORDERS
+    for d in range(out.shape[0]):
+        first, count = offsets[d], offsets[d + 1] - offsets[d]
+        for k in range(count):
+            starts[k + 1] = starts[k] + chars[first + k]
+        row = out[d, column : column + _ORDERS]
         _ngram_measures(
-            token_hashes[first:last], starts, last - first, row[5:], grams, at, slots, keys, counts
+            sort, hashes[first : first + count], starts, count, row, grams, at, slots, keys, counts
         )
-    return out
+        if sort == _WORDS:
+            for n in range(_FIRST_LONG, min(_LAST, count) + 1):
+                total = 0
+                for k in range(n):
+                    total += starts[count - k] - starts[k]
+                out[d, _DENOMINATORS + n - _FIRST_LONG] = total
 
 
 def repetition(cuts: Cuts) -> NDArray[np.int64]:
     """Count what repeats in each of n documents: int64 [n, len(REPEATS)], columns as `REPEATS` names them."""
-    c = cuts
-    return _repetition(
-        c.token_offsets, c.token_hashes, c.token_chars, c.term_offsets, c.term_hashes,
-        c.line_offsets, c.line_hashes, c.line_chars, c.paragraph_offsets, c.paragraph_hashes, c.paragraph_chars,
-        len(REPEATS),
+    out = np.zeros((len(cuts.counts), len(REPEATS)), np.int64)
+    c, p = cuts.chunks, cuts.layout
+    empty = cuts.count("all_lines") - np.diff(p.piece_offsets)
+    _repeated_items(
+        out, cuts.term_offsets, cuts.term_hashes, c.word_offsets, c.word_chars, empty, cuts.count("empty_ends"),
+        p.piece_offsets, p.piece_hashes, p.piece_chars, p.line_hashes, p.line_chars,
+        p.paragraph_offsets, p.block_hashes, p.block_chars, p.paragraph_hashes, p.paragraph_chars,
     )  # fmt: skip
+    _repeated_ngrams(_TOKENS, c.token_offsets, c.token_hashes, c.token_chars, out)
+    _repeated_ngrams(_WORDS, c.word_offsets, c.word_hashes, c.word_chars, out)
+    _repeated_ngrams(_SEGMENTS, c.segment_offsets, c.segment_hashes, c.segment_chars, out)
+    return out

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import MinHashConfig
-from mixloom.pipeline.words import Cuts, cut
+from mixloom.pipeline.words import Cuts, TermCuts, cut_terms
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -122,7 +122,7 @@ def permutations(num_perm: int, seed: int) -> tuple[NDArray[np.uint64], NDArray[
     return drawn[:num_perm].copy(), drawn[num_perm:].copy()
 
 
-def cut_signatures(cuts: Cuts, config: MinHashConfig) -> pa.FixedSizeListArray:
+def cut_signatures(cuts: Cuts | TermCuts, config: MinHashConfig) -> pa.FixedSizeListArray:
     """`signatures` of documents that are already cut."""
     a, b = permutations(config.num_perm, config.seed)
     values = _sign(cuts.term_offsets, cuts.term_hashes, config.ngram, a, b)
@@ -138,7 +138,7 @@ def signatures(texts: pa.Array, config: MinHashConfig) -> pa.FixedSizeListArray:
     Value p of a signature is the least h_p over the shingles. Band j is the values j * rows to (j + 1) * rows - 1.
     Raises TypeError unless `texts` is a string or large_string array.
     """
-    return cut_signatures(cut(texts), config)
+    return cut_signatures(cut_terms(texts), config)
 
 
 def shingle_sets(texts: pa.Array, ngram: int = 5) -> pa.LargeListArray:
@@ -148,7 +148,7 @@ def shingle_sets(texts: pa.Array, ngram: int = 5) -> pa.LargeListArray:
     """
     if ngram < 1:
         raise ValueError(f"ngram is {ngram}; a shingle has at least one word")
-    cuts = cut(texts)
+    cuts = cut_terms(texts)
     bounds, values = _shingle_sets(cuts.term_offsets, cuts.term_hashes, ngram)
     return pa.LargeListArray.from_arrays(pa.array(bounds, pa.int64()), pa.array(values, pa.uint64()))
 

@@ -1,20 +1,12 @@
-"""Cut documents into words, terms, tokens, lines and paragraphs, once, in compiled code over the raw UTF-8 bytes.
+"""Cut documents, once, in compiled code over the raw UTF-8 bytes; every measure and signature uses these cuts.
 
-Five cuts, each declared exactly; every measure, rule, shingle and signature uses these and no others:
-
-* word: a maximal run of characters that are not white space (as `str.split`).
+* word, token, segment: see `chunks`. line, paragraph: see `layout`.
 * term: a maximal run of letters, numbers and the combining marks after them (Unicode categories L, N, M). A
   letter or number of a script written without spaces (Han, Kana, Thai, Lao, Khmer, Myanmar and others) is a term
-  of its own, with its marks. Terms are compared in lower case.
-* token: a term with what joins it to the next, a run of "." or "-", or one other visible character. The joints are
-  those of spaCy's English tokenizer in their most frequent forms, since datatrove's rules count its tokens (see
-  `cut_kernel._joint` and `_is_prefix`): "it|'s", "3.14", "10:30", "e.g.", "a@b.org", "/etc", "well|-|known", "https://..." to the next
-  white space or bracket. Tokens are compared as they stand.
-* line: what stands between two "\\n", without the white space at its ends; empty lines do not count.
-* paragraph: a maximal run of lines with no empty line between them, from its first to its last visible character.
+  of its own, with its marks. Terms are compared in lower case. Format characters (Cf) and marks without a letter
+  are invisible to them.
 
-Format characters (Cf) and marks without a letter are invisible to terms and tokens. Strings are compared by 64-bit
-hashes. Bytes that are no valid UTF-8 count as one U+FFFD each.
+Strings are compared by 64-bit hashes. Bytes that are no valid UTF-8 count as one U+FFFD each.
 """
 
 from __future__ import annotations
@@ -28,60 +20,62 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.annotate_config import check_stop_words
-from mixloom.pipeline.cut_kernel import COUNTS, cut_kernel
+from mixloom.pipeline.chunk_kernel import CHUNK_COUNTS
+from mixloom.pipeline.chunks import Chunks, cut_chunks
+from mixloom.pipeline.cut_kernel import TERM_COUNTS, cut_kernel
+from mixloom.pipeline.layout import Layout, cut_layout
+from mixloom.pipeline.layout_kernel import LAYOUT_COUNTS
+from mixloom.pipeline.utf8 import utf8_buffers
 
-__all__ = ["COUNTS", "Cuts", "cut", "utf8_buffers"]
+__all__ = ["COUNTS", "Cuts", "TermCuts", "cut", "cut_terms", "utf8_buffers"]
+
+COUNTS = (*TERM_COUNTS, *CHUNK_COUNTS, *LAYOUT_COUNTS)  # the columns of `Cuts.counts`
+
+
+@dataclass(frozen=True, slots=True)
+class TermCuts:
+    """The terms of n documents. Document i owns the terms term_offsets[i]:term_offsets[i+1].
+
+    counts: int64 [n, len(TERM_COUNTS)]. term_offsets: int64 [n+1]. term_hashes: uint64, of the term in lower case.
+    """
+
+    counts: NDArray[np.int64]
+    term_offsets: NDArray[np.int64]
+    term_hashes: NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """The cuts of n documents. Document i owns the items offsets[i]:offsets[i+1] of each kind.
-
-    counts: int64 [n, len(COUNTS)]. *_offsets: int64 [n+1]. *_hashes: uint64, one per item. *_chars: int32,
-    length in characters (code points). A token hash is over the token as it stands, a term hash over lower case.
-    """
+    """Every cut of n documents. counts: int64 [n, len(COUNTS)]; terms as in `TermCuts`."""
 
     counts: NDArray[np.int64]
-    token_offsets: NDArray[np.int64]
-    token_hashes: NDArray[np.uint64]
-    token_chars: NDArray[np.int32]
     term_offsets: NDArray[np.int64]
     term_hashes: NDArray[np.uint64]
-    line_offsets: NDArray[np.int64]
-    line_hashes: NDArray[np.uint64]
-    line_chars: NDArray[np.int32]
-    paragraph_offsets: NDArray[np.int64]
-    paragraph_hashes: NDArray[np.uint64]
-    paragraph_chars: NDArray[np.int32]
+    chunks: Chunks
+    layout: Layout
 
     def count(self, name: str) -> NDArray[np.int64]:
         """One column of `counts`, int64 [n]."""
         return self.counts[:, COUNTS.index(name)]
 
 
-def utf8_buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The bytes of a string or large_string array and its offsets into them (int64 [n+1]); null reads as "".
-
-    Slices are honoured and the bytes are not copied. Raises TypeError for any other Arrow type.
-    """
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        raise TypeError(f"expected an Arrow string or large_string array, got {texts.type}")
-    if texts.null_count:
-        texts = texts.fill_null("")
-    _, offsets, data = texts.buffers()
-    kind = np.int32 if pa.types.is_string(texts.type) else np.int64
-    if len(texts) == 0 or offsets is None:
-        return np.zeros(0, np.uint8), np.zeros(len(texts) + 1, np.int64)
-    bounds = np.frombuffer(offsets, dtype=kind)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
-    raw = np.zeros(0, np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
-    return raw, bounds
-
-
-def _run(texts: pa.Array, stop_words: NDArray[np.uint64], short_line_chars: int) -> Cuts:
+def _run(texts: pa.Array, stop_words: NDArray[np.uint64]) -> TermCuts:
     data, offsets = utf8_buffers(texts)
-    return Cuts(
-        *cut_kernel(data, offsets, ch.character_flags(), ch.lower_table(), stop_words, short_line_chars)
-    )
+    return TermCuts(*cut_kernel(data, offsets, ch.character_flags(), ch.lower_table(), stop_words))
+
+
+def cut_terms(texts: pa.Array, *, stop_words: Sequence[str] = ()) -> TermCuts:
+    """Cut every document of a string or large_string array of n rows into terms alone; a null is an empty document.
+
+    stop_words: at most 64 words to count, in lower case, each one term.
+
+    Raises:
+        UserError: more than 64 stop words, or one that is not a single term in lower case.
+        TypeError: `texts` holds no strings.
+    """
+    check_stop_words(stop_words)
+    listed = _run(pa.array(list(stop_words), pa.large_string()), np.zeros(0, np.uint64))
+    return _run(texts, np.unique(listed.term_hashes))
 
 
 def cut(texts: pa.Array, *, stop_words: Sequence[str] = (), short_line_chars: int = 30) -> Cuts:
@@ -96,6 +90,8 @@ def cut(texts: pa.Array, *, stop_words: Sequence[str] = (), short_line_chars: in
         UserError: more than 64 stop words, or one that is not a single term in lower case.
         TypeError: `texts` holds no strings.
     """
-    check_stop_words(stop_words)
-    listed = _run(pa.array(list(stop_words), pa.large_string()), np.zeros(0, np.uint64), short_line_chars)
-    return _run(texts, np.unique(listed.term_hashes), short_line_chars)
+    terms = cut_terms(texts, stop_words=stop_words)
+    chunks = cut_chunks(texts, tuple(dict.fromkeys(stop_words)))
+    layout = cut_layout(texts, short_line_chars)
+    counts = np.hstack([terms.counts, chunks.counts, layout.counts])
+    return Cuts(counts, terms.term_offsets, terms.term_hashes, chunks, layout)

@@ -1,0 +1,51 @@
+"""Cut documents into lines and paragraphs.
+
+* piece: what stands between two newlines ("\\n"), as it stands, unless it is empty. A line is a piece without the
+  white space at its ends, unless nothing is left.
+* paragraph: what stands between two or more newlines in a row, in the text without the white space at its ends; kept as
+  it stands (block) and without the white space at its own ends.
+* broken line: what `str.splitlines` gives, which also breaks at "\\r", form feeds and the separators of Unicode.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mixloom.pipeline import characters as ch
+from mixloom.pipeline.layout_kernel import layout_kernel
+from mixloom.pipeline.utf8 import utf8_buffers
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The pieces and paragraphs of n documents. Document i owns the items offsets[i]:offsets[i+1] of each kind.
+
+    counts: int64 [n, len(LAYOUT_COUNTS)]. *_offsets: int64 [n+1]. *_hashes: uint64, one per item. *_chars: int32,
+    length in characters (code points). piece_* and block_* are of the text as it stands, line_* and paragraph_* of the
+    same item without the white space at its ends; a blank piece has line_chars 0.
+    """
+
+    counts: NDArray[np.int64]
+    piece_offsets: NDArray[np.int64]
+    piece_hashes: NDArray[np.uint64]
+    piece_chars: NDArray[np.int32]
+    line_hashes: NDArray[np.uint64]
+    line_chars: NDArray[np.int32]
+    paragraph_offsets: NDArray[np.int64]
+    block_hashes: NDArray[np.uint64]
+    block_chars: NDArray[np.int32]
+    paragraph_hashes: NDArray[np.uint64]
+    paragraph_chars: NDArray[np.int32]
+
+
+def cut_layout(texts: pa.Array, short_line_chars: int = 30) -> Layout:
+    """Cut every document of a string or large_string array of n rows; a null is an empty document.
+
+    A line of at most `short_line_chars` characters is short. Raises TypeError where `texts` holds no strings.
+    """
+    data, offsets = utf8_buffers(texts)
+    return Layout(*layout_kernel(data, offsets, ch.character_flags(), short_line_chars))

@@ -1,0 +1,310 @@
+"""The compiled kernel that cuts documents into lines and paragraphs; `mixloom.pipeline.layout` says what these are.
+
+Every function it calls is in this file: numba's cache looks at the changes of one file only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mixloom.pipeline import characters as ch
+
+# The columns of `layout.Layout.counts`, in the order the kernel writes them.
+LAYOUT_COUNTS = (
+    "lines",
+    "line_chars",
+    "max_line_chars",
+    "terminal_lines",
+    "terminal_line_ends",
+    "short_lines",
+    "shorter_lines",
+    "marked_lines",
+    "trailing_lines",
+    "all_lines",
+    "starred_lines",
+    "dotted_lines",
+    "split_lines",
+    "empty_ends",
+    "broken_lines",
+    "bullet_lines",
+    "ellipsis_lines",
+    "paragraphs",
+    "paragraph_chars",
+)
+_WIDTH = len(LAYOUT_COUNTS)
+_SPACE, _TERMINAL = ch.SPACE, ch.TERMINAL
+_START, _STEP = np.uint64(0x243F6A8885A308D3), np.uint64(0x9E3779B97F4A7C15)
+_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S8, _S27, _S29, _S30, _S31 = np.uint64(8), np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
+_S6, _S7, _S56 = np.uint64(6), np.uint64(7), np.uint64(56)
+_LOW_BITS = np.uint64(0x0101010101010101)
+_ZERO = np.uint64(0)
+_REPLACEMENT, _ELLIPSIS = 0xFFFD, 0x2026
+
+
+@njit(cache=True, nogil=True)
+def _decode(data, i, stop):  # type: ignore[no-untyped-def]
+    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
+    b = np.int64(data[i])
+    if 0xC2 <= b < 0xE0:
+        width, code = 2, b & 0x1F
+    elif 0xE0 <= b < 0xF0:
+        width, code = 3, b & 0x0F
+    elif 0xF0 <= b < 0xF5:
+        width, code = 4, b & 0x07
+    else:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    if i + width > stop:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    for k in range(1, width):
+        c = np.int64(data[i + k])
+        if c & 0xC0 != 0x80:
+            return np.int64(_REPLACEMENT), np.int64(1)
+        code = (code << 6) | (c & 0x3F)
+    if code > 0x10FFFF:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    return np.int64(code), np.int64(width)
+
+
+@njit(cache=True, nogil=True)
+def _last(data, i, stop):  # type: ignore[no-untyped-def]
+    """The code point that ends at byte `stop` of data[i:stop], which is not empty, and its width."""
+    b = np.int64(data[stop - 1])
+    if b < 128:
+        return b, np.int64(1)
+    at = stop - 1
+    while at > i and at > stop - 4 and data[at] & 0xC0 == 0x80:
+        at -= 1
+    code, width = _decode(data, at, stop)
+    if at + width != stop:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    return code, width
+
+
+@njit(cache=True, nogil=True)
+def _measure(data, i, stop):  # type: ignore[no-untyped-def]
+    """64 bits of data[i:stop] and how many characters it has, eight bytes at a time."""
+    h, p, inner = _START, i, np.int64(0)
+    while p + 8 <= stop:
+        eight = _ZERO
+        for k in range(8):
+            eight |= np.uint64(data[p + k]) << np.uint64(8 * k)
+        # One bit for each byte that goes on with a character: 10xxxxxx.
+        more = (eight >> _S7) & ~(eight >> _S6) & _LOW_BITS
+        inner += np.int64((more * _LOW_BITS) >> _S56)
+        h = (h ^ eight) * _STEP
+        h ^= h >> _S29
+        p += 8
+    eight = _ZERO
+    while p < stop:
+        eight = (eight << _S8) | np.uint64(data[p])
+        inner += data[p] & 0xC0 == 0x80
+        p += 1
+    h = (h ^ eight) * _STEP
+    h = (h ^ (h >> _S29)) ^ np.uint64(stop - i)
+    h = (h ^ (h >> _S30)) * _MIX1
+    h = (h ^ (h >> _S27)) * _MIX2
+    return h ^ (h >> _S31), stop - i - inner
+
+
+@njit(cache=True, nogil=True)
+def _trim(data, i, stop, flags):  # type: ignore[no-untyped-def]
+    """data[i:stop] without the white space at its ends, as its bounds; i, i where there is nothing else."""
+    while i < stop:
+        code, width = np.int64(data[i]), np.int64(1)
+        if code >= 128:
+            code, width = _decode(data, i, stop)
+        if flags[code] & _SPACE == 0:
+            break
+        i += width
+    while i < stop:
+        code, width = _last(data, i, stop)
+        if flags[code] & _SPACE == 0:
+            break
+        stop -= width
+    return i, stop
+
+
+@njit(cache=True, nogil=True)
+def _first(data, i, stop):  # type: ignore[no-untyped-def]
+    if i >= stop:
+        return np.int64(-1)
+    return np.int64(data[i]) if data[i] < 128 else _decode(data, i, stop)[0]
+
+
+@njit(cache=True, nogil=True)
+def _ends_in_ellipsis(data, i, stop):  # type: ignore[no-untyped-def]
+    """Whether data[i:stop] ends with "..." or U+2026."""
+    if stop - i < 3:
+        return False
+    if data[stop - 1] == 46:
+        return data[stop - 2] == 46 and data[stop - 3] == 46
+    return data[stop - 1] == 0xA6 and data[stop - 2] == 0x80 and data[stop - 3] == 0xE2
+
+
+@njit(cache=True, nogil=True)
+def _ends_in_spaced_dots(data, i, stop):  # type: ignore[no-untyped-def]
+    """Whether data[i:stop] ends with ". . ."."""
+    if stop - i < 5 or data[stop - 2] != 32 or data[stop - 4] != 32:
+        return False
+    return data[stop - 1] == 46 and data[stop - 3] == 46 and data[stop - 5] == 46
+
+
+@njit(cache=True, nogil=True)
+def _break_lines(data, i, stop, closed, flags, row):  # type: ignore[no-untyped-def]
+    """Count the lines of data[i:stop], one piece between newlines, as `str.splitlines` cuts them.
+
+    The piece is no line where it is empty after a break that ends it: "\\r" before a newline is one break with it.
+    """
+    start = i
+    while True:
+        end, after = stop, np.int64(-1)
+        while i < stop:
+            b = data[i]
+            if b == 11 or b == 12 or b == 13 or 28 <= b <= 30:
+                end, after = i, i + 1
+                break
+            if b == 0xC2 and i + 1 < stop and data[i + 1] == 0x85:
+                end, after = i, i + 2
+                break
+            if b == 0xE2 and i + 2 < stop and data[i + 1] == 0x80 and 0xA8 <= data[i + 2] <= 0xA9:
+                end, after = i, i + 3
+                break
+            i += 1
+        lo, hi = _trim(data, start, end, flags)
+        code = _first(data, lo, hi)
+        row[14] += 1
+        row[15] += code == 0x2022 or code == 45
+        row[16] += _ends_in_ellipsis(data, lo, hi)
+        if after < 0:
+            return
+        if after == stop and (not closed or data[end] == 13):
+            return
+        start = i = after
+
+
+@njit(cache=True, nogil=True)
+def _reserve(a, used, more):  # type: ignore[no-untyped-def]
+    """`a` with room for `more` items after the first `used` (memory that is never touched costs nothing)."""
+    if used + more <= a.size:
+        return a
+    bigger = np.empty(max(2 * a.size, used + more), a.dtype)
+    bigger[:used] = a[:used]
+    return bigger
+
+
+@njit(cache=True, nogil=True)
+def _cut_document(  # type: ignore[no-untyped-def]
+    data, i, stop, flags, breaks, short_line, row, lines, paras,
+    raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,
+):  # fmt: skip
+    """Cut data[i:stop]: fill `row` and append behind the first `lines` and `paras`; how many are used now."""
+    if i >= stop:
+        return lines, paras
+    row[9] = 1
+    row[13] = (data[i] == 10) + (data[stop - 1] == 10)
+    first_line, first_para = lines, paras
+    body, body_stop = _trim(data, i, stop, flags)
+    open_from, open_to, pieces = np.int64(-1), np.int64(-1), 0
+    while True:
+        start, special = i, False
+        while i < stop and data[i] != 10:
+            if breaks[data[i]] != 0:
+                special = True
+            i += 1
+        at_end = i >= stop
+        row[9] += not at_end
+        empty = i == start
+        if not empty:
+            lo, hi = _trim(data, start, i, flags)
+            h, chars = _measure(data, start, i)
+            raw_hashes[lines], raw_chars[lines] = h, chars
+            low, trimmed = h, chars
+            if lo != start or hi != i:
+                low, trimmed = _measure(data, lo, hi)
+            line_hashes[lines], line_chars[lines] = low, trimmed
+            lines += 1
+            row[10] += data[start] == 42 or data[start] == 45
+            row[11] += i - start >= 3 and data[i - 1] == 0xA6 and _ends_in_ellipsis(data, start, i)
+            if hi > lo:
+                row[0] += 1
+                row[1] += trimmed
+                row[2] = max(row[2], trimmed)
+                row[3] += flags[_last(data, lo, hi)[0]] & _TERMINAL != 0
+                row[4] += flags[_last(data, start, i)[0]] & _TERMINAL != 0
+                row[5] += chars <= short_line
+                row[6] += chars < short_line
+                code = _first(data, lo, hi)
+                row[7] += code == 0x25CF or code == 0x2022 or code == 42 or code == 45
+                dotted = _ends_in_ellipsis(data, lo, hi)
+                row[8] += dotted or _ends_in_spaced_dots(data, lo, hi)
+                if not special:
+                    row[15] += code == 0x2022 or code == 45
+                    row[16] += dotted
+            if special:
+                _break_lines(data, start, i, not at_end, flags, row)
+            else:
+                row[14] += 1
+            if i > body and start < body_stop:
+                open_from = open_from if open_from >= 0 else max(start, body)
+                open_to = min(i, body_stop)
+                pieces += 1
+        elif not at_end:
+            row[14] += 1
+        if open_from >= 0 and (empty or at_end):
+            if pieces > 1 or open_from != start or open_to != i:
+                h, chars = _measure(data, open_from, open_to)
+            else:
+                h, chars = raw_hashes[lines - 1], np.int64(raw_chars[lines - 1])
+            block_hashes[paras], block_chars[paras] = h, chars
+            lo, hi = _trim(data, open_from, open_to, flags)
+            if lo != open_from or hi != open_to:
+                h, chars = _measure(data, lo, hi)
+            para_hashes[paras], para_chars[paras] = h, chars
+            row[18] += chars
+            paras += 1
+            open_from, pieces = np.int64(-1), 0
+        if at_end:
+            break
+        i += 1
+    row[12] = lines - first_line + row[13]
+    row[17] = paras - first_para
+    return lines, paras
+
+
+@njit(cache=True, nogil=True)
+def layout_kernel(data, offsets, flags, short_line):  # type: ignore[no-untyped-def]
+    """The kernel behind `layout.cut_layout`.
+
+    data uint8, offsets int64 [n+1], flags uint16 [0x110000], short_line in characters. Returns the fields of `Layout`
+    in order.
+    """
+    n = offsets.size - 1
+    counts = np.zeros((n, _WIDTH), np.int64)
+    ends = np.zeros((2, n + 1), np.int64)
+    raw_hashes, raw_chars = np.empty(0, np.uint64), np.empty(0, np.int32)
+    line_hashes, line_chars = np.empty(0, np.uint64), np.empty(0, np.int32)
+    block_hashes, block_chars = np.empty(0, np.uint64), np.empty(0, np.int32)
+    para_hashes, para_chars = np.empty(0, np.uint64), np.empty(0, np.int32)
+    breaks = np.zeros(256, np.uint8)  # bytes that may begin a line break other than a newline
+    for b in (11, 12, 13, 28, 29, 30, 0xC2, 0xE2):
+        breaks[b] = 1
+    lines, paras = 0, 0
+    for d in range(n):
+        start, stop = offsets[d], offsets[d + 1]
+        most = (stop - start) // 2 + 1
+        raw_hashes, raw_chars = _reserve(raw_hashes, lines, most), _reserve(raw_chars, lines, most)
+        line_hashes, line_chars = _reserve(line_hashes, lines, most), _reserve(line_chars, lines, most)
+        block_hashes, block_chars = _reserve(block_hashes, paras, most), _reserve(block_chars, paras, most)
+        para_hashes, para_chars = _reserve(para_hashes, paras, most), _reserve(para_chars, paras, most)
+        lines, paras = _cut_document(
+            data, start, stop, flags, breaks, short_line, counts[d], lines, paras,
+            raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,
+        )  # fmt: skip
+        ends[0, d + 1], ends[1, d + 1] = lines, paras
+    return (
+        counts,
+        ends[0], raw_hashes[:lines], raw_chars[:lines], line_hashes[:lines], line_chars[:lines],
+        ends[1], block_hashes[:paras], block_chars[:paras], para_hashes[:paras], para_chars[:paras],
+    )  # fmt: skip

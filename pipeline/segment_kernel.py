@@ -1,0 +1,192 @@
+"""The compiled kernel that cuts chunks into segments: words by the default rules of Unicode Annex 29.
+
+`mixloom.pipeline.chunks` says what a segment is and calls it. Every function it calls is in this file: numba's cache
+looks at the changes of one file only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mixloom.pipeline import characters as ch
+from mixloom.pipeline import word_breaks as wb
+
+_ALNUM = ch.ALPHA | ch.NUMBER
+_EXTEND, _REGIONAL, _KATAKANA, _HEBREW, _ALETTER = wb.EXTEND, wb.REGIONAL, wb.KATAKANA, wb.HEBREW, wb.ALETTER
+_MID_LETTER, _MID_NUM, _MID_NUM_LET, _QUOTE = wb.MID_LETTER, wb.MID_NUM, wb.MID_NUM_LET, wb.SINGLE_QUOTE
+_DOUBLE_QUOTE, _NUMERIC, _JOINER = wb.DOUBLE_QUOTE, wb.NUMERIC, wb.EXTEND_NUM_LET
+# The rows of `work`, one column per character of the chunk: its class of word breaks, whether it is a letter or a
+# number, and the byte where it begins; then where the segments stop.
+_BREAK, _STARTS, _BYTE, _ENDS = 0, 1, 2, 3
+_ROWS = 4
+
+_START, _STEP = np.uint64(0x243F6A8885A308D3), np.uint64(0x9E3779B97F4A7C15)
+_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S8, _S27, _S29, _S30, _S31 = np.uint64(8), np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
+_ZERO = np.uint64(0)
+_REPLACEMENT = 0xFFFD
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _fold(h, eight):  # type: ignore[no-untyped-def]
+    h = (h ^ eight) * _STEP
+    return h ^ (h >> _S29)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _finish(h, length):  # type: ignore[no-untyped-def]
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the state and the length."""
+    h = h ^ np.uint64(length)
+    h = (h ^ (h >> _S30)) * _MIX1
+    h = (h ^ (h >> _S27)) * _MIX2
+    return h ^ (h >> _S31)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _hash(data, i, j):  # type: ignore[no-untyped-def]
+    """64 bits of data[i:j], eight bytes at a time."""
+    h, eight, k = _START, _ZERO, 0
+    for p in range(i, j):
+        eight = (eight << _S8) | np.uint64(data[p])
+        k += 1
+        if k == 8:
+            h, eight, k = _fold(h, eight), _ZERO, 0
+    return _finish(_fold(h, eight), j - i)
+
+
+@njit(cache=True, nogil=True)
+def _decode(data, i, stop):  # type: ignore[no-untyped-def]
+    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
+    b = np.int64(data[i])
+    if 0xC2 <= b < 0xE0:
+        width, code = 2, b & 0x1F
+    elif 0xE0 <= b < 0xF0:
+        width, code = 3, b & 0x0F
+    elif 0xF0 <= b < 0xF5:
+        width, code = 4, b & 0x07
+    else:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    if i + width > stop:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    for k in range(1, width):
+        c = np.int64(data[i + k])
+        if c & 0xC0 != 0x80:
+            return np.int64(_REPLACEMENT), np.int64(1)
+        code = (code << 6) | (c & 0x3F)
+    if code > 0x10FFFF:
+        return np.int64(_REPLACEMENT), np.int64(1)
+    return np.int64(code), np.int64(width)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _next_class(work, i, m):  # type: ignore[no-untyped-def]
+    """The class of the first character from i on that is not Extend; 0 where there is none."""
+    while i < m:
+        if work[_BREAK, i] != _EXTEND:
+            return work[_BREAK, i]
+        i += 1
+    return np.int64(0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _no_break(before, last, c, work, i, m, regional):  # type: ignore[no-untyped-def]
+    """Whether the characters of classes `last` and `c` stand in one word (Unicode Annex 29, WB5 to WB16).
+
+    before: the class before `last`. i: where the character after `c` is. regional: how many regional indicators stand in a row before `c`.
+    """
+    letter, last_letter = c in (_ALETTER, _HEBREW), last in (_ALETTER, _HEBREW)
+    if (last_letter or last == _NUMERIC) and (letter or c == _NUMERIC):
+        return True
+    if c == _JOINER:
+        return last_letter or last in (_NUMERIC, _KATAKANA, _JOINER)
+    if last == _JOINER:
+        return letter or c in (_NUMERIC, _KATAKANA)
+    if c == _KATAKANA:
+        return last == _KATAKANA
+    if c == _REGIONAL:
+        return last == _REGIONAL and regional % 2 == 1
+    if last == _HEBREW and c == _QUOTE:
+        return True
+    either, before_letter = c in (_MID_NUM_LET, _QUOTE), before in (_ALETTER, _HEBREW)
+    if last_letter and (either or c == _MID_LETTER):
+        following = _next_class(work, i, m)
+        return following in (_ALETTER, _HEBREW)
+    if last == _HEBREW and c == _DOUBLE_QUOTE:
+        return _next_class(work, i, m) == _HEBREW
+    if last == _NUMERIC and (either or c == _MID_NUM):
+        return _next_class(work, i, m) == _NUMERIC
+    either = last in (_MID_NUM_LET, _QUOTE)
+    if letter and before_letter and (either or last == _MID_LETTER):
+        return True
+    if c == _HEBREW and before == _HEBREW and last == _DOUBLE_QUOTE:
+        return True
+    return c == _NUMERIC and before == _NUMERIC and (either or last == _MID_NUM)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _segment(work, m):  # type: ignore[no-untyped-def]
+    """Cut a chunk of m characters at the word boundaries of Unicode Annex 29: work[_ENDS, k] is where the k-th stops."""
+    n, regional = 0, 0
+    before, last = np.int64(0), np.int64(0)
+    for i in range(m):
+        c = work[_BREAK, i]
+        if c == _EXTEND and i > 0:
+            continue
+        if i > 0 and not _no_break(before, last, c, work, i + 1, m, regional):
+            work[_ENDS, n] = i
+            n += 1
+            before = np.int64(0)
+        else:
+            before = last
+        regional = regional + 1 if c == _REGIONAL else 0
+        last = c
+    work[_ENDS, n] = m
+    return n + 1
+
+
+@njit(cache=True, nogil=True)
+def _reserve(a, used, more):  # type: ignore[no-untyped-def]
+    """`a` with room for `more` items after the first `used` (memory that is never touched costs nothing)."""
+    if used + more <= a.size:
+        return a
+    bigger = np.empty(max(2 * a.size, used + more), a.dtype)
+    bigger[:used] = a[:used]
+    return bigger
+
+
+@njit(cache=True, nogil=True)
+def segment_kernel(data, starts, stops, flags, breaks):  # type: ignore[no-untyped-def]
+    """Cut the k chunks data[starts[c]:stops[c]], which hold no white space, into segments.
+
+    data uint8, starts and stops int64 [k], flags uint16 (`characters`) and breaks uint8 (`word_breaks`) [0x110000].
+    Returns offsets int64 [k+1] and for each segment its hash uint64 and its characters int32.
+    """
+    count = starts.size
+    offsets = np.zeros(count + 1, np.int64)
+    hashes, chars = np.empty(0, np.uint64), np.empty(0, np.int32)
+    work = np.empty((_ROWS, 256), np.int64)
+    g = 0
+    for c in range(count):
+        size = stops[c] - starts[c] + 1
+        if size > work.shape[1]:
+            work = np.empty((_ROWS, 2 * size), np.int64)
+        hashes, chars = _reserve(hashes, g, size), _reserve(chars, g, size)
+        i, m = starts[c], 0
+        while i < stops[c]:
+            code, width = np.int64(data[i]), np.int64(1)
+            if code >= 128:
+                code, width = _decode(data, i, stops[c])
+            work[_BREAK, m], work[_STARTS, m], work[_BYTE, m] = breaks[code], flags[code] & _ALNUM, i
+            m += 1
+            i += width
+        work[_BYTE, m] = i
+        lo = np.int64(0)
+        for k in range(_segment(work, m)):
+            hi = work[_ENDS, k]
+            if work[_STARTS, lo] != 0:
+                hashes[g], chars[g] = _hash(data, work[_BYTE, lo], work[_BYTE, hi]), hi - lo
+                g += 1
+            lo = hi
+        offsets[c + 1] = g
+    return offsets, hashes[:g], chars[:g]
