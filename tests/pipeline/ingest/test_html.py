@@ -148,3 +148,34 @@ def test_a_page_without_content_or_without_end_is_a_failure(bench, page, reason,
     assert documents == []
     assert failures[0].reason == reason
     assert words in failures[0].detail
+
+
+@pytest.mark.parametrize("extract", ["resiliparse", "trafilatura"])
+def test_the_main_content_of_a_page_with_its_images(bench, segments, make_png, extract):
+    words = "Words that make a paragraph of a length an extractor takes for content. " * 4
+    bench.write("img/a.png", make_png())
+    bench.write(
+        "a.html",
+        f"<html lang='de'><head><title>The &amp; title</title></head><body><nav><a href='/'>Menu</a></nav><article>"
+        f"<h1>Heading</h1><p>{words}</p><img src='img/a.png'><p>{words}</p><img src='gone.png'></article>"
+        "</body></html>",
+    )
+    (document,), failures = bench.read("html", extract=extract)
+    assert [kind for kind, _ in segments(document)] == ["text", "image", "text"]
+    assert "Menu" not in (document.segments[0].text or "")
+    assert (document.meta, document.language) == ({"title": "The & title"}, "de")
+    assert [(f.scope, f.reason) for f in failures] == [("media", "missing_media")]
+    documents, failures = bench.read("html", extract=extract, images=False)
+    assert failures == []
+    assert [s.kind for s in documents[0].segments] == ["text"]
+
+
+def test_a_late_image_is_found_by_its_other_name(bench, segments, make_png):
+    bench.write("b.png", make_png())
+    bench.write(
+        "a.html",
+        "<p>x</p><img src='data:image/gif;base64,R0' data-src='b.png'><img srcset='gone.png, b.png 2x'>",
+    )
+    (document,), failures = bench.read("html")
+    assert failures == []
+    assert segments(document) == [("text", "x"), ("image", "b.png"), ("image", "b.png")]
