@@ -247,11 +247,16 @@ def test_encodings_come_from_the_bytes_the_header_the_page_and_the_detector(benc
                      "mark": words}  # fmt: skip
 
 
-def test_bytes_no_encoding_takes_are_replaced_and_counted_or_fail(bench):
-    body = "Größe".encode() + b"\xff\xfe" + "漢字".encode()
+def test_bad_bytes_are_replaced_and_counted_or_fail_by_setting(bench):
+    body = ("Größe und Maß über den Dächern " * 3).encode() + b"\xff!"
     bench.write("a.warc", response("http://a.org/", body, "text/plain; charset=utf-8"))
-    (document,), _ = bench.read("warc", encoding="utf-8")
-    assert int(document.meta.get("replaced_characters", "0")) > 0 or document.meta["encoding"] != "utf-8"
+    (document,), _ = bench.read("warc")
+    assert (document.segments[0].text or "").endswith("Dächern \ufffd!")
+    assert document.meta["replaced_characters"] == "1"
+    documents, (failure,) = bench.read("warc", on_encoding_error="fail")
+    assert documents == []
+    assert failure.reason == "invalid_utf8"
+    assert "byte 0xff" in failure.detail
 
 
 def test_a_page_on_which_the_extractor_breaks_goes_to_the_ledger(bench, monkeypatch):
