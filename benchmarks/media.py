@@ -17,7 +17,6 @@ import importlib.util
 import io
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -279,9 +278,7 @@ def main() -> None:
     root = options.data.resolve()
     versions = {"python": platform.python_version(), "pillow": PIL.__version__, "numpy": np.__version__}
     result: dict[str, Any] = {
-        "command": " ".join(
-            ["python", "benchmarks/media.py", *(a for a in sys.argv[1:] if not Path(a).is_absolute())]
-        ),
+        "command": f"python benchmarks/media.py --data ROOT{' --quick' if options.quick else ''}",
         "versions": versions,
         "machine": {"processor": platform.machine(), "system": platform.system()},
     }
