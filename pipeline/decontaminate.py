@@ -71,23 +71,23 @@ def find_matches(documents: pa.RecordBatch, index: OverlapIndex, config: Deconta
         local, hit_term - ends[hit_doc] + terms.ends[local], hit_key,
         terms.ends, terms.normal, terms.bounds,
         index.posting_starts, index.posting_at, index.posting_text,
-        index.ends, index.gram_key, index.normal, index.bounds, index.ngram,
+        index.ends, index.gram_key, index.normal, index.bounds, index.needed,
     )  # fmt: skip
     runs = runs[np.lexsort((runs[:, 2], runs[:, 3], runs[:, 1], runs[:, 0]))]
     return _described(documents, texts, candidates, terms, runs, config)
 
 
 def _hits(ends: I64, hashes: NDArray[np.uint64], index: OverlapIndex) -> tuple[I64, I64]:
-    """First term and key of all that may be in the index; the beginning of short texts stands for each of them."""
+    """First term and key of all that may be in the index; a beginning stands for each text that has it."""
     where, key = index.long.scan(ends, hashes, index.ngram)
-    at, anchor = index.short.scan(ends, hashes, index.min_words)
+    at, anchor = index.whole.scan(ends, hashes, index.min_words)
     if not len(at):
         return where, key
-    first, stop = index.short_starts[anchor], index.short_starts[anchor + 1]
+    first, stop = index.whole_starts[anchor], index.whole_starts[anchor + 1]
     which = np.repeat(np.arange(len(at)), stop - first)
     offset = np.arange(len(which)) - np.repeat(np.cumsum(stop - first) - (stop - first), stop - first)
-    short = len(index.long.keys) + first[which] + offset
-    return np.concatenate([where, at[which]]), np.concatenate([key, short])
+    whole = len(index.long.keys) + first[which] + offset
+    return np.concatenate([where, at[which]]), np.concatenate([key, whole])
 
 
 def _described(
@@ -157,7 +157,7 @@ def _found(matches: pa.Table, a: int, b: int, index: OverlapIndex) -> tuple[NDAr
     """Of the runs a:b of one document and text: the keys found (distinct places of the text), and words found."""
     text = int(matches["text"][a].as_py())
     size, first = index.size(text), int(index.ends[text])
-    gram = min(index.ngram, size)
+    gram = int(index.needed[text])
     words, places = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
     starts, counts = (np.asarray(matches[c].slice(a, b - a)) for c in ("item_start", "terms"))
     for start, count in zip(starts.tolist(), counts.tolist()):
@@ -221,7 +221,7 @@ def overlaps(
         copied = words >= WHOLE_SHARE * size and words >= 2 * index.ngram
         evidence = len(keys) if copied else int((~common[keys]).sum())
         # A text with fewer n-grams than asked for must be found whole.
-        enough = evidence >= min(config.min_matches, max(1, size - index.ngram + 1))
+        enough = evidence >= min(config.min_matches, max(1, size - int(index.needed[text]) + 1))
         if enough and evidence and words >= config.min_coverage * size:
             out.append(Overlap(int(rows[a]), text, words, size, (a, b)))
     return out

@@ -102,9 +102,10 @@ class OverlapIndex:
     """Everything a worker needs to find the items in documents.
 
     texts: the distinct texts. ends: int64 [t+1], the terms of text i are ends[i]:ends[i+1] of all. normal, bounds:
-    their letters. gram_key: int32 [terms], key of the n-gram that starts there (of the whole text where it is
-    shorter), -1 where it is no evidence. Keys below len(long) are n-grams; the others, one per short text, are
-    found by its first `min_words` terms. posting_starts, posting_at, posting_text: where each key stands.
+    their letters. needed: int64 [t], words in a row that make a match: `ngram`, or all of a text that is shorter or
+    none of whose n-grams is evidence by itself. gram_key: int32 [terms], key of the n-gram (or whole text) that
+    starts there, -1 where it is no evidence. Keys below len(long) are n-grams; the others, one for each text needed
+    whole, are found by its first `min_words` terms. posting_starts, posting_at, posting_text: where each key stands.
     """
 
     ngram: int
@@ -114,10 +115,11 @@ class OverlapIndex:
     ends: I64
     normal: NDArray[np.uint8]
     bounds: I64
+    needed: I64
     gram_key: NDArray[np.int32]
     long: KeyTable
-    short: KeyTable
-    short_starts: I64
+    whole: KeyTable
+    whole_starts: I64
     posting_starts: I64
     posting_at: I64
     posting_text: I64
@@ -143,15 +145,14 @@ class OverlapIndex:
             int(self.posting_at[self.posting_starts[key]]),
             int(self.posting_text[self.posting_starts[key]]),
         )
-        count = min(self.ngram, self.size(text))
-        return text, self.words(text, at - int(self.ends[text]), count)
+        return text, self.words(text, at - int(self.ends[text]), int(self.needed[text]))
 
     def save(self, directory: str | Path) -> None:
         texts = [[t.set, t.id, t.field, t.copies] for t in self.texts]
         content = {"ngram": self.ngram, "min_words": self.min_words, "texts": texts, "report": self.report}
-        names = ("ends", "normal", "bounds", "gram_key", "short_starts")
+        names = ("ends", "normal", "bounds", "needed", "gram_key", "whole_starts")
         arrays = {n: getattr(self, n) for n in (*names, "posting_starts", "posting_at", "posting_text")}
-        write_model(directory, KIND, content, arrays | {"long": self.long.keys, "short": self.short.keys})
+        write_model(directory, KIND, content, arrays | {"long": self.long.keys, "whole": self.whole.keys})
 
     @classmethod
     def load(cls, directory: str | Path) -> OverlapIndex:
@@ -174,7 +175,7 @@ def _load(root: str, digest: str) -> OverlapIndex:
         texts=tuple(Text(*t) for t in content["texts"]),
         report=content["report"],
         long=KeyTable.of(arrays.pop("long")),
-        short=KeyTable.of(arrays.pop("short")),
+        whole=KeyTable.of(arrays.pop("whole")),
         **arrays,
     )
 
@@ -196,23 +197,30 @@ def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIn
     keys, which = np.unique(hashes[at], return_inverse=True)
     pairs = np.unique(np.stack([which, owner[at]], axis=1), axis=0)
     template = np.bincount(pairs[:, 0], minlength=len(keys)) > config.common_items
+    shared = np.zeros(len(owner), np.bool_)
+    shared[at[template[which]]] = True
     at = at[~template[which]]
     keys, which = np.unique(hashes[at], return_inverse=True)
     gram_key = np.full(len(owner), -1, np.int32)
     gram_key[at] = which
 
-    short = np.flatnonzero(sizes < config.ngram)
-    beginnings = kernel.gram_hashes(terms.ends, terms.hashes, config.min_words)[terms.ends[short]]
-    order = np.lexsort((short, beginnings))
-    short, beginnings = short[order], beginnings[order]
-    gram_key[terms.ends[short]] = len(keys) + np.arange(len(short))
-    # A short text is its own key; several may begin alike, so the scan looks up beginnings.
+    held = np.zeros(len(texts), np.bool_)
+    held[owner[at]] = True
+    whole = np.flatnonzero(~held)
+    whole = whole[[_distinct_words(terms, t) >= config.min_distinct for t in whole.tolist()]]
+    beginnings = kernel.gram_hashes(terms.ends, terms.hashes, config.min_words)[terms.ends[whole]]
+    order = np.lexsort((whole, beginnings))
+    whole, beginnings = whole[order], beginnings[order]
+    gram_key[terms.ends[whole]] = len(keys) + np.arange(len(whole))
+    needed = np.full(len(texts), config.ngram, np.int64)
+    needed[whole] = sizes[whole]
+    # Such a text is its own key; several may begin alike, so the scan looks up beginnings.
     anchors, first = np.unique(beginnings, return_index=True)
 
     order = np.argsort(which, kind="stable")
-    posting_at = np.concatenate([at[order], terms.ends[short]]).astype(np.int64)
+    posting_at = np.concatenate([at[order], terms.ends[whole]]).astype(np.int64)
     starts = np.searchsorted(which[order], np.arange(len(keys)))
-    posting_starts = np.concatenate([starts, len(at) + np.arange(len(short) + 1)]).astype(np.int64)
+    posting_starts = np.concatenate([starts, len(at) + np.arange(len(whole) + 1)]).astype(np.int64)
     index = OverlapIndex(
         ngram=config.ngram,
         min_words=config.min_words,
@@ -221,16 +229,23 @@ def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIn
         ends=terms.ends,
         normal=terms.normal,
         bounds=terms.bounds,
+        needed=needed,
         gram_key=gram_key,
         long=KeyTable.of(keys),
-        short=KeyTable.of(anchors),
-        short_starts=np.append(first, len(short)).astype(np.int64),
+        whole=KeyTable.of(anchors),
+        whole_starts=np.append(first, len(whole)).astype(np.int64),
         posting_starts=posting_starts,
         posting_at=posting_at,
         posting_text=owner[posting_at],
     )
-    index.report.update(_report(items, index, skipped, inside & ~evident, owner))
+    index.report.update(_report(items, index, skipped, inside & ~evident, shared, owner))
     return index
+
+
+def _distinct_words(terms: Terms, text: int) -> int:
+    """Different wordy terms of a text."""
+    mine = slice(int(terms.ends[text]), int(terms.ends[text + 1]))
+    return len(np.unique(terms.hashes[mine][terms.wordy[mine]]))
 
 
 def _distinct(
@@ -238,14 +253,13 @@ def _distinct(
 ) -> tuple[list[int], list[int], Counter[str]]:
     """The first of the texts of a set with equal words, in order, and how many there are of each.
 
-    Also how many of each set are left out: too short, or short and without evidence.
+    Also how many of each set are too short and left out.
     """
     count: dict[tuple[str, bytes], list[int]] = {}
     skipped: Counter[str] = Counter()
     for i, item in enumerate(items):
         a, b = int(terms.ends[i]), int(terms.ends[i + 1])
-        distinct = len(np.unique(terms.hashes[a:b][terms.wordy[a:b]])) if b - a < config.ngram else b - a
-        if b - a < min(config.min_words, config.ngram) or distinct < config.min_distinct:
+        if b - a < min(config.min_words, config.ngram):
             skipped[item.set] += 1
             continue
         low = terms.bounds[a : b + 1]
@@ -255,29 +269,32 @@ def _distinct(
 
 
 def _report(
-    items: Sequence[Item], index: OverlapIndex, skipped: Counter[str], empty: NDArray[np.bool_], owner: I64
+    items: Sequence[Item],
+    index: OverlapIndex,
+    skipped: Counter[str],
+    empty: NDArray[np.bool_],
+    template: NDArray[np.bool_],
+    owner: I64,
 ) -> dict[str, Any]:
-    """What of each set went into the index, by set; `empty`: an n-gram without evidence begins at the term."""
+    """What of each set went into the index, by set. empty, template: bool [terms], such an n-gram begins there."""
     sets = np.array([t.set for t in index.texts], dtype=object)
     sizes = np.diff(index.ends)
     known = index.gram_key >= 0
     held = np.zeros(len(index.texts), np.bool_)
     held[owner[known]] = True
-    grams = np.maximum(sizes - index.ngram + 1, (sizes > 0).astype(np.int64))
     out: dict[str, Any] = {}
     for name in dict.fromkeys(i.set for i in items):
         mine = sets == name
         of_set = mine[owner]
-        kept, without = int((of_set & known).sum()), int((of_set & empty).sum())
         out[name] = {
             "items": len({i.id for i in items if i.set == name}),
             "texts": sum(1 for i in items if i.set == name),
             "skipped_texts": skipped[name],
             "distinct_texts": int(mine.sum()),
-            "short_texts": int((mine & (sizes < index.ngram)).sum()),
+            "whole_texts": int((mine & held & (index.needed == sizes)).sum()),
             "unmatchable_texts": int((mine & ~held).sum()),
-            "ngrams": kept,
-            "empty_ngrams": without,
-            "template_ngrams": int(grams[mine].sum()) - kept - without,
+            "ngrams": int((of_set & known).sum()),
+            "empty_ngrams": int((of_set & empty).sum()),
+            "template_ngrams": int((of_set & template).sum()),
         }
     return out

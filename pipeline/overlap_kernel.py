@@ -283,14 +283,14 @@ def _same(a, a_bounds, i, b, b_bounds, j):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def confirm(  # type: ignore[no-untyped-def]
     hit_doc, hit_term, hit_key, ends, normal, bounds,
-    posting_starts, posting_at, posting_text, text_ends, gram_key, item_normal, item_bounds, ngram,
+    posting_starts, posting_at, posting_text, text_ends, gram_key, item_normal, item_bounds, needed,
 ):  # fmt: skip
     """Compare hits word by word, and let each grow to the longest run of equal words around it.
 
     hit_*: int64 [h], document, its term (counted over all documents) and key of each hit; ends, normal, bounds: the terms of the
     documents (`locate_terms`). posting_starts int64 [k+1]: the places of key k are posting_at (term of all items) and
     posting_text; text_ends, item_normal, item_bounds: the terms of the items; gram_key int32: the key of the n-gram
-    that starts at each term, -1 for none. An item shorter than `ngram` must be found whole.
+    that starts at each term, -1 for none; needed int64 [items]: equal words from the hit on that make a match.
 
     Returns int64 [runs, 5]: document, text, first term in the text, first term in the document, terms. Each run once.
     """
@@ -302,7 +302,7 @@ def confirm(  # type: ignore[no-untyped-def]
         for p in range(posting_starts[hit_key[h]], posting_starts[hit_key[h] + 1]):
             j, t = posting_at[p], posting_text[p]
             first, last = text_ends[t], text_ends[t + 1]
-            wanted = min(ngram, last - first)
+            wanted = needed[t]
             length = 0
             while length < wanted and i + length < high and j + length < last:
                 if not _same(normal, bounds, i + length, item_normal, item_bounds, j + length):

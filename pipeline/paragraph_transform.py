@@ -283,7 +283,7 @@ def _dropped(doomed: dict[int, tuple[int, int]], config: ParagraphConfig) -> pa.
             "reason": DROP_REASON,
             "value": lost / total,
             "limit": config.max_removed_share,
-            "detail": f"{lost} of {total} bytes stand in {config.unit}s that are kept in other documents",
+            "detail": f"{lost} of {total} bytes repeat other {config.unit}s of the corpus",
         }
         for row, (lost, total) in sorted(doomed.items())
     ]

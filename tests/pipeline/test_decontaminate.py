@@ -179,7 +179,7 @@ def test_an_item_shorter_than_an_ngram_must_be_found_whole_and_tiny_ones_are_ski
         "texts": 2,
         "skipped_texts": 1,
         "distinct_texts": 1,
-        "short_texts": 1,
+        "whole_texts": 1,
         "unmatchable_texts": 0,
         "ngrams": 1,
         "empty_ngrams": 0,

@@ -93,7 +93,7 @@ def texts_after(run) -> dict[str, list[str]]:
 )
 def test_boilerplate_is_kept_once_and_distinct_text_stays(tmp_path, small_run, corpus, most, share, priority):
     expected = plain(corpus, share, most, priority)
-    run = small_run(tmp_path / "run", corpus, per_part=9)
+    run = small_run(tmp_path / "run", corpus, per_part=21)
     manifest = run.run(stage(max_copies=most, max_removed_share=share, priority=priority))
     assert texts_after(run) == {d: ps for d, ps in expected.items() if ps is not None}
     dropped = {d for d, ps in expected.items() if ps is None}
@@ -142,16 +142,16 @@ def written(run) -> dict[str, str]:
 def test_workers_partitions_and_passes_change_no_byte_and_parts_and_order_no_text(
     tmp_path, small_run, corpus, monkeypatch
 ):
-    one = small_run(tmp_path / "one", corpus, per_part=20)
+    one = small_run(tmp_path / "one", corpus, per_part=42)
     one.run(stage())
-    two = small_run(tmp_path / "two", corpus, per_part=20)
+    two = small_run(tmp_path / "two", corpus, per_part=42)
     two.run(stage(partitions=3), workers=2)
     assert written(two) == written(one)
-    many = small_run(tmp_path / "many", corpus, per_part=20)
+    many = small_run(tmp_path / "many", corpus, per_part=42)
     monkeypatch.setattr(ParagraphDedupStage, "_passes", lambda self, units: [[*range(5)], [*range(5, 16)]])
     many.run(stage())
     assert written(many) == written(one)
-    other = small_run(tmp_path / "other", corpus[::-1], per_part=7)
+    other = small_run(tmp_path / "other", corpus[::-1], per_part=17)
     other.run(stage(partitions=5), workers=2)
     assert texts_after(other) == texts_after(one)
     keys = ("doc_id", "reason", "value", "detail")
@@ -170,9 +170,9 @@ def test_the_number_of_passes_follows_the_units():
 
 
 def test_an_interrupted_stage_goes_on_from_its_units_and_leaves_no_working_files(tmp_path, small_run, corpus):
-    whole = small_run(tmp_path / "whole", corpus, per_part=20)
+    whole = small_run(tmp_path / "whole", corpus, per_part=42)
     whole.run(stage())
-    run = small_run(tmp_path / "run", corpus, per_part=20)
+    run = small_run(tmp_path / "run", corpus, per_part=42)
     directory = run.directory.stage(NAME)
     directory.begin("key")
 
