@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mixloom.pipeline.candidates import distinct_pairs
@@ -58,6 +59,31 @@ def required(threshold: float, margin: float, k: I64) -> F64:
     """What a similarity estimated from k values must reach, float64 [n]; k = 0 says that it is exact."""
     error = np.sqrt(threshold * (1.0 - threshold) / np.maximum(k, 1))
     return np.minimum(1.0, threshold + np.where(k > 0, margin * error, 0.0))
+
+
+@numba.njit(cache=True, nogil=True)
+def mark(bitmap: npt.NDArray[np.uint8], keys: U64) -> None:
+    """Set the bit of each key uint64 [n] in a bitmap whose length is a power of two."""
+    mask = np.uint64(len(bitmap) * 8 - 1)
+    for i in range(len(keys)):
+        at = (keys[i] * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(17)) & mask
+        bitmap[at >> np.uint64(3)] |= np.uint8(1) << np.uint8(at & np.uint64(7))
+
+
+@numba.njit(cache=True, nogil=True)
+def marked(bitmap: npt.NDArray[np.uint8], keys: U64) -> npt.NDArray[np.bool_]:
+    """Whether the bit of each key uint64 [n] is set: always where it was marked, sometimes where it was not."""
+    mask = np.uint64(len(bitmap) * 8 - 1)
+    out = np.empty(len(keys), dtype=np.bool_)
+    for i in range(len(keys)):
+        at = (keys[i] * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(17)) & mask
+        out[i] = (bitmap[at >> np.uint64(3)] >> np.uint8(at & np.uint64(7))) & np.uint8(1)
+    return out
+
+
+def bitmap_bytes(keys: int) -> int:
+    """Bytes of a bitmap for so many keys: a power of two with at least 8 bits a key, from 1 kB to 256 MB."""
+    return 1 << min(28, max(10, (keys - 1).bit_length()))
 
 
 @numba.njit(cache=True, nogil=True)

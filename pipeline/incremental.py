@@ -21,6 +21,7 @@ from mixloom.pipeline.dedup_index import SIGNED, index_rows, shingle_keys
 from mixloom.pipeline.doc_ids import (
     I64,
     ROW_BITS,
+    U64,
     columns,
     concatenate,
     distinct_rows,
@@ -41,9 +42,12 @@ from mixloom.pipeline.earlier_matches import (
     RUN_BITS,
     Comparison,
     best_matches,
+    bitmap_bytes,
     cross_pairs,
     earlier_rank,
     exact_matches,
+    mark,
+    marked,
     matches_of,
 )
 from mixloom.pipeline.earlier_runs import Corpus
@@ -94,38 +98,89 @@ class Corpora:
         return sorted({c.kind for c in self.runs[1:]})
 
 
+_KEYS = pa.schema([pa.field("key", pa.uint64(), nullable=False)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The documents of a part as rows of the two shuffles: by content hash, and by bucket."""
+
+    hashed: U64
+    buckets: U64
+
+    def filtered(self, bitmap: npt.NDArray[np.uint8]) -> _Keys:
+        """Only the rows that some document of this run may meet."""
+        hashed = self.hashed[marked(bitmap, np.ascontiguousarray(self.hashed[:, 1]))]
+        return _Keys(hashed, self.buckets[marked(bitmap, np.ascontiguousarray(self.buckets[:, 0]))])
+
+
+def _keys(corpora: Corpora, number: int, near: bool) -> _Keys:
+    run, corpus, part = corpora.at(number)
+    c = corpora.comparison
+    rows = signed_rows(corpus, part, c.media)
+    ids = pack_ids(rows.column("doc_id"))
+    place = (np.uint64(number) << ROW_BITS) | np.asarray(rows.column("row")).astype(np.uint64)
+    hashed = np.empty((len(ids), 6), dtype=np.uint64)
+    hashed[:, :2], hashed[:, 2] = hash_columns(rows.column("content_hash")), run == 0
+    hashed[:, 3:5], hashed[:, 5] = ids, place
+    signatures, alive = signature_matrix(rows.column("minhash"))
+    if not near or not len(alive):
+        return _Keys(hashed, np.empty((0, 5), dtype=np.uint64))
+    keys = bucket_keys(signatures, columns(rows, ["media_key"])[alive, 0], c.bands, c.rows)
+    buckets = np.empty((len(alive), c.bands, 5), dtype=np.uint64)
+    buckets[:, :, 0] = keys
+    buckets[:, :, 1] = NEW if run == 0 else earlier_rank(keys, ids[alive])
+    buckets[:, :, 2:4] = ids[alive, None, :]
+    buckets[:, :, 4] = place[alive, None]
+    return _Keys(hashed, buckets.reshape(-1, 5))
+
+
 class _KeyDoFn(beam.DoFn):
-    """Reads a part and sends its documents to the partitions of their content hashes and, tagged by kind, of their buckets."""
+    """Reads a part and sends its documents to the partitions of their content hashes and, tagged by kind, of their buckets.
+
+    Parts of this run also tell their keys; of earlier runs only what meets one of those is sent, so a
+    large past costs a reading, not a shuffle.
+    """
 
     def __init__(self, corpora: Corpora, partitions: int, near: bool) -> None:
         self._corpora, self._partitions, self._near = corpora, partitions, near
 
-    def process(self, number: int) -> Iterator[Any]:
-        run, corpus, part = self._corpora.at(number)
-        rows = signed_rows(corpus, part, self._corpora.comparison.media)
-        ids = pack_ids(rows.column("doc_id"))
-        place = (np.uint64(number) << ROW_BITS) | np.asarray(rows.column("row")).astype(np.uint64)
-        hashes = hash_columns(rows.column("content_hash"))
-        new = np.full(len(ids), run == 0, dtype=np.uint64)
-        hashed = id_batch(HASHED, hashes, new, ids, place)
-        yield from keyed(hashed, partition_of(hashes, self._partitions))
-        if not self._near:
-            return
-        signatures, alive = signature_matrix(rows.column("minhash"))
-        if len(alive):
-            c = self._corpora.comparison
-            keys = bucket_keys(signatures, columns(rows, ["media_key"])[alive, 0], c.bands, c.rows)
-            buckets = np.empty((len(alive), c.bands, 5), dtype=np.uint64)
-            buckets[:, :, 0] = keys
-            buckets[:, :, 1] = NEW if run == 0 else earlier_rank(keys, ids[alive])
-            buckets[:, :, 2:4] = ids[alive, None, :]
-            buckets[:, :, 4] = place[alive, None]
-            flat = buckets.reshape(-1, 5)
-            found = list(
-                keyed(id_batch(BUCKETS, flat), (flat[:, 0] % np.uint64(self._partitions)).astype(np.int64))
-            )
-            for kind in self._corpora.kinds() if run == 0 else [corpus.kind]:
-                yield from (beam.pvalue.TaggedOutput(kind, rows) for rows in found)
+    def process(self, number: int, bitmap: bytes | None = None) -> Iterator[Any]:
+        keys = _keys(self._corpora, number, self._near)
+        run, corpus, _ = self._corpora.at(number)
+        kinds = self._corpora.kinds() if run == 0 else [corpus.kind]
+        if bitmap is not None:
+            keys = keys.filtered(np.frombuffer(bitmap, dtype=np.uint8))
+        else:
+            own = np.concatenate([keys.hashed[:, 1], keys.buckets[:, 0]])
+            yield beam.pvalue.TaggedOutput("keys", id_batch(_KEYS, own))
+        yield from keyed(id_batch(HASHED, keys.hashed), partition_of(keys.hashed[:, :2], self._partitions))
+        partition = (keys.buckets[:, 0] % np.uint64(self._partitions)).astype(np.int64)
+        for found in keyed(id_batch(BUCKETS, keys.buckets), partition):
+            yield from (beam.pvalue.TaggedOutput(kind, found) for kind in kinds)
+
+
+class _MarkFn(beam.CombineFn):
+    """Batches of keys -> the bitmap in which they are marked."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def create_accumulator(self) -> bytearray:
+        return bytearray(self._size)
+
+    def add_input(self, accumulator: bytearray, batch: pa.RecordBatch) -> bytearray:
+        mark(np.frombuffer(accumulator, dtype=np.uint8), columns(batch, ["key"])[:, 0])
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[bytearray]) -> bytearray:
+        merged = np.zeros(self._size, dtype=np.uint8)
+        for one in accumulators:
+            merged |= np.frombuffer(one, dtype=np.uint8)
+        return bytearray(merged.tobytes())
+
+    def extract_output(self, accumulator: bytearray) -> bytes:
+        return bytes(accumulator)
 
 
 class _CrossDoFn(beam.DoFn):
@@ -241,25 +296,49 @@ class AgainstEarlier(beam.PTransform):
         corpora: this run and the earlier ones.
         partitions: keys of each shuffle; the drops do not depend on it.
         near: whether near duplicates are looked for, beside exact ones.
+        documents: how many there are in this run, about: it decides how well the documents of earlier runs are
+            sifted before the shuffle, never the drops.
     """
 
-    def __init__(self, corpora: Corpora, partitions: int, near: bool = True) -> None:
+    def __init__(
+        self, corpora: Corpora, partitions: int, near: bool = True, documents: int = 1_000_000
+    ) -> None:
         super().__init__()
+        self._bitmap_bytes = bitmap_bytes(documents * (1 + (corpora.comparison.bands if near else 0)))
         if len(corpora.runs) > MOST_RUNS:
             raise ValueError(f"{len(corpora.runs)} runs; at most {MOST_RUNS} are compared")
         self._corpora, self._partitions, self._near = corpora, partitions, near
 
     def expand(self, root: Any) -> Any:
         n, kinds = self._partitions, self._corpora.kinds() if self._near else []
-        numbers = root | "Parts" >> beam.Create(self._corpora.parts(), reshuffle=True).with_output_types(int)
-        key = beam.ParDo(_KeyDoFn(self._corpora, n, self._near)).with_output_types(Keyed)
-        read = numbers | "Key" >> key.with_outputs(*kinds, main="hashes")
+        numbers = self._corpora.parts()
+        own = [p for p in numbers if self._corpora.at(p)[0] == 0]
+        key = _KeyDoFn(self._corpora, n, self._near)
+        mine = (
+            root
+            | "Own parts" >> beam.Create(own, reshuffle=True).with_output_types(int)
+            | "Own keys"
+            >> beam.ParDo(key).with_output_types(Keyed).with_outputs(*kinds, "keys", main="hashes")
+        )
+        bitmap = mine["keys"] | "Mark" >> beam.CombineGlobally(_MarkFn(self._bitmap_bytes))
+        theirs = (
+            root
+            | "Earlier parts" >> beam.Create(numbers[len(own) :], reshuffle=True).with_output_types(int)
+            | "Earlier keys"
+            >> beam.ParDo(key, beam.pvalue.AsSingleton(bitmap))
+            .with_output_types(Keyed)
+            .with_outputs(*kinds, main="hashes")
+        )
         exact = (
-            read["hashes"]
+            (mine["hashes"], theirs["hashes"])
+            | "Hashes" >> beam.Flatten()
             | "ByHash" >> beam.GroupByKey()
             | "Exact" >> beam.ParDo(_ExactDoFn(n)).with_output_types(Keyed)
         )
-        matches = [exact, *(self._near_matches(read[kind], kind) for kind in kinds)]
+        matches = [exact]
+        for kind in kinds:
+            buckets = (mine[kind], theirs[kind]) | f"Buckets {kind}" >> beam.Flatten()
+            matches.append(self._near_matches(buckets, kind))
         drop = beam.ParDo(_DropDoFn(self._corpora)).with_output_types(pa.RecordBatch)
         return matches | beam.Flatten() | "ByDocument" >> beam.GroupByKey() | "Drop" >> drop
 

@@ -59,8 +59,7 @@ class AgainstDedupStage(Stage):
 
         signature = MinHashConfig(**ctx.manifest("annotate").config["minhash"])
         self._check(ctx, signature)
-        documents, annotations = ctx.documents(), ctx.annotations()
-        survivors = ctx.reader(self.inputs[0])
+        annotations, survivors = ctx.annotations(), ctx.reader(self.inputs[0])
         parts = tuple(sorted(ctx.part_names(self.inputs[0])))
         todo = ctx.todo(parts)
         if not todo:
@@ -79,10 +78,11 @@ class AgainstDedupStage(Stage):
         )
         self._tell(ctx, signature, comparison)
         mine = Corpus(
-            "", "signatures", parts, documents=documents, annotations=annotations, survivors=survivors
+            "", "signatures", parts, documents=ctx.documents(), annotations=annotations, survivors=survivors
         )
         corpora = Corpora((mine, *(e.corpus for e in self.earlier)), comparison)
-        against = AgainstEarlier(corpora, self.config.partitions, near is not None)
+        documents = ctx.manifest(self.inputs[0]).counts.kept
+        against = AgainstEarlier(corpora, self.config.partitions, near is not None, documents)
         settle = Settle(todo, survivors, annotations, self.name, judged=True)
         ctx.beam(lambda p: p | against | settle | Commit(ctx.directory), len(parts))
 

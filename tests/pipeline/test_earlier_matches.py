@@ -15,8 +15,11 @@ from mixloom.pipeline.earlier_matches import (
     RUN_BITS,
     Comparison,
     best_matches,
+    bitmap_bytes,
     cross_pairs,
     exact_matches,
+    mark,
+    marked,
     matches_of,
     required,
 )
@@ -175,3 +178,17 @@ def test_buckets_of_one_side_only_give_no_pair():
     rows = sorted_buckets(np.array(list(itertools.chain(earlier, new)), dtype=np.uint64))
     assert len(cross_pairs(rows, 4)) == 0
     assert len(cross_pairs(rows[:0], 4)) == 0
+
+
+@given(st.sets(st.integers(0, 2**64 - 1), max_size=200), st.sets(st.integers(0, 2**64 - 1), max_size=200))
+def test_a_marked_key_is_always_found_and_others_seldom(ours, theirs):
+    bitmap = np.zeros(bitmap_bytes(len(ours)), dtype=np.uint8)
+    mark(bitmap, np.array(sorted(ours), dtype=np.uint64))
+    assert marked(bitmap, np.array(sorted(ours), dtype=np.uint64)).all()
+    others = np.array(sorted(theirs - ours), dtype=np.uint64)
+    assert marked(bitmap, others).sum() <= 0.3 * len(others) + 3
+
+
+def test_a_bitmap_is_a_power_of_two_with_room_and_a_bound():
+    sizes = [bitmap_bytes(n) for n in (0, 1, 1024, 1025, 19_000_000, 10**12)]
+    assert sizes == [1024, 1024, 1024, 2048, 1 << 25, 1 << 28]

@@ -18,7 +18,7 @@ LOCAL = NearConfig(components="local")
 
 def finish(run, hashes: int | None, survivors: str = "dedup_near") -> None:
     """Deduplicate a run in itself and leave an index of it, when `hashes` are stated."""
-    config = DedupConfig(near=LOCAL, index=IndexConfig(hashes=hashes) if hashes else None)
+    config = DedupConfig(partitions=2, near=LOCAL, index=IndexConfig(hashes=hashes) if hashes else None)
     run.run(ExactDedupStage(config, "filter"))
     run.run(NearDedupStage(config, "dedup_exact"))
     if hashes:
@@ -50,10 +50,10 @@ def similarities(a, b) -> np.ndarray:
 def test_a_new_crawl_loses_exactly_what_earlier_runs_have_kept(tmp_path, small_run, crawls):
     first, second, new = crawls
     for name, documents in (("first", first), ("second", second)):
-        finish(small_run(tmp_path / name, documents, per_part=17), hashes=1024)
+        finish(small_run(tmp_path / name, documents, per_part=40), hashes=1024)
     against = (str(tmp_path / "first"), str(tmp_path / "second"))
-    config = DedupConfig(near=LOCAL, against=against)
-    run = small_run(tmp_path / "new", new, per_part=25)
+    config = DedupConfig(partitions=2, near=LOCAL, against=against)
+    run = small_run(tmp_path / "new", new, per_part=70)
     manifest = run.run(AgainstDedupStage(config))
 
     earlier = [*first, *second]
@@ -84,7 +84,7 @@ def test_a_new_crawl_loses_exactly_what_earlier_runs_have_kept(tmp_path, small_r
     assert manifest.counts.kept == len(kept)
 
     # Other parts, other order, other partitions, two workers: the same drops.
-    other = small_run(tmp_path / "other", new[::-1], per_part=9)
+    other = small_run(tmp_path / "other", new[::-1], per_part=50)
     other.run(AgainstDedupStage(config.model_copy(update={"partitions": 3})), workers=2)
     assert other.survivors("dedup_against") == kept
     pick = ("doc_id", "detail", "value", "reason", "limit")
@@ -97,13 +97,16 @@ def test_without_its_text_and_without_an_index_a_run_still_serves_by_its_signatu
     tmp_path, small_run, crawls, capsys
 ):
     first, _, new = crawls
-    earlier = small_run(tmp_path / "first", first, per_part=17)
+    earlier = small_run(tmp_path / "first", first, per_part=40)
     finish(earlier, hashes=None)
     for name in earlier.directory.stage("ingest").store.names():
         if name.endswith(".parquet"):
             earlier.directory.stage("ingest").store.remove(name)
-    run = small_run(tmp_path / "new", new, per_part=25)
-    run.run(AgainstDedupStage(DedupConfig(near=LOCAL, against=(str(tmp_path / "first"),))), console=Console())
+    run = small_run(tmp_path / "new", new, per_part=70)
+    run.run(
+        AgainstDedupStage(DedupConfig(partitions=2, near=LOCAL, against=(str(tmp_path / "first"),))),
+        console=Console(),
+    )
     heard = " ".join(capsys.readouterr().err.split())
     assert "estimated from 112 signature values (standard error 0.038)" in heard
     assert "at 0.913 or more" in heard
@@ -121,12 +124,12 @@ def test_without_its_text_and_without_an_index_a_run_still_serves_by_its_signatu
 
 def test_an_index_serves_when_everything_else_of_its_run_is_gone(tmp_path, small_run, crawls):
     first, _, new = crawls
-    earlier = small_run(tmp_path / "first", first, per_part=17)
+    earlier = small_run(tmp_path / "first", first, per_part=40)
     finish(earlier, hashes=64)
     for stage in ("ingest", "annotate", "filter", "dedup_exact", "dedup_near"):
         earlier.directory.store.remove(stage)
-    run = small_run(tmp_path / "new", new, per_part=25)
-    run.run(AgainstDedupStage(DedupConfig(near=LOCAL, against=(str(tmp_path / "first"),))))
+    run = small_run(tmp_path / "new", new, per_part=70)
+    run.run(AgainstDedupStage(DedupConfig(partitions=2, near=LOCAL, against=(str(tmp_path / "first"),))))
     truth = similarities(new, first).max(axis=1)
     by_id = {d.doc_id: i for i, d in enumerate(new)}
     near = [r for r in run.rejects("dedup_against") if r["reason"].startswith("near")]
@@ -144,7 +147,7 @@ def test_other_images_make_another_document_also_across_runs(tmp_path, small_run
         document(f"{caption} more", "3", images=("cat",)),
     ]
     run = small_run(tmp_path / "new", new)
-    run.run(AgainstDedupStage(DedupConfig(near=LOCAL, against=(str(tmp_path / "old"),))))
+    run.run(AgainstDedupStage(DedupConfig(partitions=2, near=LOCAL, against=(str(tmp_path / "old"),))))
     assert run.survivors("dedup_against") == {new[0].doc_id}
 
 
@@ -153,7 +156,7 @@ def test_documents_an_earlier_run_dropped_do_not_count(tmp_path, small_run, word
     old = document(text, "1")
     small_run(tmp_path / "old", [old, document("something else", "2")], without={old.doc_id})
     run = small_run(tmp_path / "new", [document(text, "3")])
-    run.run(AgainstDedupStage(DedupConfig(near=LOCAL, against=(str(tmp_path / "old"),))))
+    run.run(AgainstDedupStage(DedupConfig(partitions=2, near=LOCAL, against=(str(tmp_path / "old"),))))
     assert len(run.survivors("dedup_against")) == 1
 
 
@@ -161,7 +164,7 @@ def test_a_change_of_an_earlier_run_redoes_the_stage(tmp_path, small_run, words,
     rng = np.random.default_rng(4)
     old = [document(" ".join(words(rng, 60)), str(i)) for i in range(3)]
     finish(small_run(tmp_path / "old", old), hashes=1024)
-    config = DedupConfig(near=LOCAL, against=(str(tmp_path / "old"),))
+    config = DedupConfig(partitions=2, near=LOCAL, against=(str(tmp_path / "old"),))
     before = AgainstDedupStage(config).settings()
     assert AgainstDedupStage(config).settings() == before
     finish(small_run(tmp_path / "old", old[:2]), hashes=1024)
@@ -181,11 +184,11 @@ def test_runs_that_cannot_be_compared_are_refused_by_name(tmp_path, small_run, d
     }
     for name, message in told.items():
         with pytest.raises(UserError, match=message):
-            run.run(AgainstDedupStage(DedupConfig(near=LOCAL, against=(str(tmp_path / name),))))
+            run.run(AgainstDedupStage(DedupConfig(partitions=2, near=LOCAL, against=(str(tmp_path / name),))))
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.yaml").write_text("{}")
     with pytest.raises(UserError, match=r"empty, which has no finished stage that decided"):
-        run.run(AgainstDedupStage(DedupConfig(near=LOCAL, against=(str(tmp_path / "empty"),))))
+        run.run(AgainstDedupStage(DedupConfig(partitions=2, near=LOCAL, against=(str(tmp_path / "empty"),))))
     # Without near deduplication signatures do not matter.
     only_exact = DedupConfig(near=None, against=(str(tmp_path / "seed"),))
     assert run.run(AgainstDedupStage(only_exact)).counts.kept == 0
