@@ -53,9 +53,9 @@ CASES: dict[str, dict[str, Any]] = {
         ],
         "negatives": [{"name": "news", **NEWS}, {"name": "reviews", **REVIEWS, "glob": "{neg,pos}/*.txt"}],
     },
-    "hard": {
-        "positives": [{"name": "pos", **REVIEWS, "glob": "pos/*.txt"}],
-        "negatives": [{"name": "neg", **REVIEWS, "glob": "neg/*.txt"}],
+    "close": {
+        "positives": [{"name": "sci", **NEWS, "glob": "sci.*/*"}],
+        "negatives": [{"name": "comp", **NEWS, "glob": "comp.*/*"}],
     },
 }
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -63,6 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "isotonic": {"calibration": "isotonic"},
     "lower case, punctuation apart": {"normalisation": {"lowercase": True, "separate_punctuation": True}},
     "one word at a time": {"fasttext": {"word_ngrams": 1}},
+    "5 epochs": {"fasttext": {"epochs": 5}},
     "quantised": {"fasttext": {"quantize": True}},
 }
 SCORED = ("text-20news", "text-movie-reviews", "text-wikitext2", "text-current-events", "text-eips")

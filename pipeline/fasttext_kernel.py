@@ -182,7 +182,8 @@ def forward(  # type: ignore[no-untyped-def]
     out = np.zeros((n, matrix.shape[1]), np.float32)
     found = np.zeros(n, np.int64)
     total = np.zeros(matrix.shape[1], np.float64)
-    recent = np.zeros(max(1, word_ngrams), np.uint64)  # hashes of the last words, a ring
+    recent = np.zeros(max(1, word_ngrams - 1), np.uint64)
+    buckets = np.uint64(bucket)
     eos = _hash(_EOS, 0, 4)
     for d in range(n):
         total[:] = 0.0
@@ -214,17 +215,17 @@ def forward(  # type: ignore[no-untyped-def]
                 rows += _add_characters(data, start, at, minn, maxn, bucket, words, places, matrix, total)
             if word_ngrams > 1 and bucket > 0:
                 signed = np.uint64(np.int64(np.int32(h)))
-                # This word ends an n-gram with each of the words before it.
-                reach = min(seen, word_ngrams - 1)
-                for back in range(1, reach + 1):
-                    slot = (seen - back) % recent.size
-                    recent[slot] = recent[slot] * _NGRAM + signed
-                    row = _row(np.int64(recent[slot] % np.uint64(bucket)), words, places)
+                # recent[k] is the hash of the words from k+1 before this one on; each makes an n-gram that ends here.
+                for k in range(seen):
+                    recent[k] = recent[k] * _NGRAM + signed
+                    row = _row(np.int64(recent[k] % buckets), words, places)
                     if row >= 0:
                         _add(total, matrix, row)
                         rows += 1
-                recent[seen % recent.size] = signed
-                seen += 1
+                seen = min(seen + 1, recent.size)
+                for k in range(seen - 1, 0, -1):
+                    recent[k] = recent[k - 1]
+                recent[0] = signed
         if rows > 0:
             for k in range(total.size):
                 out[d, k] = np.float32(total[k] / rows)

@@ -102,7 +102,12 @@ class FastTextConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dim: int = Field(16, ge=2, le=1000, description="width of the word vectors")
-    epochs: int = Field(5, ge=1, le=1000, description="passes over the training documents")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="passes over the training documents; left out: 5, or up to 50 until 100,000 documents were read",
+    )
     lr: float = Field(0.5, gt=0, le=10, description="learning rate at the start; it falls to 0")
     word_ngrams: int = Field(2, ge=1, le=5, description="longest word n-gram")
     min_count: int = Field(2, ge=1, description="words seen less often are no words")
@@ -112,6 +117,10 @@ class FastTextConfig(BaseModel):
     min_chars: int = Field(0, ge=0, le=20, description="shortest character n-gram; 0 with max_chars 0: none")
     max_chars: int = Field(0, ge=0, le=20, description="longest character n-gram")
     quantize: bool = Field(False, description="store the word vectors in a quarter to a tenth of the space")
+
+    def epochs_for(self, documents: int) -> int:
+        """The passes over so many documents: few documents need more of them to be learned at all."""
+        return self.epochs or min(50, max(5, -(-100_000 // max(1, documents))))
 
     @model_validator(mode="after")
     def _characters(self) -> Self:

@@ -140,7 +140,7 @@ def train_fasttext(
                 out.write(f"{LABEL}{names[int(positive)]} {text}\n".encode())
     try:
         model = fasttext.train_supervised(
-            str(file), dim=f.dim, epoch=f.epochs, lr=f.lr, wordNgrams=f.word_ngrams, minCount=f.min_count,
+            str(file), dim=f.dim, epoch=f.epochs_for(len(rows)), lr=f.lr, wordNgrams=f.word_ngrams, minCount=f.min_count,
             bucket=f.bucket, minn=f.min_chars, maxn=f.max_chars, loss="softmax", thread=1, seed=config.seed, verbose=0,
         )  # fmt: skip
         if f.quantize:
@@ -193,7 +193,8 @@ def _header(
         "labels": [LABEL + config.positive_label, LABEL + config.negative_label],
         "normalisation": config.normalisation.model_dump(mode="json"),
         "calibration": calibration.to_json(),
-        "fasttext": config.fasttext.model_dump(mode="json"),
+        "fasttext": config.fasttext.model_dump(mode="json")
+        | {"epochs": config.fasttext.epochs_for(len(splits.train))},
         "seed": config.seed,
         "counts": examples.counts | {"left_out": splits.left_out},
         "splits": {

@@ -11,7 +11,7 @@ import pytest
 from mixloom.pipeline.config import validate
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.quality.classifier import Classifier
-from mixloom.pipeline.quality.config import QualityFitConfig
+from mixloom.pipeline.quality.config import FastTextConfig, QualityFitConfig
 
 
 def test_planted_positives_are_told_from_negatives_on_held_out_documents(fitted):
@@ -180,3 +180,9 @@ def test_the_report_is_a_page_with_the_figures_and_nothing_from_elsewhere(fitted
         assert text in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+def test_few_documents_are_read_more_often(fitted):
+    assert [FastTextConfig().epochs_for(n) for n in (0, 100, 4000, 20_000, 10**6)] == [50, 50, 25, 5, 5]
+    assert FastTextConfig(epochs=7).epochs_for(100) == 7
+    assert fitted[1]["fasttext"]["epochs"] == 50
