@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from html import unescape
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
+from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.ingest.assemble import Item, Ref, Text
 from mixloom.pipeline.ingest.layout import Flow, local_name, walk
 from mixloom.pipeline.ingest.problems import Problem
@@ -39,7 +41,19 @@ _MAX_DEPTH = 1000
 
 
 def extractor_version(extract: Extractor) -> str:
-    """Library and version: part of the settings of a run, so that another version reads the source anew."""
+    """Library and version: part of the settings of a run, so that another version reads the source anew.
+
+    Raises:
+        UserError: the library is not installed.
+    """
+    # Trafilatura uses jusText, which fails to import without the last.
+    needed = ("resiliparse",) if extract == "resiliparse" else ("trafilatura", "lxml_html_clean")
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"extract: {extract} needs the package {missing[0]}, which is not installed",
+            fix=f"pip install {missing[0]}, or set extract of the source to another extractor",
+        )
     return f"{extract} {version(extract)}"
 
 

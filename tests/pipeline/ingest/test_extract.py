@@ -2,6 +2,7 @@
 
 import pytest
 
+from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.ingest.assemble import Ref, Text
 from mixloom.pipeline.ingest.extract import _split, image_ref, main_content
 from mixloom.pipeline.ingest.problems import Problem
@@ -117,3 +118,14 @@ def test_image_sources_are_ranked_and_data_urls_come_last():
     assert image_ref({"src": " "}) is None
     ref = image_ref({"src": "data:image/gif;base64,A", "data-src": "b.png", "srcset": "c.png 1x, d.png 2x"})
     assert (ref.target, ref.others) == ("b.png", ("c.png", "d.png", "data:image/gif;base64,A"))
+
+
+def test_a_missing_library_is_told_before_anything_is_read(monkeypatch):
+    import mixloom.pipeline.ingest.extract as extract
+
+    monkeypatch.setattr(extract, "find_spec", lambda name: None if name == "lxml_html_clean" else object())
+    assert extract.extractor_version("resiliparse").startswith("resiliparse ")
+    with pytest.raises(
+        UserError, match=r"extract: trafilatura needs the package lxml_html_clean.*\n.*pip install"
+    ):
+        extract.extractor_version("trafilatura")
