@@ -222,7 +222,8 @@ def forward(  # type: ignore[no-untyped-def]
                     if row >= 0:
                         _add(total, matrix, row)
                         rows += 1
-                seen = min(seen + 1, recent.size)
+                if seen < recent.size:
+                    seen += 1
                 for k in range(seen - 1, 0, -1):
                     recent[k] = recent[k - 1]
                 recent[0] = signed
