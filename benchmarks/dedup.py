@@ -40,11 +40,12 @@ from mixloom.pipeline.annotate_config import AnnotateConfig, MinHashConfig
 from mixloom.pipeline.candidates import band_keys, bucket_pairs, signature_matrix, sorted_buckets
 from mixloom.pipeline.components import components_local
 from mixloom.pipeline.console import Console
-from mixloom.pipeline.dedup_config import DedupConfig, NearConfig, candidate_probability
+from mixloom.pipeline.dedup_config import DedupConfig, IndexConfig, NearConfig, candidate_probability
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
+from mixloom.pipeline.incremental_stage import AgainstDedupStage, DedupIndexStage
 from mixloom.pipeline.run import RunDirectory, StageManifest
 from mixloom.pipeline.schema import SURVIVORS, Document, Locator, Segment, documents_batch
-from mixloom.pipeline.signatures import shingle_sets, signatures
+from mixloom.pipeline.signatures import jaccard, shingle_sets, signatures
 from mixloom.pipeline.stage import OutputTable, RunSettings, Stage, StageContext, UnitOutput, run_stage
 from mixloom.pipeline.verify import SKETCHES, Sets, sketch, verified_edges
 
@@ -118,15 +119,15 @@ class Bench:
         self.stage(ExactDedupStage(config, "filter"))
         self.stage(NearDedupStage(config, "dedup_exact"))
 
+    def rejects(self, stage: str) -> list[dict[str, Any]]:
+        """The ledger of a stage."""
+        store = self.run.stage(stage).store
+        files = [store.read(p.file) for p in self.manifests[stage].rejects]
+        return [row for f in files for row in pa.parquet.read_table(pa.BufferReader(f)).to_pylist()]
+
     def drops(self) -> dict[str, str]:
         """Dropped id -> id of the document kept in its place."""
-        out: dict[str, str] = {}
-        for stage in ("dedup_exact", "dedup_near"):
-            store = self.run.stage(stage).store
-            for part in self.manifests[stage].rejects:
-                table = pa.parquet.read_table(pa.BufferReader(store.read(part.file)))
-                out |= dict(zip(table["doc_id"].to_pylist(), table["detail"].to_pylist(), strict=True))
-        return out
+        return {r["doc_id"]: r["detail"] for s in ("dedup_exact", "dedup_near") for r in self.rejects(s)}
 
 
 def batches_of(texts: Sequence[str], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -155,15 +156,21 @@ def deduplicated(
         return {ids[a]: ids[b] for a, b in bench.drops().items()}, bench
 
 
-def revisions(root: Path) -> list[dict[str, Any]]:
-    """Recall by band of similarity and wrong drops on the real revisions, for thresholds 0.8 and 0.7."""
+def _revisions(root: Path) -> tuple[list[str], list[str], dict[str, dict[str, str]], list[dict[str, str]]]:
+    """(names, texts, row of clusters.tsv by name, rows of pairs.tsv) of `dup-eip-revisions`."""
     folder = root / "dup-eip-revisions"
     names = sorted(f"docs/{p.name}" for p in (folder / "docs").iterdir())
     texts = [(folder / n).read_text(encoding="utf-8") for n in names]
     with open(folder / "clusters.tsv", encoding="utf-8", newline="") as f:
-        cluster = {r["doc"]: r["cluster"] for r in csv.DictReader(f, delimiter="\t")}
+        clusters = {r["doc"]: r for r in csv.DictReader(f, delimiter="\t")}
     with open(folder / "pairs.tsv", encoding="utf-8", newline="") as f:
-        pairs = list(csv.DictReader(f, delimiter="\t"))
+        return names, texts, clusters, list(csv.DictReader(f, delimiter="\t"))
+
+
+def revisions(root: Path) -> list[dict[str, Any]]:
+    """Recall by band of similarity and wrong drops on the real revisions, for thresholds 0.8 and 0.7."""
+    names, texts, clusters, pairs = _revisions(root)
+    cluster = {n: c["cluster"] for n, c in clusters.items()}
     real = {frozenset((p["doc_a"], p["doc_b"])): float(p["jaccard5"]) for p in pairs}
     out = []
     for near in (NearConfig(), NearConfig(threshold=0.7), NearConfig(bands=14, rows=8)):
@@ -193,6 +200,51 @@ def revisions(root: Path) -> list[dict[str, Any]]:
             "edges": info["edges"],
         }
         out.append(row)
+    return out
+
+
+def incremental(root: Path) -> list[dict[str, Any]]:
+    """First revisions as an earlier run, later ones as a new crawl: what is found, by what the earlier run left behind."""
+    names, texts, clusters, _ = _revisions(root)
+    old = [i for i, n in enumerate(names) if clusters[n]["revision"] == "0"]
+    new = [i for i, n in enumerate(names) if clusters[n]["revision"] != "0"]
+    sets = [np.asarray(s.values) for s in shingle_sets(pa.array(texts, pa.large_string()))]
+    truth = {i: max(jaccard(sets[i], sets[j]) for j in old) for i in new}
+    out = []
+    for left, hashes in (("index, 1024 hashes", 1024), ("index, 256 hashes", 256), ("signatures", 0)):
+        with tempfile.TemporaryDirectory() as where:
+            earlier, crawl = Bench(f"{where}/old"), Bench(f"{where}/new")
+            earlier.prepare(batches_of([texts[i] for i in old], [names[i] for i in old]), AnnotateConfig())
+            earlier.run.store.write("config.yaml", b"{}\n")
+            earlier.run.save_plan(["ingest", "annotate", "filter"])
+            if hashes:
+                earlier.stage(DedupIndexStage(DedupConfig(index=IndexConfig(hashes=hashes)), "filter"))
+            batches = list(batches_of([texts[i] for i in new], [names[i] for i in new]))
+            ids = {
+                x: new[k * PART + j]
+                for k, b in enumerate(batches)
+                for j, x in enumerate(b["doc_id"].to_pylist())
+            }
+            crawl.prepare(iter(batches), AnnotateConfig())
+            crawl.stage(AgainstDedupStage(DedupConfig(against=(f"{where}/old",), partitions=2)))
+            dropped = [(ids[r["doc_id"]], r) for r in crawl.rejects("dedup_against")]
+            index = earlier.run.stage("dedup_index").manifest()
+            out.append(
+                {
+                    "left behind": left,
+                    "new documents": len(new),
+                    **{
+                        f"found of {low} to {high}": f"{sum(low <= truth[i] < high + (high == 1) for i, _ in dropped)}/"
+                        f"{sum(low <= t < high + (high == 1) for t in truth.values())}"
+                        for low, high in ((0.8, 0.85), (0.85, 0.9), (0.9, 0.95), (0.95, 1))
+                    },
+                    "dropped below 0.8": sum(truth[i] < 0.8 for i, _ in dropped),
+                    "largest error": max(
+                        (abs(r["value"] - truth[i]) for i, r in dropped if r["value"] < 1), default=0.0
+                    ),
+                    "bytes per document": sum(p.bytes for p in index.parts) // len(old) if index else 0,
+                }
+            )
     return out
 
 
@@ -459,6 +511,7 @@ def main() -> None:
             "Real revisions (found / true pairs by band of similarity)",
             lambda: revisions(options.data),
         ),
+        ("incremental", "Later revisions against a run of the first ones", lambda: incremental(options.data)),
         ("records", "Records of about ten words", lambda: records(options.data)),
         ("template", "One template around the threshold 0.8", lambda: template(options.quick)),
         ("steps", "Steps, called in a loop", lambda: steps(options.data, 5_000 if options.quick else 20_000)),
