@@ -1,0 +1,300 @@
+"""What does curation cost from reading to writing, against copying the same Parquet and against plain loops?
+
+    python benchmarks/end_to_end.py --data ROOT [--quick] [--megabytes 200] [--rounds 5] [--work FOLDER] [--json FILE]
+
+The documents are real ones and re-mixes of them (see remix.py), as Parquet parts of a run. Four things are done to
+them in turn, in one process pinned to one core, and CPU seconds are compared round by round:
+
+    copy     every part is read, decompressed, compressed again with the same settings and written
+    loop     annotate, judge, find exact and near duplicates, write the surviving documents: plain functions called one
+             after the other, everything between them in memory
+    files    the same loops, but each step writes and reads back what the stages of a run write and check
+    run      the stages on Beam, with one worker, and the surviving documents written
+
+So run / copy is the price of curation in units of copying, run / files is Beam's own share, and files / loop that of the
+run directory (all annotations and lines kept, checked, resumable). The documents that survive are the same in all three.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
+from plain import InMemory, LoopAnnotate, LoopExact, LoopFilter, LoopNear
+from recording import options_parser, save
+from remix import Corpus, ingested, real_documents
+from steps import STEPS, measured
+
+from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.console import Console
+from mixloom.pipeline.decide import FilterConfig, RulePlan
+from mixloom.pipeline.dedup_config import DedupConfig
+from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
+from mixloom.pipeline.engine import Commit, ReadParts, one_batch, read_part, with_part
+from mixloom.pipeline.filter_stage import FilterStage
+from mixloom.pipeline.run import RunDirectory, StageManifest, parquet_bytes
+from mixloom.pipeline.stage import RunSettings, Stage, StageContext, run_stage
+from mixloom.pipeline.stages import AnnotateStage
+from mixloom.pipeline.transforms import rows_output
+
+WEB_RULES = ["gopher@datatrove", "c4@fineweb", "fineweb@code"]
+PACKAGES = ("mixloom", "apache-beam", "numba", "numpy", "pyarrow", "scipy")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One configuration of curation."""
+
+    name: str
+    rules: list[str]
+    lines: bool
+
+    @property
+    def annotate(self) -> AnnotateConfig:
+        return AnnotateConfig(lines=self.lines)
+
+    @property
+    def plan(self) -> RulePlan:
+        return RulePlan.load(FilterConfig(rules=self.rules))
+
+
+CASES = (
+    Case("default", ["basic", "media"], True),
+    Case("default, no lines", ["basic", "media"], False),
+    Case("web: " + ", ".join(WEB_RULES), WEB_RULES, True),
+)
+
+
+class SurvivingStage(Stage):
+    """The documents that are left, as they are now, on Beam."""
+
+    name = "surviving"
+    version = 1
+
+    def __init__(self, survivors: str) -> None:
+        self.inputs = (survivors, "ingest")
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def execute(self, ctx: StageContext) -> None:
+        parts = ctx.part_names("ingest")
+        ctx.beam(
+            lambda p: (
+                p
+                | beam.Create(ctx.todo(parts))
+                | ReadParts(ctx.documents(), None, ctx.reader(self.inputs[0]))
+                | beam.Map(rows_output)
+                | Commit(ctx.directory)
+            ),
+            len(parts),
+        )
+
+
+class LoopSurviving(SurvivingStage):
+    """`SurvivingStage` as a loop."""
+
+    def execute(self, ctx: StageContext) -> None:
+        documents, survivors = ctx.documents(), ctx.reader(self.inputs[0])
+        for part in ctx.part_names("ingest"):
+            ctx.commit(rows_output(with_part(read_part(part, documents, None, survivors), part)))
+
+
+BEAM = (AnnotateStage, FilterStage, ExactDedupStage, NearDedupStage, SurvivingStage)
+LOOPS = (LoopAnnotate, LoopFilter, LoopExact, LoopNear, LoopSurviving)
+
+
+def stages(case: Case, classes: tuple[type[Any], ...]) -> list[Stage]:
+    """The stages of a curation in order, as a recipe chains them."""
+    annotate, filtering, exact, near, surviving = classes
+    plan, dedup = case.plan, DedupConfig()
+    filters = [filtering(plan, step) for step in range(plan.stages)]
+    edits = tuple(f.name for f in filters) if len(filters) > 1 else ()
+    after = [exact(dedup, filters[-1].name), near(dedup, "dedup_exact"), surviving("dedup_near")]
+    for stage in after:
+        stage.edits = edits
+    return [annotate(case.annotate), *filters, *after]
+
+
+def clocked(work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """CPU seconds of this process, seconds by the clock, and what the work returns."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    made = work()
+    return time.process_time() - cpu, time.perf_counter() - wall, made
+
+
+class Bench:
+    """A corpus in a run directory, and the things done to it."""
+
+    def __init__(self, corpus: Corpus, documents: int, folder: Path) -> None:
+        self.folder, self.documents = folder, documents
+        self.root = folder / "run"
+        self.ingest = ingested(RunDirectory(str(self.root)), corpus, documents)
+        self.reader = RunDirectory(str(self.root)).stage("ingest").reader()
+        tables = (self.reader.read(part, ["segments"]) for part in self.reader.parts)
+        flat = (one_batch(t).column("segments").flatten().field("text") for t in tables)
+        self.text_bytes = sum(pa.compute.sum(pa.compute.binary_length(t)).as_py() for t in flat)
+
+    def fresh(self, name: str) -> Path:
+        """An empty folder."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        return self.folder / name
+
+    def copy(self) -> None:
+        """Read, decompress, compress and write every part."""
+        source = self.reader.store
+        out = RunDirectory(str(self.fresh("copy"))).store
+        for part in self.reader.parts.values():
+            table = pq.read_table(pa.BufferReader(source.read(part.file)), use_threads=False)
+            out.write(part.file, parquet_bytes(table))
+
+    def loop(self, case: Case) -> int:
+        """Curation in loops and in memory; returns how many documents survive."""
+        out = RunDirectory(str(self.fresh("loop"))).store
+        return InMemory(self.reader, case.annotate, case.plan, DedupConfig(), out).run()
+
+    def staged(self, case: Case, classes: tuple[type[Any], ...]) -> dict[str, tuple[float, StageManifest]]:
+        """Curation in stages: CPU seconds and manifest of each."""
+        for path in self.root.iterdir():
+            if path.is_dir() and path.name != "ingest":
+                shutil.rmtree(path)
+        run, settings = RunDirectory(str(self.root)), RunSettings()
+        manifests = {"ingest": self.ingest}
+        out = {}
+        for stage in stages(case, classes):
+            cpu, _, (manifest, _) = clocked(
+                lambda stage=stage: run_stage(stage, run, settings, Console(quiet=True), manifests)
+            )
+            manifests[stage.name] = manifest
+            out[stage.name] = cpu, manifest
+        return out
+
+    def written(self) -> dict[str, int]:
+        """Bytes of each stage's folder."""
+        folders = (p for p in self.root.iterdir() if p.is_dir())
+        return {p.name: sum(f.stat().st_size for f in p.rglob("*") if f.is_file()) for p in folders}
+
+
+def compare(bench: Bench, case: Case, rounds: int) -> dict[str, Any]:
+    """Rows of the tables of one case."""
+    works: dict[str, Callable[[], Any]] = {
+        "copy": bench.copy,
+        "loop": lambda: bench.loop(case),
+        "files": lambda: bench.staged(case, LOOPS),
+        "run": lambda: bench.staged(case, BEAM),
+    }
+    cpu: dict[str, list[float]] = {name: [] for name in works}
+    wall: dict[str, list[float]] = {name: [] for name in works}
+    parts: list[dict[str, float]] = []
+    for turn in range(rounds):
+        order = list(works)[turn % 4 :] + list(works)[: turn % 4]
+        made: dict[str, Any] = {}
+        for name in order:
+            seconds, clock, made[name] = clocked(works[name])
+            cpu[name].append(seconds)
+            wall[name].append(clock)
+        parts.append({name: seconds for name, (seconds, _) in made["run"].items()})
+        same = {n: made["run"][n][1].fingerprint == made["files"][n][1].fingerprint for n in made["run"]}
+        left = made["run"]["surviving"][1].counts.kept
+        if not all(v for n, v in same.items() if n != "dedup_near") or made["loop"] != left:
+            raise SystemExit(f"the ways of curation disagree: {same}, {made['loop']} and {left} documents")
+
+    def ratio(a: str, b: str) -> float:
+        return statistics.median(x / y for x, y in zip(cpu[a], cpu[b]))
+
+    middle = {name: statistics.median(v) for name, v in cpu.items()}
+    megabytes = bench.text_bytes / 1e6
+    row = {
+        "case": case.name,
+        "run / copy": ratio("run", "copy"),
+        "beam share": ratio("run", "files") - 1,
+        "files share": ratio("files", "loop") - 1,
+        "run / loop - 1": ratio("run", "loop") - 1,
+        **{f"{name} cpu s": v for name, v in middle.items()},
+        "run wall s": statistics.median(wall["run"]),
+        "run documents/s": bench.documents / middle["run"],
+        "run MB/s": megabytes / middle["run"],
+        "survive": left,
+    }
+    by_stage = {n: statistics.median(p[n] for p in parts) for n in parts[0]}
+    return {"row": row, "stages": by_stage, "copy": middle["copy"], "manifests": made["run"]}
+
+
+def steps_of(bench: Bench, case: Case) -> dict[str, float]:
+    """CPU seconds of each step of a run; the rest is Beam's and that of everything not named."""
+    with measured() as times:
+        cpu, _, _ = clocked(lambda: bench.staged(case, BEAM))
+    out = {step: times.seconds[step] for step in STEPS}
+    return out | {"Beam and the rest": cpu - sum(out.values())}
+
+
+def main() -> None:
+    parser = options_parser(__doc__ or "")
+    parser.add_argument("--megabytes", type=float, help="text, about (200; 40 with --quick)")
+    parser.add_argument("--rounds", type=int, help="rounds (5; 3 with --quick)")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the runs are written for a while")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    rounds = options.rounds or (3 if options.quick else 5)
+    corpus = Corpus(real_documents(options.data))
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        small = Bench(corpus, 300, Path(folder, "warm"))
+        for case in CASES:  # compiles the kernels, imports what is imported late
+            compare(small, case, 1)
+        wanted = corpus.documents_of(options.megabytes or (40 if options.quick else 200))
+        bench = Bench(corpus, wanted, Path(folder, "bench"))
+        rows, by_stage, by_step = [], [], []
+        for case in CASES:
+            made = compare(bench, case, rounds)
+            rows.append(made["row"])
+            print(
+                "  ".join(
+                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in made["row"].items()
+                )
+            )
+            disk = bench.written()
+            for name, seconds in made["stages"].items():
+                counts = made["manifests"][name][1].counts
+                of = {
+                    "case": case.name,
+                    "stage": name,
+                    "cpu s": seconds,
+                    "times copy": seconds / made["copy"],
+                }
+                told = {
+                    "documents in": counts.documents_in,
+                    "kept": counts.kept,
+                    "written MB": disk[name] / 1e6,
+                }
+                by_stage.append(of | told)
+            for step, seconds in sorted(steps_of(bench, case).items(), key=lambda x: -x[1]):
+                per = seconds / made["copy"]
+                by_step.append({"case": case.name, "step": step, "cpu s": seconds, "times copy": per})
+        for row in (*by_stage, *by_step):
+            print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+        figures = {
+            "documents": bench.documents,
+            "text_mb": bench.text_bytes / 1e6,
+            "parquet_mb": bench.written()["ingest"] / 1e6,
+            "rounds": rounds,
+            "curation": rows,
+            "stages": by_stage,
+            "steps": by_step,
+        }
+    save(options.json, options.quick, figures, PACKAGES)
+
+
+if __name__ == "__main__":
+    main()
