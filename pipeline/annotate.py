@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.measures import DIFFERENCES, MEASURES, MEDIA_MEASURES
+from mixloom.pipeline.noise_measures import NOISE_MEASURES
 from mixloom.pipeline.repetition import REPEATS, repetition
 from mixloom.pipeline.signatures import cut_signatures
 from mixloom.pipeline.words import COUNTS, Cuts, cut
@@ -42,7 +43,8 @@ __all__ = [
 def _scores(config: AnnotateConfig) -> dict[str, pa.DataType]:
     """The columns that models add."""
     language = {"language": pa.string(), "language_score": pa.float32()} if config.language else {}
-    return {**language, **{f"quality_{name}": pa.float32() for name in sorted(config.quality)}}
+    noise = {name: kind for name, (kind, _) in NOISE_MEASURES.items()} if config.noise else {}
+    return {**language, **{f"quality_{name}": pa.float32() for name in sorted(config.quality)}, **noise}
 
 
 def annotations_schema(config: AnnotateConfig) -> pa.Schema:
@@ -211,6 +213,7 @@ class Annotator:
             **media_measures(documents),
             **self._language_columns(texts),
             **self._quality_columns(texts),
+            **self._noise_columns(texts),
             "content_hash": content_hashes(documents),
             "minhash": _packed(cut_signatures(cuts, config.minhash)),
         }
@@ -234,6 +237,12 @@ class Annotator:
         language, score = language_columns(texts, self._language, self.config.language)
         return {"language": language, "language_score": score}
 
+    def _noise_columns(self, texts: pa.Array) -> dict[str, pa.Array]:
+        if self.config.noise is None:
+            return {}
+        from mixloom.pipeline.noise import noise_measures
+
+        return noise_measures(texts, self.config.noise)
 
     def _quality_columns(self, texts: pa.Array) -> dict[str, pa.Array]:
         from mixloom.pipeline.quality.classifier import load_configured, quality_column

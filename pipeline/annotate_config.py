@@ -12,6 +12,7 @@ from mixloom.pipeline.characters import is_unspaced
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.language_config import LanguageConfig
 from mixloom.pipeline.media_check_config import MediaCheckConfig
+from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.quality.config import QualityModelConfig
 
 GOPHER_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
@@ -79,7 +80,12 @@ class AnnotateConfig(BaseModel):
         default=None, description="identify the language of every document; left out: not identified"
     )
     quality: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]+$")], QualityModelConfig] = Field(
-        default={}, description="quality classifiers by name; the score of each is the annotation quality_<name>"
+        default={},
+        description="quality classifiers by name; the score of each is the annotation quality_<name>",
+    )
+    noise: NoiseConfig | None = Field(
+        default=None,
+        description="measure runs of noise (base64, misread encodings, ...); left out: not looked for",
     )
     media: MediaCheckConfig | None = Field(
         default=None, description="decode and measure every image and recording; left out: nothing is opened"

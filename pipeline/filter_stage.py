@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from mixloom.pipeline.decide import RulePlan
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.noise_measures import NOISE_MEASURES
 from mixloom.pipeline.stage import OutputTable, Stage, StageContext, UnitOutput
 
 if TYPE_CHECKING:
@@ -233,6 +234,12 @@ def check_annotations(plan: RulePlan, step: int, annotate: dict[str, Any]) -> No
         raise UserError(
             "a rule asks for the language of documents, but languages were not identified",
             fix="add `annotate: {language: {}}`, or leave that rule (or filter.by_language) out",
+        )
+    noisy = sorted(read & set(NOISE_MEASURES))
+    if noisy and annotate.get("noise") is None:
+        raise UserError(
+            f"a rule asks for '{noisy[0]}', but noise was not measured",
+            fix="add `annotate: {noise: {action: measure}}`, or leave that rule out",
         )
     scores = {f"quality_{name}" for name in annotate.get("quality") or {}}
     unknown = sorted(c for c in read if c.startswith("quality_") and c not in scores)

@@ -12,9 +12,10 @@ from mixloom.pipeline.errors import nearest
 from mixloom.pipeline.line_measures import LINE_MEASURE_NAMES, REST_MEASURE_NAMES
 from mixloom.pipeline.measures import MEASURE_NAMES
 from mixloom.pipeline.media_items import ITEM_MEASURE_NAMES
+from mixloom.pipeline.noise_measures import NOISE_MEASURES
 
 LANGUAGE = "language"  # the one column of names; every other is a number
-SCORE_NAMES = (LANGUAGE, "language_score")
+SCORE_NAMES = (LANGUAGE, "language_score", *NOISE_MEASURES)
 _QUALITY = re.compile(r"quality_[a-z0-9_]+")
 _MEDIA_REST = frozenset(
     n for n in REST_MEASURE_NAMES if "media" in n or n in ("kept_images", "kept_speech", "kept_segments")

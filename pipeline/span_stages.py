@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
-
-NoiseConfig = Any
+from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.pii_config import KINDS, PiiConfig
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 

@@ -29,12 +29,13 @@ from mixloom.pipeline.image_dedup_stage import ImageDedupStage
 from mixloom.pipeline.incremental_stage import AgainstDedupStage, DedupIndexStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
+from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.order import OrderConfig
 from mixloom.pipeline.paragraph_config import ParagraphConfig
 from mixloom.pipeline.paragraph_stage import ParagraphDedupStage
 from mixloom.pipeline.pii_config import PiiConfig
 from mixloom.pipeline.run import RunDirectory, StageManifest
-from mixloom.pipeline.span_stages import PiiStage
+from mixloom.pipeline.span_stages import NoiseStage, PiiStage
 from mixloom.pipeline.stage import RunSettings, Stage, run_stage
 from mixloom.pipeline.stages import (
     AnnotateStage,
@@ -99,6 +100,10 @@ class RunConfig(BaseModel):
     )
     annotate: AnnotateConfig = Field(AnnotateConfig(), description="measures of every document")
     filter: FilterConfig = Field(FilterConfig(), description="rules that decide on the measures")
+    noise: NoiseConfig | None = Field(
+        None,
+        description="cut runs of noise out of documents; left out: they stay (see annotate.noise for measures)",
+    )
     dedup: DedupConfig = Field(DedupConfig(), description="exact and near duplicates")
     dedup_paragraphs: ParagraphConfig | None = Field(
         None, description="remove paragraphs or lines that stand in several documents; left out: they stay"
@@ -179,6 +184,8 @@ class _Chain:
 def _curation(config: RunConfig, chain: _Chain) -> _Chain:
     """What decides about documents after the filter. Duplicates are found in the text as it was before it is masked."""
     annotate, dedup = config.annotate, config.dedup
+    if config.noise is not None:
+        chain.add(NoiseStage(config.noise, chain.survivors, annotate), changes=True)
     if dedup.exact:
         chain.add(ExactDedupStage(dedup, chain.survivors))
     if dedup.against:
