@@ -40,6 +40,10 @@ def status(run_dir: RunArgument, as_json: JsonOption = False) -> None:
         for outcome, reasons in (("dropped", c.dropped), ("failed", c.failed), ("media", c.media)):
             for reason, n in sorted(reasons.items(), key=lambda x: (-x[1], x[0])):
                 print(f"{'':<{width}}  {n:>11,}  {outcome}: {reason}")
+        if s.edited:
+            print(f"{'':<{width}}  {s.edited:>11,}  edited")
+        for reason, n in sorted(s.edits.items(), key=lambda x: (-x[1], x[0])):
+            print(f"{'':<{width}}  {n:>11,}  edits: {reason}")
 
 
 def _state(s: StageStatus) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ class StageStatus:
     total: int | None
     slowest: dict[str, Any]
     bytes: int
+    edits: dict[str, int]  # by reason
+    edited: int  # documents with any
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -32,6 +36,8 @@ class StageStatus:
             "units_total": self.total,
             "slowest": self.slowest,
             "bytes": self.bytes,
+            "edits": self.edits,
+            "edited_documents": self.edited,
         }
 
 
@@ -51,7 +57,18 @@ def _unfinished(directory: StageDirectory, running: bool) -> StageStatus | None:
         progress.get("total"),
         {"unit": slowest.unit, "seconds": slowest.seconds} if slowest else {},
         sum(p.bytes for r in records for p in r.parts),
+        *_edits([r.info for r in records]),
     )
+
+
+def _edits(infos: Iterable[dict[str, Any]]) -> tuple[dict[str, int], int]:
+    """How many edits there are by reason, and how many documents have any."""
+    reasons: Counter[str] = Counter()
+    documents = 0
+    for info in infos:
+        reasons.update(info.get("edits", {}))
+        documents += info.get("edited_documents", 0)
+    return dict(sorted(reasons.items())), documents
 
 
 def stage_status(run: RunDirectory, name: str, running: bool) -> StageStatus | None:
@@ -61,7 +78,8 @@ def stage_status(run: RunDirectory, name: str, running: bool) -> StageStatus | N
     if m is None:
         return _unfinished(directory, running)
     size = sum(p.bytes for p in m.parts)
-    return StageStatus(name, "finished", m.counts, m.seconds, m.units, m.units, m.slowest, size)
+    edits = _edits([m.info])
+    return StageStatus(name, "finished", m.counts, m.seconds, m.units, m.units, m.slowest, size, *edits)
 
 
 def run_status(run: RunDirectory) -> list[StageStatus]:
