@@ -33,8 +33,8 @@ from mixloom.pipeline.doc_ids import (
     run_starts,
     unpack_ids,
 )
-from mixloom.pipeline.engine import part_of
-from mixloom.pipeline.shuffle import Keyed, keyed
+from mixloom.pipeline.engine import RecordBatchCoder, part_of
+from mixloom.pipeline.shuffle import GatherDoFn, Keyed, batch_name, keyed
 from mixloom.pipeline.storage import Store
 
 
@@ -53,6 +53,7 @@ PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")
 """Two documents each, the preferred one first, with where their text lies (see `places`)."""
 
 
+_SHARE_BITS = np.uint64(24)  # bits of a key above those that choose its partition
 NAMED = 20  # buckets told of, at most
 CAPPED = ".capped.json"
 
@@ -221,9 +222,12 @@ def bucket_keys(signatures: npt.NDArray[np.uint32], media: U64, bands: int, rows
     return (keys >> np.uint64(8)) | (np.arange(bands, dtype=np.uint64) << BAND_BITS)
 
 
-class _KeyByBandDoFn(beam.DoFn):
-    def __init__(self, parts: tuple[str, ...], bands: int, rows: int, partitions: int) -> None:
+class _KeyByBandDoFn(GatherDoFn):
+    def __init__(
+        self, parts: tuple[str, ...], bands: int, rows: int, partitions: int, share: tuple[int, int]
+    ) -> None:
         self._parts, self._bands, self._rows, self._partitions = parts, bands, rows, partitions
+        self._share = share
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
         signatures, alive = signature_matrix(batch.column("minhash"))
@@ -238,8 +242,11 @@ class _KeyByBandDoFn(beam.DoFn):
         rows[:, :, 2:4] = pack_ids(batch.column("doc_id"))[alive, None, :]
         rows[:, :, 4] = place[alive, None]
         flat = rows.reshape(-1, 5)
+        number, of = self._share
+        if of > 1:
+            flat = flat[(flat[:, 0] >> _SHARE_BITS) % np.uint64(of) == np.uint64(number)]
         partition = (flat[:, 0] % np.uint64(self._partitions)).astype(np.int64)
-        yield from keyed(id_batch(BUCKETS, flat), partition)
+        yield from self.gathered.add(id_batch(BUCKETS, flat), partition)
 
 
 class _BucketsDoFn(beam.DoFn):
@@ -272,6 +279,8 @@ class CandidatePairs(beam.PTransform):
         bands, rows: the banding; the first bands * rows values of each signature are used.
         bounds: how much is compared in a bucket.
         partitions: keys of each shuffle; the pairs do not depend on it.
+        share: (i, n): only buckets of the i-th of n shares of all keys; the pairs of all shares together are
+            all pairs, some of them several times.
         told: a folder for what `capped_buckets` tells, one file `*CAPPED` per partition; None: nothing is told.
     """
 
@@ -282,10 +291,11 @@ class CandidatePairs(beam.PTransform):
         rows: int,
         bounds: BucketBounds,
         partitions: int,
+        share: tuple[int, int] = (0, 1),
         told: Store | None = None,
     ) -> None:
         super().__init__()
-        self._bands = _KeyByBandDoFn(tuple(parts), bands, rows, partitions)
+        self._bands = _KeyByBandDoFn(tuple(parts), bands, rows, partitions, share)
         self._buckets = _BucketsDoFn(bounds, partitions, told)
 
     def expand(self, pcoll: Any) -> Any:
@@ -297,3 +307,30 @@ class CandidatePairs(beam.PTransform):
             | "ByPair" >> beam.GroupByKey()
             | "Distinct" >> beam.ParDo(_DistinctDoFn()).with_output_types(Keyed)
         )
+
+
+class _ReadPairsDoFn(beam.DoFn):
+    def __init__(self, folders: tuple[Store, ...]) -> None:
+        self._folders = folders
+
+    def process(self, partition: int) -> Iterator[Keyed]:
+        name = batch_name(partition)
+        found = [RecordBatchCoder().decode(f.read(name)) for f in self._folders if f.exists(name)]
+        yield partition, id_batch(PAIRS, distinct_pairs(columns(concatenate(found, PAIRS), PAIRS.names)))
+
+
+class ReadPairs(beam.PTransform):
+    """Pipeline root -> (partition, `PAIRS` batch): the distinct pairs of some partitions.
+
+    Args:
+        folders: one per share of the buckets, in which `WriteBatches` left what `CandidatePairs` gave.
+        partitions: those to read.
+    """
+
+    def __init__(self, folders: Sequence[Store], partitions: Sequence[int]) -> None:
+        super().__init__()
+        self._folders, self._partitions = tuple(folders), list(partitions)
+
+    def expand(self, root: Any) -> Any:
+        numbers = root | "Partitions" >> beam.Create(self._partitions, reshuffle=True).with_output_types(int)
+        return numbers | "Pairs" >> beam.ParDo(_ReadPairsDoFn(self._folders)).with_output_types(Keyed)

@@ -158,6 +158,12 @@ class DedupConfig(BaseModel):
     partitions: int = Field(
         default=16, ge=1, le=1_000_000, description="keys of each shuffle; about one per 100,000 documents"
     )
+    shuffle_bytes: int = Field(
+        default=256 << 20,
+        ge=1 << 10,
+        description="bytes in one shuffle of near deduplication, about; more takes several passes over the signatures. "
+        "Changes memory and time, never the result; raise it on a cluster",
+    )
     quality: str | None = Field(
         default=None, description="annotation by which near duplicates are ranked, greater is better"
     )

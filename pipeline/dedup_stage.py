@@ -106,7 +106,9 @@ class NearDedupStage(Stage):
                 bands,
                 rows,
                 self.config.partitions,
-                ctx.directory.store.child(f"{WORK}/{self.config.partitions}"),
+                ctx.manifest(self.inputs[0]).counts.kept,
+                self.config.shuffle_bytes,
+                ctx.directory.store.child(f"{WORK}/{self.config.partitions}-{self.config.shuffle_bytes}"),
             )
             drops = search.run(ctx.beam)
             told = search.told()

@@ -23,7 +23,7 @@ from mixloom.pipeline.doc_ids import (
 )
 from mixloom.pipeline.engine import like, part_of
 from mixloom.pipeline.preference import source_priority
-from mixloom.pipeline.shuffle import Keyed, keyed
+from mixloom.pipeline.shuffle import GatherDoFn, Keyed
 
 F64 = npt.NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def exact_drops(rows: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([*arrays, pa.array(np.ones(len(dropped)))], schema=DROPS)
 
 
-class _KeyByHashDoFn(beam.DoFn):
+class _KeyByHashDoFn(GatherDoFn):
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
@@ -119,7 +119,7 @@ class _KeyByHashDoFn(beam.DoFn):
         arrays = [batch.column(f.name) for f in ROWS]
         rows = pa.RecordBatch.from_arrays([*arrays, part], schema=_SHUFFLED)
         hashes = hash_columns(batch.column("content_hash"))
-        yield from keyed(rows, partition_of(hashes, self._partitions))
+        yield from self.gathered.add(rows, partition_of(hashes, self._partitions))
 
 
 class _DropDoFn(beam.DoFn):

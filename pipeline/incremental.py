@@ -54,9 +54,9 @@ from mixloom.pipeline.earlier_runs import Corpus
 from mixloom.pipeline.engine import one_batch, read_part
 from mixloom.pipeline.exact import JUDGED
 from mixloom.pipeline.near_rows import ReadTextsOf, part_media_keys
-from mixloom.pipeline.shuffle import Keyed, by_schema, keyed
+from mixloom.pipeline.shuffle import Gather, GatherDoFn, Keyed, by_schema, keyed, last
 from mixloom.pipeline.stage import OutputTable, UnitOutput
-from mixloom.pipeline.verify import SKETCHES, WANTED, Sets, in_blobs, wanted_of
+from mixloom.pipeline.verify import SKETCHES, WANTED, Sets, blobs_of, wanted_of
 
 
 def signed_rows(corpus: Corpus, part: str, media: bool) -> pa.RecordBatch:
@@ -145,19 +145,31 @@ class _KeyDoFn(beam.DoFn):
     def __init__(self, corpora: Corpora, partitions: int, near: bool) -> None:
         self._corpora, self._partitions, self._near = corpora, partitions, near
 
+    def start_bundle(self) -> None:
+        self._hashed = Gather()
+        self._buckets = {kind: Gather() for kind in self._corpora.kinds()}
+
     def process(self, number: int, bitmap: bytes | None = None) -> Iterator[Any]:
         keys = _keys(self._corpora, number, self._near)
         run, corpus, _ = self._corpora.at(number)
-        kinds = self._corpora.kinds() if run == 0 else [corpus.kind]
         if bitmap is not None:
             keys = keys.filtered(np.frombuffer(bitmap, dtype=np.uint8))
         else:
             own = np.concatenate([keys.hashed[:, 1], keys.buckets[:, 0]])
             yield beam.pvalue.TaggedOutput("keys", id_batch(_KEYS, own))
-        yield from keyed(id_batch(HASHED, keys.hashed), partition_of(keys.hashed[:, :2], self._partitions))
+        hashed = id_batch(HASHED, keys.hashed)
+        yield from self._hashed.add(hashed, partition_of(keys.hashed[:, :2], self._partitions))
         partition = (keys.buckets[:, 0] % np.uint64(self._partitions)).astype(np.int64)
-        for found in keyed(id_batch(BUCKETS, keys.buckets), partition):
-            yield from (beam.pvalue.TaggedOutput(kind, found) for kind in kinds)
+        for kind in self._buckets if run == 0 else [corpus.kind]:
+            for found in self._buckets[kind].add(id_batch(BUCKETS, keys.buckets), partition):
+                yield beam.pvalue.TaggedOutput(kind, found)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for found in self._hashed.rest():
+            yield last(found)
+        for kind, gathered in self._buckets.items():
+            for found in gathered.rest():
+                yield last(found, kind)
 
 
 class _MarkFn(beam.CombineFn):
@@ -192,7 +204,7 @@ class _CrossDoFn(beam.DoFn):
         yield from keyed(id_batch(PAIRS, pairs), partition_of(pairs[:, 3:5], self._partitions))
 
 
-class _WantDoFn(beam.DoFn):
+class _WantDoFn(GatherDoFn):
     """Distinct pairs of a partition, and what of their documents is wanted."""
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Any]:
@@ -200,11 +212,15 @@ class _WantDoFn(beam.DoFn):
         yield element[0], id_batch(PAIRS, pairs)
         wanted = wanted_of(pairs, element[0])
         place = np.asarray(wanted.column("place"))
-        for want in keyed(wanted, (place >> ROW_BITS).astype(np.int64)):
+        for want in self.gathered.add(wanted, (place >> ROW_BITS).astype(np.int64)):
             yield beam.pvalue.TaggedOutput("wanted", want)
 
+    def finish_bundle(self) -> Iterator[Any]:
+        for want in self.gathered.rest():
+            yield last(want, "wanted")
 
-class _ReadSetsDoFn(beam.DoFn):
+
+class _ReadSetsDoFn(GatherDoFn):
     """Reads what pairs are verified by, of the wanted documents of one part, once."""
 
     def __init__(self, corpora: Corpora, kind: str) -> None:
@@ -222,11 +238,14 @@ class _ReadSetsDoFn(beam.DoFn):
             pa.array(sizes[document]),
             values.take(pa.array(document)),
         ]
-        for partition, batch in keyed(
-            pa.RecordBatch.from_arrays(arrays, schema=SKETCHES), wanted[:, 3].astype(np.int64)
-        ):
-            for blob in in_blobs(batch):
-                yield partition, blob
+        sets = pa.RecordBatch.from_arrays(arrays, schema=SKETCHES)
+        for found in self.gathered.add(sets, wanted[:, 3].astype(np.int64)):
+            yield from blobs_of(found)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for found in self.gathered.rest():
+            for blob in blobs_of(found):
+                yield last(blob)
 
     def _read(self, number: int, rows: npt.NDArray[np.int32]) -> tuple[pa.LargeListArray, I64]:
         _, corpus, part = self._corpora.at(number)

@@ -5,6 +5,7 @@ Usable in any Beam pipeline; `dedup_stage.NearDedupStage` puts it to work in a r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,14 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from mixloom.pipeline.candidates import CAPPED, BucketBounds, CandidatePairs, all_capped, places
+from mixloom.pipeline.candidates import (
+    CAPPED,
+    BucketBounds,
+    CandidatePairs,
+    ReadPairs,
+    all_capped,
+    places,
+)
 from mixloom.pipeline.components import ENDS, STARS, components_local, connected_components
 from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.doc_ids import (
@@ -28,13 +36,16 @@ from mixloom.pipeline.doc_ids import (
 from mixloom.pipeline.engine import part_of
 from mixloom.pipeline.exact import drops_at
 from mixloom.pipeline.shuffle import (
+    ARROW,
     DONE,
+    GatherDoFn,
     Keyed,
     ReadBatches,
     RunPipeline,
     WriteBatches,
     by_schema,
     keyed,
+    last,
     read_batches,
     write_batch,
 )
@@ -65,9 +76,12 @@ _ROOTED_EDGES = pa.schema(
     [*(pa.field(n, pa.uint64(), nullable=False) for n in ("root_hi", "root_lo")), *EDGES]
 )
 _WANTED = "wanted"
+_KEY_BYTES = 40  # of a row of `BUCKETS`
+_PAIR_BYTES = 48  # of a row of `PAIRS`
+_SETS_BYTES = 8192  # of the shingles of two documents of 500 words
 
 
-class _DocumentsDoFn(beam.DoFn):
+class _DocumentsDoFn(GatherDoFn):
     def __init__(self, parts: tuple[str, ...], partitions: int) -> None:
         self._parts, self._partitions = parts, partitions
 
@@ -76,25 +90,26 @@ class _DocumentsDoFn(beam.DoFn):
         ids = pack_ids(batch.column("doc_id"))[alive]
         place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)[alive]
         rows = id_batch(_DOCUMENTS, columns(batch, ["preference"])[alive], ids, place)
-        yield from keyed(rows, partition_of(ids, self._partitions))
+        yield from self.gathered.add(rows, partition_of(ids, self._partitions))
 
 
-class _StarsDoFn(beam.DoFn):
+class _StarsDoFn(GatherDoFn):
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
         stars = columns(batch, STARS.names)
         rooted = np.concatenate([stars, stars[:, [2, 3, 2, 3]]])  # the smallest node belongs to it too
-        yield from keyed(id_batch(STARS, rooted), partition_of(rooted[:, :2], self._partitions))
+        yield from self.gathered.add(id_batch(STARS, rooted), partition_of(rooted[:, :2], self._partitions))
 
 
-class _EdgesDoFn(beam.DoFn):
+class _EdgesDoFn(GatherDoFn):
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        yield from keyed(batch, partition_of(columns(batch, ["a_hi", "a_lo"]), self._partitions))
+        ends = columns(batch, ["a_hi", "a_lo"])
+        yield from self.gathered.add(batch, partition_of(ends, self._partitions))
 
 
 def roots_of(ids: U64, stars: U64) -> tuple[U64, Any]:
@@ -130,7 +145,7 @@ def _members_and_edges(members: pa.RecordBatch, edges: pa.RecordBatch) -> tuple[
     return rows, columns(edges, ENDS), np.asarray(edges.column("jaccard"))
 
 
-class _WantDoFn(beam.DoFn):
+class _WantDoFn(GatherDoFn):
     """Asks for the shingles of components in which some two documents have not been compared."""
 
     def __init__(self, compare_cap: int) -> None:
@@ -144,8 +159,12 @@ class _WantDoFn(beam.DoFn):
         lacking = members[incomplete(members, edges, similarity, self._compare_cap)]
         key = np.full(len(lacking), element[0], dtype=np.uint64)
         wanted = id_batch(WANTED, lacking[:, 5], lacking[:, 3:5], key)
-        for want in keyed(wanted, (lacking[:, 5] >> ROW_BITS).astype(np.int64)):
+        for want in self.gathered.add(wanted, (lacking[:, 5] >> ROW_BITS).astype(np.int64)):
             yield beam.pvalue.TaggedOutput(_WANTED, want)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for want in self.gathered.rest():
+            yield last(want, _WANTED)
 
 
 class _ChooseDoFn(beam.DoFn):
@@ -237,6 +256,9 @@ class Search:
         ngram: words per shingle.
         bands, rows: how the signatures are cut (see `NearConfig.banding`).
         partitions: keys of each shuffle; nothing depends on it but memory and the number of files.
+        count: how many documents there are, about.
+        shuffle_bytes: bytes of keys or shingles in one shuffle, about; more takes several passes. Changes
+            memory and time, never the result.
         work: a folder for intermediate files; what is finished in it is not done again.
     """
 
@@ -248,6 +270,8 @@ class Search:
     bands: int
     rows: int
     partitions: int
+    count: int
+    shuffle_bytes: int
     work: Store
 
     def run(self, run: RunPipeline) -> Callable[[beam.Pipeline], Any]:
@@ -261,7 +285,10 @@ class Search:
         """
         edges, stars = self.work.child("edges"), self.work.child("components")
         if not edges.exists(DONE):
-            run(lambda p: self._edges(p) | WriteBatches(edges))
+            for number in range(self.passes):
+                self._pairs_of_share(run, number)
+            for number, partitions in enumerate(self._groups()):
+                self._edges_of_group(run, number, partitions, edges)
             edges.write_json(DONE, {})
         if self.config.components == "distributed":
             stars = connected_components(edges, stars, run, self.partitions, self.config.max_rounds)
@@ -275,31 +302,78 @@ class Search:
 
         return drops
 
+    @property
+    def passes(self) -> int:
+        """Passes over the signatures, so that the keys of one fit into a shuffle."""
+        keys = self.count * self.bands * _KEY_BYTES
+        return max(1, -(-keys // self.shuffle_bytes))
+
+    def _pairs_of_share(self, run: RunPipeline, number: int) -> None:
+        """Candidate pairs of one share of the buckets, as files, one per partition."""
+        folder = self._pairs.child(f"{number:04d}")
+        if folder.exists(DONE):
+            return
+        c = self.config
+        bounds = BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
+        share = (number, self.passes)
+        candidates = CandidatePairs(
+            self.parts, self.bands, self.rows, bounds, self.partitions, share, folder.child("told")
+        )
+        run(lambda p: self.documents(p) | candidates | WriteBatches(folder))
+        folder.write_json(DONE, {})
+
+    def _groups(self) -> list[list[int]]:
+        """Partitions of pairs that are verified together, so that their shingles fit into a shuffle."""
+        sizes: Counter[int] = Counter()
+        for share in self._shares():
+            for name in share.names():
+                if name.endswith(ARROW):
+                    sizes[int(name.removesuffix(ARROW))] += share.size(name)
+        groups: list[list[int]] = []
+        room = 0.0
+        for partition, size in sorted(sizes.items()):
+            needed = size / _PAIR_BYTES * _SETS_BYTES
+            if not groups or needed > room:
+                groups.append([])
+                room = float(self.shuffle_bytes)
+            groups[-1].append(partition)
+            room -= needed
+        return groups
+
+    def _edges_of_group(self, run: RunPipeline, number: int, partitions: list[int], edges: Store) -> None:
+        done = self.work.child("groups")
+        if done.exists(f"{number:04d}.json"):
+            return
+        c = self.config
+        verify = VerifyPairs(
+            self.read_texts, self.parts, c.threshold, self.ngram, c.max_shingles, done.child("told")
+        )
+        pairs = ReadPairs(self._shares(), partitions)
+        run(lambda p: p | pairs | verify | WriteBatches(edges))
+        done.write_json(f"{number:04d}.json", {})
+
+    @property
+    def _pairs(self) -> Store:
+        return self.work.child("pairs")
+
+    def _shares(self) -> list[Store]:
+        return [self._pairs.child(f"{number:04d}") for number in range(self.passes)]
+
     def told(self) -> dict[str, Any]:
         """What the search for edges tells: the banding, `candidates`, `edges`, and of buckets `capped` and `largest`."""
-        names = self._told.names()
-        verified = [self._told.read_json(n) for n in names if n.endswith(VERIFIED)]
+        verified = _told(self.work.child("groups/told"), VERIFIED)
+        buckets = [told for share in self._shares() for told in _told(share.child("told"), CAPPED)]
         return {
             "bands": self.bands,
             "rows": self.rows,
             "candidates": sum(v["pairs"] for v in verified),
             "edges": sum(v["edges"] for v in verified),
-            **all_capped([self._told.read_json(n) for n in names if n.endswith(CAPPED)]),
+            **all_capped(buckets),
         }
 
-    @property
-    def _told(self) -> Store:
-        return self.work.child("told")
 
-    def _edges(self, pipeline: beam.Pipeline) -> Any:
-        c = self.config
-        bounds = BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
-        pairs = self.documents(pipeline) | CandidatePairs(
-            self.parts, self.bands, self.rows, bounds, self.partitions, self._told
-        )
-        return pairs | VerifyPairs(
-            self.read_texts, self.parts, c.threshold, self.ngram, c.max_shingles, self._told
-        )
+def _told(store: Store, suffix: str) -> list[dict[str, Any]]:
+    return [store.read_json(n) for n in store.names() if n.endswith(suffix)]
 
 
 def _components_here(edges: Store, stars: Store) -> None:

@@ -10,10 +10,11 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from mixloom.pipeline.doc_ids import concatenate
+from mixloom.pipeline.doc_ids import concatenate, split
 from mixloom.pipeline.exact import DROPS, JUDGED
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.schema import REJECTS, SURVIVORS
+from mixloom.pipeline.shuffle import last
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 
 PartDrops = tuple[str, pa.RecordBatch]
@@ -62,10 +63,21 @@ def settle_part(
 
 
 class _ByPartDoFn(beam.DoFn):
-    def process(self, drops: pa.RecordBatch) -> Iterator[PartDrops]:
-        part = np.asarray(drops.column("part").to_pylist(), dtype=object)
-        for name in sorted(set(part)):
-            yield name, drops.take(pa.array(np.flatnonzero(part == name)))
+    """Collects drops over a bundle, so that each part gets few batches."""
+
+    def start_bundle(self) -> None:
+        self._drops: list[pa.RecordBatch] = []
+
+    def process(self, drops: pa.RecordBatch) -> None:
+        self._drops.append(drops)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        if not self._drops:
+            return
+        drops = concatenate(self._drops, self._drops[0].schema)
+        names = drops.column("part").dictionary_encode()
+        for code, rows in split(drops, np.asarray(names.indices).astype(np.int64)):
+            yield last((names.dictionary[code].as_py(), rows))
 
 
 class _AnnounceDoFn(beam.DoFn):

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindows
 
 from mixloom.pipeline.doc_ids import I64, concatenate, split
 from mixloom.pipeline.engine import RecordBatchCoder
@@ -26,6 +28,56 @@ def keyed(batch: pa.RecordBatch, partition: I64) -> Iterator[Keyed]:
         yield from split(batch, partition)
 
 
+GATHERED = 16 << 20  # bytes collected before they are cut by partition
+
+
+class Gather:
+    """Rows collected over many elements before they are cut by partition.
+
+    Cut one by one, n parts give n times as many batches as there are partitions, and as both grow with the
+    corpus, so would the cost of a document.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[pa.RecordBatch] = []
+        self._partitions: list[I64] = []
+        self._bytes = 0
+
+    def add(self, batch: pa.RecordBatch, partition: I64) -> Iterator[Keyed]:
+        """Take some rows with their partitions, int64 [n]; yields when enough is collected."""
+        if batch.num_rows:
+            self._batches.append(batch)
+            self._partitions.append(partition)
+            self._bytes += batch.nbytes
+        if self._bytes > GATHERED:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Keyed]:
+        """What is still here, by partition."""
+        if self._batches:
+            rows = concatenate(self._batches, self._batches[0].schema)
+            partitions = np.concatenate(self._partitions)
+            self._batches, self._partitions, self._bytes = [], [], 0
+            yield from split(rows, partitions)
+
+
+def last(element: Any, tag: str | None = None) -> Any:
+    """An element as `finish_bundle` must give it, for the output `tag` (default: the main one)."""
+    windowed = GlobalWindows.windowed_value(element)
+    return windowed if tag is None else beam.pvalue.TaggedOutput(tag, windowed)
+
+
+class GatherDoFn(beam.DoFn):
+    """A DoFn that collects rows over a bundle: subclasses yield from `self.gathered.add` in `process`."""
+
+    def start_bundle(self) -> None:
+        self.gathered = Gather()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for element in self.gathered.rest():
+            yield last(element)
+
+
 def by_schema(batches: Iterable[pa.RecordBatch], *schemas: pa.Schema) -> list[pa.RecordBatch]:
     """Sort the values of one key by what they are: one contiguous batch for each of the schemas."""
     found: dict[int, list[pa.RecordBatch]] = {i: [] for i in range(len(schemas))}
@@ -34,9 +86,14 @@ def by_schema(batches: Iterable[pa.RecordBatch], *schemas: pa.Schema) -> list[pa
     return [concatenate(found[i], schema) for i, schema in enumerate(schemas)]
 
 
+def batch_name(partition: int) -> str:
+    """The name of one partition's file."""
+    return f"{partition:07d}{ARROW}"
+
+
 def write_batch(store: Store, partition: int, batch: pa.RecordBatch) -> str:
     """Write one partition's file into a folder; returns its name."""
-    name = f"{partition:07d}{ARROW}"
+    name = batch_name(partition)
     store.write(name, RecordBatchCoder().encode(batch))
     return name
 

@@ -30,7 +30,7 @@ from mixloom.pipeline.doc_ids import (
     run_bounds,
     run_starts,
 )
-from mixloom.pipeline.shuffle import Keyed, by_schema, keyed
+from mixloom.pipeline.shuffle import GatherDoFn, Keyed, by_schema, last
 from mixloom.pipeline.storage import Store
 
 F64 = npt.NDArray[np.float64]
@@ -173,14 +173,14 @@ def wanted_of(pairs: U64, partition: int) -> pa.RecordBatch:
     return id_batch(WANTED, both, np.full(len(both), partition, dtype=np.uint64))
 
 
-class _WantDoFn(beam.DoFn):
+class _WantDoFn(GatherDoFn):
     def process(self, element: Keyed) -> Iterator[Keyed]:
         wanted = wanted_of(columns(element[1], PAIRS.names), element[0])
         place = np.asarray(wanted.column("place"))
-        yield from keyed(wanted, (place >> ROW_BITS).astype(np.int64))
+        yield from self.gathered.add(wanted, (place >> ROW_BITS).astype(np.int64))
 
 
-class _ReadDoFn(beam.DoFn):
+class _ReadDoFn(GatherDoFn):
     """Reads the wanted texts of one part once and sends their shingle sets to whom they concern."""
 
     def __init__(self, read_texts: ReadTexts, parts: tuple[str, ...], ngram: int, max_shingles: int) -> None:
@@ -199,9 +199,19 @@ class _ReadDoFn(beam.DoFn):
         ids = id_batch(pa.schema(_fields("hi", "lo")), wanted[:, 1:3])
         columns_ = [*ids.columns, pa.array(sizes[document]), hashes.take(pa.array(document))]
         sets = pa.RecordBatch.from_arrays(columns_, schema=SKETCHES)
-        for partition, batch in keyed(sets, wanted[:, 3].astype(np.int64)):
-            for blob in in_blobs(batch):
-                yield partition, blob
+        for found in self.gathered.add(sets, wanted[:, 3].astype(np.int64)):
+            yield from blobs_of(found)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for found in self.gathered.rest():
+            for blob in blobs_of(found):
+                yield last(blob)
+
+
+def blobs_of(element: Keyed) -> Iterator[Keyed]:
+    """Sets for a partition as elements of bounded size."""
+    for blob in in_blobs(element[1]):
+        yield element[0], blob
 
 
 def in_blobs(sets: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

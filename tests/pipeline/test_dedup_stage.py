@@ -166,9 +166,10 @@ def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
     assert len(short) == 3
     assert set(short) <= kept
 
-    # The same documents cut into other parts, in another order, over other partitions, by other means.
+    # The same documents cut into other parts, in another order, over other partitions, in several passes.
     other, before2 = make_run(tmp_path / "b", documents[::-1], per_part=37)
-    local = config.model_copy(update={"partitions": 3, "near": NearConfig(components="local")})
+    few = {"partitions": 3, "shuffle_bytes": 1 << 16, "near": NearConfig(components="local")}
+    local = config.model_copy(update=few)
     after2 = deduplicate(other, before2, local, workers=2)
     assert survivors(other, after2, "dedup_exact") == set(alive)
     assert survivors(other, after2, "dedup_near") == kept
@@ -238,12 +239,14 @@ def test_equal_captions_of_different_images_are_no_duplicates_unless_media_are_i
     assert survivors(run, after, "dedup_near") == {ids[2]}
 
 
-def test_an_interrupted_search_continues_from_its_finished_edges(tmp_path):
+@pytest.mark.parametrize("before_interrupt", [1, 3, 4])
+def test_an_interrupted_search_continues_from_what_is_finished(tmp_path, before_interrupt):
     rng = np.random.default_rng(6)
     base = words(rng, 100)
     documents = [document(" ".join([*base, str(i)]), str(i)) for i in range(6)]
     run, before = make_run(tmp_path, documents, per_part=3)
-    config = DedupConfig(near=NearConfig(components="local"), partitions=2)
+    # Two passes over the signatures, edges in two groups, then two parts beside the record of the search.
+    config = DedupConfig(near=NearConfig(components="local"), partitions=2, shuffle_bytes=3000)
     stage = NearDedupStage(config, "filter")
     directory = run.stage(stage.name)
     directory.begin("key")
@@ -253,29 +256,24 @@ def test_an_interrupted_search_continues_from_its_finished_edges(tmp_path):
     class Interrupted(Exception):
         pass
 
-    class Once(StageContext):
+    class Counted(StageContext):
+        room = before_interrupt
+
         def beam(self, build, units=None):
-            if pipelines:
+            if self.room == len(pipelines):
                 raise Interrupted
             pipelines.append(units)
             super().beam(build, units)
 
     fields = {f: getattr(ctx, f) for f in ctx.__dataclass_fields__}
     with pytest.raises(Interrupted):
-        stage.execute(Once(**fields))
-
-    class Counted(StageContext):
-        def beam(self, build, units=None):
-            pipelines.append(units)
-            super().beam(build, units)
-
+        stage.execute(Counted(**fields))
+    Counted.room = 99
     stage.execute(Counted(**fields))
-    assert pipelines == [
-        None,
-        3,
-    ]  # the edges once, then survivors of two parts beside the record of the search
+    assert pipelines == [None, None, None, None, 3]
     records = directory.units()
     assert sum(r.counts.kept for r in records) == 1
+    assert next(r.info for r in records if r.unit == "search")["edges"] == 15
     assert directory.store.names("_work") == []
 
 
@@ -329,7 +327,7 @@ def test_a_column_to_rank_by_that_does_not_exist_is_refused_before_any_work(tmp_
 
 def test_knobs_of_execution_do_not_change_the_key_of_the_stage():
     plain = NearDedupStage(DedupConfig(), "filter").settings()
-    how = DedupConfig(partitions=99, near=NearConfig(components="local", max_rounds=7))
+    how = DedupConfig(partitions=99, shuffle_bytes=2000, near=NearConfig(components="local", max_rounds=7))
     assert NearDedupStage(how, "filter").settings() == plain
     what = DedupConfig(near=NearConfig(threshold=0.7))
     assert NearDedupStage(what, "filter").settings() != plain
