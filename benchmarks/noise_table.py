@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from text_sets import documents, sets
 
 from mixloom.pipeline import noise_symbols as ns
-from mixloom.pipeline.noise import document_symbols
+from mixloom.pipeline.noise_kernel import symbols_kernel
+from mixloom.pipeline.noise_symbols import symbol_table
+from mixloom.pipeline.words import utf8_buffers
 
 _STEPS = 4  # steps of a bit
 _MOST = 22.0  # bits
@@ -45,7 +48,9 @@ def classes() -> NDArray[np.int64]:
 def counted(texts: list[str]) -> NDArray[np.float64]:
     """How often each symbol follows each, float64 [106, 106]; a document begins after a newline."""
     pairs = np.zeros(ns.SYMBOLS * ns.SYMBOLS)
-    for symbols in document_symbols(pa.array(texts, pa.large_string())):
+    data, offsets = utf8_buffers(pa.array(texts, pa.large_string()))
+    for first, last in pairwise(offsets.tolist()):
+        symbols = symbols_kernel(data, first, last, symbol_table())
         before = np.concatenate([[ns.NEWLINE], symbols[:-1]])
         pairs += np.bincount(before.astype(np.int64) * ns.SYMBOLS + symbols, minlength=pairs.size)
     return pairs.reshape(ns.SYMBOLS, ns.SYMBOLS)
@@ -75,6 +80,12 @@ def fitted(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
     one_hot = np.eye(CLASSES)[kind]
     between = one_hot.T @ pairs @ one_hot + by_hand()
     between /= between.sum(axis=1, keepdims=True)
+    # Letters of two scripts side by side are common where the sets have few: formulas, transcriptions, names.
+    written = [*range(6), *(6 + s - ns.ACCENTED for s in (ns.ACCENTED, ns.SIGN))]
+    for other in (6 + ns.OTHER - ns.ACCENTED, 6 + ns.OTHER_SCRIPT - ns.ACCENTED):
+        between[written, other] = np.maximum(between[written, other], 2.0**-8)
+        between[other, written] = np.maximum(between[other, written], 2.0**-6)
+    between /= between.sum(axis=1, keepdims=True)
     # Within a class: by the symbol alone, and letters also by the letter before, whatever the case of either.
     alone = pairs.sum(axis=0) + 1.0
     within = alone / (alone @ one_hot)[kind]
@@ -84,7 +95,9 @@ def fitted(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
     np.add.at(letters, (folded[:, None], folded[None, :]), pairs)
     letters = letters[folded][:, folded]
     after = (letters + 20 * within[None, :]) / (letters @ one_hot + 20)[:, kind]
-    smooth = between[kind][:, kind] * np.where((kind < 2)[:, None] & (kind < 2)[None, :], after, within[None, :])
+    smooth = between[kind][:, kind] * np.where(
+        (kind < 2)[:, None] & (kind < 2)[None, :], after, within[None, :]
+    )
     share = (pairs + _DOUBT * smooth) / (pairs.sum(axis=1, keepdims=True) + _DOUBT)
     share /= share.sum(axis=1, keepdims=True)
     return _capitals(-np.log2(share))
@@ -95,14 +108,20 @@ def _capitals(bits: NDArray[np.float64]) -> NDArray[np.float64]:
     kind = classes()
     small = np.arange(ns.SYMBOLS)
     small[kind == UPPER] += 32
-    in_capitals = ((kind == UPPER)[:, None] & (kind != LOWER)[None, :]) | (kind != LOWER)[:, None] & (kind == UPPER)[None, :]
+    in_capitals = ((kind == UPPER)[:, None] & (kind != LOWER)[None, :]) | (kind != LOWER)[:, None] & (
+        kind == UPPER
+    )[None, :]
     return np.where(in_capitals, np.minimum(bits, bits[small][:, small] + 0.5), bits)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "pipeline" / "noise_table.py")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent.parent / "pipeline" / "noise_table.py"
+    )
     options = parser.parse_args()
     total = np.zeros((ns.SYMBOLS, ns.SYMBOLS))
     for name, path in sets(options.data).items():
@@ -139,7 +158,9 @@ def natural_bits() -> NDArray[np.float64]:
 ''',
         encoding="utf-8",
     )
-    print(f"{options.out}: mean {np.average(bits, weights=total):.2f} bits a character over {total.sum():.0f} steps")
+    print(
+        f"{options.out}: mean {np.average(bits, weights=total):.2f} bits a character over {total.sum():.0f} steps"
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,16 @@ from typing import Any
 
 LINE_SETS = ("text-tatoeba", "text-code-java-cs")  # one document a line, but for the JSON inside
 _TEXT = {".txt", ".md", ".xml", ".html", ".htm", ".xhtml", ".cnxml", ".java", ".cs", ""}
-_SKIP = {"README.txt", "README", "README.md", "LICENSE", "LICENSE.md", "LICENSE-SUMMARY", "SOURCE-README", "Data_LICENCE"}
+_SKIP = {
+    "README.txt",
+    "README",
+    "README.md",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE-SUMMARY",
+    "SOURCE-README",
+    "Data_LICENCE",
+}
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -6,8 +6,6 @@ inside good documents, and noise beyond ASCII.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -16,7 +14,8 @@ from mixloom.pipeline import noise_kernel as nk
 from mixloom.pipeline.edits import SPANS
 from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.noise_measures import NOISE_MEASURES
-from mixloom.pipeline.noise_symbols import symbol_table, windows_bytes
+from mixloom.pipeline.noise_model import RUN_KINDS, mean_bits, step_scores
+from mixloom.pipeline.noise_symbols import CONTROL, REPLACEMENT, symbol_table, windows_bytes
 from mixloom.pipeline.words import utf8_buffers
 
 FOUND = pa.schema(
@@ -28,34 +27,42 @@ FOUND = pa.schema(
         pa.field("score", pa.float32(), nullable=False),
     ]
 )
+_DUMP_DENSITY = 3.5  # twentieths of a hexadecimal digit for each character of a dump; tools give 4 to 12
+_BROKEN_DENSITY = 0.6  # bits a character: 40 % of them are broken (3 bits each, the others -1)
+_SURE = 16  # what says why the characters are wrong names a run before an alphabet that it merely fits
 _DROP_BITS = 40.0  # a run ends where its score has fallen so far below its best
-_REPLACEMENT = b"\xef\xbf\xbd"
 
 
-def document_symbols(texts: pa.Array) -> Iterator[NDArray[np.uint8]]:
-    """The symbols (`noise_symbols`) of each document, uint8 [characters]."""
-    data, offsets = utf8_buffers(texts)
-    for a, b in zip(offsets[:-1].tolist(), offsets[1:].tolist()):
-        yield nk.symbols_kernel(data, a, b, symbol_table())
+def _is_protein(run: NDArray[np.uint8]) -> bool:
+    """Whether nine tenths of these bytes are capitals and all of those one of the 20 amino acids or X."""
+    capitals = np.bincount(run, minlength=256)[65:91]
+    return bool(10 * capitals.sum() > 9 * len(run) and capitals[[ord(c) - 65 for c in "BJOUZ"]].sum() == 0)
 
 
-def _runs(texts: pa.Array, config: NoiseConfig) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Disjoint runs, sorted: int64 [s, 5] of document, start, stop (bytes of the document), characters, score; their kinds;
-    characters per document and those in misread sequences, int64 [n, 2]; offsets int64 [n+1]."""
-    from mixloom.pipeline.noise_model import RUN_KINDS, step_scores
-
-    data, offsets = utf8_buffers(texts)
+def _scan(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], config: NoiseConfig
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What the kernel returns for these documents under a config."""
     scores, hot = step_scores(config.margin)
     least = np.zeros((nk.RUNS, 3), np.int64)
     least[:] = config.min_chars, round(config.min_bits * nk.UNIT), 0
-    least[: nk.ALPHABETS, 2] = round(config.min_mean_bits * nk.UNIT)
-    least[nk.HEX, 1] = 10 * config.hex_chars
+    least[: nk.ALPHABETS, 2] = np.round(100 * config.min_density * mean_bits(config.margin) * nk.UNIT)
+    least[[nk.BAD, nk.MOJIBAKE], 2] = round(100 * _BROKEN_DENSITY * nk.UNIT)
+    least[nk.HEX, 1:] = nk.HEX_UNIT * config.hex_chars, round(100 * _DUMP_DENSITY)
     drop = np.full(nk.RUNS, round(_DROP_BITS * nk.UNIT), np.int64)
     table = symbol_table()
     plain = (table[:128] & 255).astype(np.uint8)
     found, counts = nk.noise_kernel(
         data, offsets, table, plain, windows_bytes(), scores, hot, least, drop, config.hex_chars
     )
+    return found, counts
+
+
+def _runs(texts: pa.Array, config: NoiseConfig) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64]]:
+    """Disjoint runs, sorted: int64 [s, 5] of document, start, stop (bytes of the document), characters, score; their kinds;
+    characters per document and those in misread sequences, int64 [n, 2]."""
+    data, offsets = utf8_buffers(texts)
+    found, counts = _scan(data, offsets, config)
     order = np.lexsort((found[:, 3], found[:, 2], found[:, 1]))
     rows: list[list[int]] = []
     kinds: list[str] = []
@@ -63,10 +70,15 @@ def _runs(texts: pa.Array, config: NoiseConfig) -> tuple[NDArray[np.int64], list
     for document, start, stop, run, chars, score in found[order].tolist():
         kind = RUN_KINDS[run]
         if run == nk.BAD:
-            raw = data[start:stop].tobytes()
-            kind = "replacement" if 2 * 3 * raw.count(_REPLACEMENT) > stop - start else "control"
-        if kind not in config.kinds:
+            symbols = nk.symbols_kernel(data, start, stop, symbol_table())
+            unreadable, broken = (
+                np.count_nonzero(symbols == REPLACEMENT),
+                np.count_nonzero(symbols == CONTROL),
+            )
+            kind = "replacement" if unreadable > broken else "control"
+        if kind not in config.kinds or (run < nk.ALPHABETS and _is_protein(data[start:stop])):
             continue
+        sure = _SURE * score if run in (nk.BAD, nk.MOJIBAKE) else score
         if rows and rows[-1][0] == document and start < rows[-1][2]:
             # The same stretch by another alphabet: the kind is that of the better one.
             last = rows[-1]
@@ -74,15 +86,15 @@ def _runs(texts: pa.Array, config: NoiseConfig) -> tuple[NDArray[np.int64], list
                 tail = data[last[2] : stop]
                 last[3] += int(np.count_nonzero((tail & 0xC0) != 0x80))
                 last[2] = stop
-            if score > best:
-                kinds[-1], best, last[4] = kind, score, score
+            if sure > best:
+                kinds[-1], best, last[4] = kind, sure, score
             continue
         rows.append([document, start, stop, chars, score])
         kinds.append(kind)
-        best = score
+        best = sure
     spans = np.asarray(rows, np.int64).reshape(-1, 5)
     spans[:, 1:3] -= offsets[spans[:, 0]][:, None]
-    return spans, kinds, counts, offsets
+    return spans, kinds, counts
 
 
 def find_noise(texts: pa.Array, config: NoiseConfig | None = None) -> pa.RecordBatch:
@@ -99,14 +111,15 @@ def find_noise(texts: pa.Array, config: NoiseConfig | None = None) -> pa.RecordB
     Raises:
         TypeError: `texts` holds no strings.
     """
-    spans, kinds, _, _ = _runs(texts, config or NoiseConfig())
+    spans, kinds, _ = _runs(texts, config or NoiseConfig())
+    units = np.array([nk.HEX_UNIT if kind == "hex" else nk.UNIT for kind in kinds], np.float64)
     return pa.RecordBatch.from_arrays(
         [
             pa.array(spans[:, 0].astype(np.int32)),
             pa.array(spans[:, 1]),
             pa.array(spans[:, 2]),
             pa.array(kinds, pa.string()),
-            pa.array((spans[:, 4] / nk.UNIT).astype(np.float32)),
+            pa.array((spans[:, 4] / units).astype(np.float32)),
         ],
         schema=FOUND,
     )
@@ -114,7 +127,7 @@ def find_noise(texts: pa.Array, config: NoiseConfig | None = None) -> pa.RecordB
 
 def noise_measures(texts: pa.Array, config: NoiseConfig | None = None) -> dict[str, pa.Array]:
     """`NOISE_MEASURES` of n documents, by name: arrays of length n without nulls."""
-    spans, _, counts, _ = _runs(texts, config or NoiseConfig())
+    spans, _, counts = _runs(texts, config or NoiseConfig())
     n = len(counts)
     inside, longest = np.zeros(n, np.int64), np.zeros(n, np.int64)
     np.add.at(inside, spans[:, 0], spans[:, 3])
@@ -132,7 +145,7 @@ def noise_edits(texts: pa.Array, config: NoiseConfig | None = None) -> pa.Record
     """The edits (edits.SPANS) that cut the runs of noise out of n documents: reason `noise_<kind>`, value the characters
     of the run, limit `min_chars`. Empty unless the action is "remove"."""
     config = config or NoiseConfig()
-    spans, kinds, _, _ = _runs(texts, config)
+    spans, kinds, _ = _runs(texts, config)
     if config.action != "remove":
         spans, kinds = spans[:0], []
     return pa.RecordBatch.from_arrays(

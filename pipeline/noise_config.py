@@ -21,19 +21,26 @@ class NoiseConfig(BaseModel):
         default="remove",
         description="off: not looked for; measure: only the measures of the document; remove: runs are cut out",
     )
-    kinds: tuple[Literal["random", "base64", "binary", "control", "replacement", "mojibake", "hex"], ...] = Field(
-        default=("random", "base64", "binary", "control", "replacement", "mojibake", "hex"),
-        description="the kinds that are looked for",
+    kinds: tuple[Literal["random", "base64", "binary", "control", "replacement", "mojibake", "hex"], ...] = (
+        Field(
+            default=("random", "base64", "binary", "control", "replacement", "mojibake", "hex"),
+            description="the kinds that are looked for",
+        )
     )
-    min_chars: int = Field(default=80, ge=20, le=1_000_000, description="characters of the shortest run that counts")
+    min_chars: int = Field(
+        default=80, ge=20, le=1_000_000, description="characters of the shortest run that counts"
+    )
     min_bits: float = Field(
         default=60.0,
         ge=10.0,
         le=10_000.0,
         description="how much likelier a run must be as noise than as text, in bits (powers of two)",
     )
-    min_mean_bits: float = Field(
-        default=1.0, ge=0.0, le=16.0, description="the same for each character of a run of random characters, on average"
+    min_density: float = Field(
+        default=0.7,
+        ge=0.0,
+        le=1.0,
+        description="how sure each character of the run must be on average, as a share of what its alphabet of noise gives",
     )
     margin: float = Field(
         default=0.4, ge=0.0, le=4.0, description="bits a character taken off every step, against unusual text"

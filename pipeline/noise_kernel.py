@@ -13,14 +13,15 @@ from mixloom.pipeline import noise_symbols as ns
 _NEWLINE, _ACCENTED, _OTHER, _OTHER_SCRIPT = ns.NEWLINE, ns.ACCENTED, ns.OTHER, ns.OTHER_SCRIPT
 _CONTROL = ns.CONTROL  # and REPLACEMENT after it
 
-# Runs that are scored: the seven alphabets of `noise_model.ALPHABETS`, then these three.
-ALPHABETS = 7
-BAD, MOJIBAKE, HEX = 7, 8, 9
-RUNS = 10
+# Runs that are scored: the alphabets of `noise_model.alphabets`, then these three.
+ALPHABETS = 8
+BAD, MOJIBAKE, HEX = 8, 9, 10
+RUNS = 11
 UNIT = 16  # scores are in sixteenths of a bit
+_NO_SURPRISE = -UNIT // 2  # for a character that repeats or belongs to a hash
+HEX_UNIT = 20  # and of hexadecimal words in twentieths of a digit
 
 _SHORTEST_HASH = 16  # hexadecimal digits; from here on a word of them is judged by its length alone
-_LONGEST_WORD = 4096  # bytes looked ahead for the end of a word
 
 
 @njit(cache=True, nogil=True)
@@ -57,19 +58,35 @@ def _hex(b):  # type: ignore[no-untyped-def]
     return 48 <= b <= 57 or 65 <= b <= 70 or 97 <= b <= 102
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _escape(data, i):  # type: ignore[no-untyped-def]
+    """Whether a "x", "u" or "U" after a backslash is at i."""
+    return (data[i] == 120 or data[i] == 117 or data[i] == 85) and i > 0 and data[i - 1] == 92
+
+
+@njit(cache=True, nogil=True)
+def _escaped(data, i, stop):  # type: ignore[no-untyped-def]
+    """The end of the escape "xHH", "uHHHH" or "UHHHHHHHH" at i; i + 1 where the digits are missing."""
+    digits = 2 if data[i] == 120 else 4 if data[i] == 117 else 8
+    for p in range(i + 1, i + 1 + digits):
+        if p >= stop or not _hex(data[p]):
+            return i + 1
+    return i + 1 + digits
+
+
 @njit(cache=True, nogil=True)
 def _hex_word(data, i, stop):  # type: ignore[no-untyped-def]
     """The word of ASCII letters and digits at i: its end, its hexadecimal digits (0: other signs too), how many are letters.
 
-    A leading "0x", or "x" after a backslash, does not count.
+    A leading "0x", or "x" after a backslash, does not count; after "\\u" and "\\U" stand characters, no bytes.
     """
     begin = i
+    if _escape(data, i):
+        return _escaped(data, i, stop), 0, 0
     if data[i] == 48 and i + 2 < stop and (data[i + 1] == 120 or data[i + 1] == 88):
         begin = i + 2
-    elif data[i] == 120 and i > 0 and data[i - 1] == 92:
-        begin = i + 1
     p, letters, pure = begin, 0, True
-    while p < stop and _alnum(data[p]) and p - i < _LONGEST_WORD:
+    while p < stop and _alnum(data[p]):
         pure = pure and _hex(data[p])
         letters += data[p] > 57
         p += 1
@@ -80,7 +97,7 @@ def _hex_word(data, i, stop):  # type: ignore[no-untyped-def]
 def _may_be_hex(data, i, stop):  # type: ignore[no-untyped-def]
     """Whether the word at i is made of two hexadecimal digits or more, or begins as `_hex_word` skips."""
     if not _hex(data[i]):
-        return data[i] == 120 and i > 0 and data[i - 1] == 92
+        return _escape(data, i)
     if data[i] == 48 and i + 2 < stop and (data[i + 1] == 120 or data[i + 1] == 88):
         return True
     p = i + 1
@@ -102,7 +119,11 @@ def _calm(data, i, stop, plain, hot, previous):  # type: ignore[no-untyped-def]
         symbol = np.int64(plain[b])
         if symbol == _CONTROL or hot[previous, symbol]:
             break
-        if (_hex(b) or b == 120) and not _alnum_symbol(previous) and _may_be_hex(data, i, stop):
+        if (
+            (_hex(b) or b == 120 or b == 117 or b == 85)
+            and not _alnum_symbol(previous)
+            and _may_be_hex(data, i, stop)
+        ):
             break
         previous = symbol
         i += 1
@@ -123,7 +144,7 @@ def _hex_score(digits, letters, bytes_, joined):  # type: ignore[no-untyped-def]
     line = 56 < digits < 96 and digits != 64 and digits != 66
     if not word and not line:
         return -10 * bytes_
-    return 20 * digits if letters > 0 else -digits
+    return HEX_UNIT * digits if letters > 0 else -digits
 
 
 @njit(cache=True, nogil=True)
@@ -148,11 +169,19 @@ def _misread(data, i, stop, byte, windows):  # type: ignore[no-untyped-def]
     return p
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _repeats(data, i, low, code):  # type: ignore[no-untyped-def]
+    """Whether one of the four bytes before i is this ASCII character."""
+    n = i - low
+    near = (n > 0 and data[i - 1] == code) or (n > 1 and data[i - 2] == code)
+    return near or (n > 2 and data[i - 3] == code) or (n > 3 and data[i - 4] == code)
+
+
 @njit(cache=True, nogil=True)
 def symbols_kernel(data, start, stop, table):  # type: ignore[no-untyped-def]
     """The symbols of data[start:stop], uint8, one per character."""
     out = np.empty(stop - start, np.uint8)
-    n, i, script = 0, start, -1
+    n, i, script = 0, start, np.int64(-1)
     while i < stop:
         code, width = np.int64(data[i]), np.int64(1)
         if code >= 128:
@@ -160,8 +189,10 @@ def symbols_kernel(data, start, stop, table):  # type: ignore[no-untyped-def]
         entry = np.int64(table[code])
         symbol = entry & 255
         if symbol == _OTHER:
-            symbol = _OTHER_SCRIPT if script >= 0 and script != entry >> 8 and entry >> 8 != 0 else _OTHER
-            script = entry >> 8 if entry >> 8 != 0 else script
+            own = entry >> 8
+            if own != 0:
+                symbol = np.int64(_OTHER_SCRIPT) if 0 <= script != own else symbol
+                script = own
         out[n] = symbol
         n += 1
         i += width
@@ -191,10 +222,10 @@ def _add(state, k, score, start, stop, first, last):  # type: ignore[no-untyped-
 
 @njit(cache=True, nogil=True)
 def _close(spans, used, document, k, state, least):  # type: ignore[no-untyped-def]
-    """End run k: keep it if it is long, sure and dense enough (least: int64 [RUNS, 3])."""
+    """End run k: keep it if it is long, sure and dense enough (least: see `noise_kernel`)."""
     chars = state[k, 5] - state[k, 2]
     best = state[k, 3]
-    if best > 0 and chars >= least[k, 0] and best >= least[k, 1] and best >= least[k, 2] * chars:
+    if best > 0 and chars >= least[k, 0] and best >= least[k, 1] and 100 * best >= least[k, 2] * chars:
         spans = _emit(spans, used, document, k, state)
         used += 1
     state[k, 0], state[k, 3] = 0, 0
@@ -205,23 +236,29 @@ def _close(spans, used, document, k, state, least):  # type: ignore[no-untyped-d
 def _hex_run(data, i, stop, low, chars, hex_chars, drop, document, state, spans, used, least):  # type: ignore[no-untyped-def]
     """Judge the word at byte i for the run of hexadecimal words. Returns its end, whether it is a hash, spans and used."""
     end, digits, letters = _hex_word(data, i, stop)
+    escape = _escape(data, i) and end > i + 1
+    gain = 0
+    if escape:
+        # The bytes of "\\x7f\\x45" are a dump like any other.
+        gain = 2 * HEX_UNIT if data[i] == 120 else -10 * (end - i)
     if digits > hex_chars and 20 * letters > digits and letters < digits:
         spans, used = _close(spans, used, document, HEX, state, least)
-        state[HEX, 1], state[HEX, 2], state[HEX, 3] = i, chars, digits * UNIT
+        state[HEX, 1], state[HEX, 2], state[HEX, 3] = i, chars, digits * HEX_UNIT
         state[HEX, 4], state[HEX, 5] = end, chars + end - i
         spans = _emit(spans, used, document, HEX, state)
         used += 1
         state[HEX, 0], state[HEX, 3] = 0, 0
     else:
         joined = i > low and (data[i - 1] == 45 or data[i - 1] == 37)  # - in UUIDs, % in addresses
-        gain = _hex_score(digits, letters, end - i, joined or (end < stop and data[end] == 45))
+        if not escape:
+            gain = _hex_score(digits, letters, end - i, joined or (end < stop and data[end] == 45))
         if state[HEX, 0] > 0 and state[HEX, 0] + gain <= 0:
             spans, used = _close(spans, used, document, HEX, state, least)
         elif gain > 0 or state[HEX, 0] > 0:
             _add(state, HEX, gain, i, end, chars, chars + end - i)
             if state[HEX, 3] - state[HEX, 0] > drop:
                 spans, used = _close(spans, used, document, HEX, state, least)
-    return end, digits >= _SHORTEST_HASH, spans, used
+    return end, digits >= _SHORTEST_HASH or escape, spans, used
 
 
 @njit(cache=True, nogil=True)
@@ -229,9 +266,9 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
     """Runs of noise in n documents.
 
     data uint8; offsets int64 [n+1]; table uint16 [0x110000], plain uint8 [128] and windows int16: `noise_symbols`; scores
-    int16 [106, 106, 8]: what a step from one symbol to the next adds to the run of each alphabet; hot bool
-    [106, 106]: whether any of them is positive; least int64 [RUNS, 3]: characters, score, and score per character that a
-    run needs; drop int64 [RUNS]: it ends where its score has fallen so far below its best; hex_chars: hexadecimal
+    int16 [106 * 106 * 8]: what a step from one symbol to the next adds to the run of each alphabet; hot bool
+    [106, 106]: whether any of them is one bit or more; least int64 [RUNS, 3]: characters, score, and hundredths of a score per
+    character that a run needs; drop int64 [RUNS]: it ends where its score has fallen so far below its best; hex_chars: hexadecimal
     digits of the longest word that stays.
 
     Returns:
@@ -246,7 +283,7 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
     for document in range(n):
         low, stop = offsets[document], offsets[document + 1]
         i = low
-        previous, before, script = np.int64(_NEWLINE), np.int64(_NEWLINE), np.int64(-1)
+        previous, script = np.int64(_NEWLINE), np.int64(-1)
         chars, misread = 0, 0
         active = 0  # runs open among the alphabets
         hash_until, word_until, misread_until = i, i, i
@@ -265,29 +302,30 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
             if symbol >= _ACCENTED:
                 if symbol == _OTHER:
                     if entry >> 8 != 0:
-                        symbol = _OTHER_SCRIPT if script >= 0 and script != entry >> 8 else symbol
+                        symbol = np.int64(_OTHER_SCRIPT) if 0 <= script != entry >> 8 else symbol
                         script = entry >> 8
                 elif i >= misread_until and code < windows.size and windows[code] >= 0xC2:
-                    misread_until = max(misread_until, _misread(data, i, stop, np.int64(windows[code]), windows))
-            # Words: hashes are nobody's noise; very long ones, and rows of short ones, are.
-            if i >= word_until and _alnum_symbol(symbol) and not (i > low and _alnum(data[i - 1])):
-                if state[HEX, 0] > 0 or _may_be_hex(data, i, stop):
-                    word_until, is_hash, spans, used = _hex_run(
-                        data, i, stop, low, chars, hex_chars, drop[HEX], document, state, spans, used, least
+                    misread_until = max(
+                        misread_until, _misread(data, i, stop, np.int64(windows[code]), windows)
                     )
-                    hash_until = word_until if is_hash else hash_until
-            # Alphabets. A sign that repeats one of the last two is no surprise: lines of "=-=-=-" are drawn by hand.
+            # Words: hashes are nobody's noise; very long ones, and rows of short ones, are.
+            at_word = i >= word_until and _alnum_symbol(symbol) and not (i > low and _alnum(data[i - 1]))
+            if at_word and (state[HEX, 0] > 0 or _may_be_hex(data, i, stop)):
+                word_until, is_hash, spans, used = _hex_run(
+                    data, i, stop, low, chars, hex_chars, drop[HEX], document, state, spans, used, least
+                )
+                hash_until = word_until if is_hash else hash_until
+            # Alphabets. A sign that repeats one of the last four is no surprise: lines of "=-=-=-" are drawn by hand.
             if active > 0 or hot[previous, symbol]:
-                again = symbol < _ACCENTED and (symbol == previous or symbol == before)
+                again = symbol < _ACCENTED and _repeats(data, i, low, code)
                 active = 0
+                row = (previous * ns.SYMBOLS + symbol) * ALPHABETS
                 for k in range(ALPHABETS):
-                    score = np.int64(scores[previous, symbol, k])
-                    if i < hash_until:
-                        score = -UNIT // 2
-                    elif again and score > -UNIT // 2:
-                        score = -UNIT // 2
-                    if state[k, 0] == 0 and score <= 0:
-                        continue
+                    score = np.int64(scores[row + k])
+                    if i < hash_until or (again and score > _NO_SURPRISE):
+                        score = np.int64(_NO_SURPRISE)
+                    if state[k, 0] == 0 and score < UNIT:
+                        continue  # a run begins with a step of one bit or more
                     if state[k, 0] + score <= 0:
                         spans, used = _close(spans, used, document, k, state, least)
                         continue
@@ -302,14 +340,14 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
                 hit = i < misread_until if k == MOJIBAKE else symbol >= _CONTROL
                 if not hit and state[k, 0] == 0:
                     continue
-                score = 3 * UNIT if hit else -UNIT
+                score = np.int64(3 * UNIT) if hit else np.int64(-UNIT)
                 if state[k, 0] + score <= 0:
                     spans, used = _close(spans, used, document, k, state, least)
                 else:
                     _add(state, k, score, i, i + width, chars, chars + 1)
                     if state[k, 3] - state[k, 0] > drop[k]:
                         spans, used = _close(spans, used, document, k, state, least)
-            before, previous = previous, symbol
+            previous = symbol
             chars += 1
             i += width
         for k in range(RUNS):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 NOISE_MEASURES: dict[str, tuple[pa.DataType, str]] = {
-    "noise_char_share": (pa.float32(), "Share of characters that stand in runs of noise; 0 for an empty document."),
+    "noise_char_share": (
+        pa.float32(),
+        "Share of characters that stand in runs of noise; 0 for an empty document.",
+    ),
     "longest_noise_run": (pa.int32(), "Characters of the longest run of noise."),
     "mojibake_char_share": (
         pa.float32(),

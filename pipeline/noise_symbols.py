@@ -19,7 +19,10 @@ ACCENTED = 97  # Latin letters beyond ASCII
 LATIN1_SIGN = 98  # U+00A0 to U+00BF, multiplication and division signs
 SIGN = 99  # punctuation, symbols, format characters and spaces beyond Latin-1
 CJK, RARE_CJK = 100, 101  # Han in daily use with Kana and Bopomofo; all other Han
-OTHER, OTHER_SCRIPT = 102, 103  # letters, numbers and marks of other scripts: like the one before; of another script
+OTHER, OTHER_SCRIPT = (
+    102,
+    103,
+)  # letters, numbers and marks of other scripts: like the one before; of another script
 CONTROL, REPLACEMENT = 104, 105  # control, private and unassigned characters; U+FFFD
 SYMBOLS = 106
 
@@ -30,6 +33,8 @@ _SAME_SCRIPT = (
     *((0x2D00, 0x2D2F, 0x10), (0xA000, 0xA4CF, 0xA0), (0xAC00, 0xD7FF, 0xAC), (0x1100, 0x11FF, 0xAC)),
     *((0x3130, 0x318F, 0xAC), (0x1380, 0x139F, 0x12), (0x1300, 0x137F, 0x12), (0x0300, 0x036F, 0x00)),
 )
+# Phonetic letters and late additions to Latin stand among Latin letters.
+_PHONETIC = ((0x0250, 0x02FF), (0x1D00, 0x1DBF), (0x2C60, 0x2C7F), (0xA720, 0xA7FF), (0xAB30, 0xAB6F))
 
 
 @lru_cache(maxsize=1)
@@ -55,6 +60,9 @@ def symbol_table() -> NDArray[np.uint16]:
     table = np.full(flags.size, SIGN, np.uint16)
     table[(flags & (ch.ALPHA | ch.MARK | ch.NUMBER)) != 0] = OTHER
     table[(flags & ch.LATIN) != 0] = ACCENTED
+    for first, last in _PHONETIC:
+        part = table[first : last + 1]
+        part[part == OTHER] = ACCENTED
     table[0xA0:0xC0] = LATIN1_SIGN
     table[[0xD7, 0xF7]] = LATIN1_SIGN
     table[(flags & ch.CONTROL) != 0] = CONTROL
