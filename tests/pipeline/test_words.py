@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 from itertools import pairwise
+from statistics import median
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline import english_tokens as en
+from mixloom.pipeline import word_breaks as wb
 from mixloom.pipeline.annotate import text_measures
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.measures import MEASURES
+from mixloom.pipeline.measures import DIFFERENCES, MEASURES
 from mixloom.pipeline.repetition import REPEATS, repetition
 from mixloom.pipeline.words import COUNTS, Cuts, cut, utf8_buffers
 
@@ -56,74 +59,177 @@ def slow_terms(text: str) -> list[str]:
     return out
 
 
-def slow_joint(text: str, at: int, token: str) -> str:
-    """What the sign at text[at], just after a letter, number or mark, does to the token of letters before it."""
-    c, before, rest = text[at], text[at - 1], text[at + 1 :]
-    if c == "." and before.isalpha() and (token == before or token[-2:-1] == "."):
-        return "join"
-    if c == ":" and rest.startswith("//"):
-        return "address"
-    if not rest or not is_word_char(rest[0]):
-        return ""
-    after = rest[0]
-    if c in "_@&":
-        return "join"
-    if c == ".":
-        upper = unicodedata.category(after) in ("Lu", "Lt")
-        lower = before.isalpha() and unicodedata.category(before) not in ("Lu", "Lt")
-        return "" if lower and upper else "join"
-    if c in ",:/-":
-        return "join" if kind(after) == "N" and not (c == "-" and kind(before) == "N") else ""
-    if c in "'\u2019" and after.isalpha():
-        return "new"
-    return ""
+def has(c: str, flag: int) -> bool:
+    """Whether this one character is of a class of `english_tokens`; "" is of none."""
+    return bool(c) and bool(int(en.token_flags()[ord(c)]) & flag)
 
 
-def slow_tokens(text: str) -> list[tuple[str, str]]:
-    """(token, "word" or "other") in order."""
-    out: list[list[str]] = []
-    state, prefix = "", False
-    for at, c in enumerate(text):
-        touching = at > 0 and kind(text[at - 1]) in "LNM"
-        if unicodedata.category(c) == "Cf" or (kind(c) == "M" and state in ("", "other")):
-            continue
-        if state == "address" and not c.isspace() and c not in '<>"()[]{}':
-            out[-1][0] += c
-            continue
-        if state != "address" and kind(c) == "M":
-            out[-1][0] += c
-            continue
-        if c.isspace():
-            state = ""
-            continue
-        if is_word_char(c):
-            if state == "letters":
-                out[-1][0] += c
-                continue
-            if state == "other" and prefix and len(out[-1][0]) == 1:
-                out[-1] = [out[-1][0] + c, "word"]
-                state = "letters"
-                continue
-            becomes = "letters"
-        elif is_lone(c):
-            becomes = "lone"
-        else:
-            becomes = "other"
-            if state == "letters" and touching:
-                joint = slow_joint(text, at, out[-1][0])
-                if joint in ("join", "address"):
-                    out[-1][0] += c
-                    state = "address" if joint == "address" else "letters"
-                    continue
-                if joint == "new":
-                    becomes = "letters"
-            elif state == "other" and c == text[at - 1] and c in ".-":
-                out[-1][0] += c
-                continue
-        out.append([c, "other" if becomes == "other" else "word"])
-        prefix = c in "-./@\\^|~" and not touching
-        state = becomes
-    return [(token, sort) for token, sort in out]
+def slow_prefix(s: str) -> int:
+    found = re.match(r"\.\.+|US\$|[CA]\$|\+(?![0-9])", s)
+    return 1 if has(s[:1], en.PREFIX) else (found.end() if found else 0)
+
+
+def slow_suffix(s: str) -> int:
+    """The suffix that begins first."""
+    for at in range(len(s)):
+        before, end = s[:at], s[at:]
+        last = before[-1:]
+        if (
+            end in ("'s", "'S", "’s", "’S", "……")
+            or (len(end) == 1 and has(end, en.SUFFIX))
+            or re.fullmatch(r"\.\.+", end)
+            or (
+                re.search(r"[0-9]$", before)
+                and (end in ("+", "US$", "C$", "A$", *en.UNITS) or (len(end) == 1 and has(end, en.CURRENCY)))
+            )
+            or (end == "." and (has(last, en.DOT_END) or re.search("°[FfCcKk]$", before)))
+            or (end == "." and has(last, en.UPPER) and has(before[-2:-1], en.UPPER))
+        ):
+            return len(end)
+    return 0
+
+
+def slow_infix(s: str, at: int) -> int:
+    """How many characters of s cut it in two at this place."""
+    before, rest = s[:at], s[at:]
+    last, c, after = before[-1:], rest[0], rest[1:2]
+    if found := re.match(r"\.\.+", rest):
+        return found.end()
+    if c == "…" or has(c, en.ICON):
+        return 1
+    if re.search("[0-9]$", before) and re.match(r"[+\-*^][0-9-]", rest):
+        return 1
+    if c == "." and has(last, en.DOT_LEFT) and has(after, en.DOT_RIGHT):
+        return 1
+    if c == "," and has(last, en.LETTER) and has(after, en.LETTER):
+        return 1
+    if has(last, en.LETTER) or re.search("[0-9]$", before):
+        for sign in ("-", "–", "—", "--", "---", "——", "~", ":", "<", ">", "=", "/"):
+            if rest.startswith(sign) and has(rest[len(sign) : len(sign) + 1], en.LETTER):
+                return len(sign)
+    return 0
+
+
+def slow_is_address(s: str) -> bool:
+    alnum = "[A-Za-z0-9\u00a1-\uffff]"
+    label = f"{alnum}(?:[A-Za-z0-9\u00a1-\uffff_-]{{0,62}}{alnum})?"
+    end = r"(?::[0-9]{2,5})?(?:[/?#].*)?"
+    starts = {0, *(k + 1 for k, c in enumerate(s) if c == "@" and k)}
+    if scheme := re.match(r"(?:[^\W]|[+\-.]){2,}://", s):
+        starts.add(scheme.end())
+    for rest in (s[k:] for k in starts):
+        name = re.fullmatch(rf"(?:{label}\.)+([^\x00-\x60]{{2,63}}?){end}", rest, re.DOTALL)
+        if name and all(has(c, en.LOWER) for c in name[1]):
+            return True
+        number = re.fullmatch(
+            rf"([0-9]{{1,3}})\.([0-9]{{1,3}})\.([0-9]{{1,3}})\.([0-9]{{1,3}}){end}", rest, re.DOTALL
+        )
+        if number:
+            a, b, c, d = map(int, number.groups())
+            plain = all(
+                g == str(int(g)) or (k in (1, 2) and len(g) == 2) for k, g in enumerate(number.groups())
+            )
+            private = a in (10, 127) or (a, b) in ((169, 254), (192, 168)) or (a == 172 and 16 <= b <= 31)
+            if plain and 1 <= a <= 223 and b <= 255 and c <= 255 and 1 <= d <= 254 and not private:
+                return True
+    return False
+
+
+def slow_cut_chunk(s: str, cases: dict[str, tuple[str, ...]]) -> list[str]:
+    """The tokens of what stands between white space, before special cases are put together again."""
+    front: list[str] = []
+    back: list[str] = []
+    size = -1
+    while s and len(s) != size and s not in cases:
+        size = len(s)
+        p = slow_prefix(s)
+        if p and s[p:] in cases:
+            front.append(s[:p])
+            s = s[p:]
+            break
+        q = slow_suffix(s[p:])
+        if q and s[:-q] in cases:
+            back.append(s[-q:])
+            s = s[:-q]
+            break
+        front += [s[:p]] if p else []
+        back += [s[-q:]] if q else []
+        s = s[p : len(s) - q]
+    middle: list[str] = []
+    if s in cases:
+        middle = list(cases[s])
+    elif s and slow_is_address(s):
+        middle = [s]
+    elif s:
+        start = at = 0
+        while at < len(s):
+            width = slow_infix(s, at)
+            if width and at:
+                middle += [s[start:at]] if at > start else []
+                middle.append(s[at : at + width])
+                start = at + width
+            at += width or 1
+        middle += [s[start:]] if start < len(s) else []
+    return front + middle + back[::-1]
+
+
+PLAIN_CASES = {word: slow_cut_chunk(word, {}) for word in en.special_cases()}
+
+
+def slow_chunk_tokens(chunk: str) -> list[str]:
+    tokens = slow_cut_chunk(chunk, en.special_cases())
+    found = [
+        (-count, at)
+        for count in range(2, len(tokens) + 1)
+        for at in range(len(tokens) - count + 1)
+        if PLAIN_CASES.get("".join(tokens[at : at + count])) == tokens[at : at + count]
+    ]
+    taken: dict[int, int] = {}
+    seen: set[int] = set()
+    for count, at in sorted(found):
+        if at not in seen and at - count - 1 not in seen:
+            taken[at] = -count
+        seen.update(range(at, at - count))
+    out: list[str] = []
+    at = 0
+    while at < len(tokens):
+        step = taken.get(at, 0)
+        out += en.special_cases()["".join(tokens[at : at + step])] if step else [tokens[at]]
+        at += step or 1
+    return out
+
+
+def slow_tokens(text: str) -> list[str]:
+    return [token for chunk in text.split() for token in slow_chunk_tokens(chunk)]
+
+
+def slow_segments(text: str) -> list[str]:
+    """Words by the rules WB4 to WB16 of Unicode Annex 29 that begin with a letter or number."""
+    letters = "oERKHAmnbqdNJ"  # one for each class of `word_breaks`
+    keep = re.compile(
+        "(?<=[AHN])(?=[AHN])|(?<=[AH])(?=[mbq][AH])|(?<=[AH][mbq])(?=[AH])|(?<=H)(?=q)|(?<=H)(?=dH)|(?<=Hd)(?=H)"
+        "|(?<=N[nbq])(?=N)|(?<=N)(?=[nbq]N)|(?<=K)(?=K)|(?<=[AHNKJ])(?=J)|(?<=J)(?=[AHNKJ])"
+    )
+    out = []
+    for chunk in text.split():
+        parts: list[str] = []  # every character with what extends it
+        for c in chunk:
+            if wb.word_break_classes()[ord(c)] == wb.EXTEND and parts:
+                parts[-1] += c
+            else:
+                parts.append(c)
+        kinds = "".join(letters[wb.word_break_classes()[ord(p[0])]] for p in parts)
+        joined = {m.start() for m in keep.finditer(kinds)}
+        for flags in re.finditer("R+", kinds):
+            joined |= set(range(flags.start() + 1, flags.end(), 2))
+        words = [parts[0]]
+        for at, part in enumerate(parts[1:], 1):
+            if at in joined:
+                words[-1] += part
+            else:
+                words.append(part)
+        out += [w for w in words if w[0].isalnum()]
+    return out
 
 
 def slow_lines(text: str) -> list[str]:
@@ -131,15 +237,7 @@ def slow_lines(text: str) -> list[str]:
 
 
 def slow_paragraphs(text: str) -> list[str]:
-    out: list[str] = []
-    group: list[str] = []
-    for line in [*text.split("\n"), ""]:
-        if line.strip():
-            group.append(line)
-        elif group:
-            out.append("\n".join(group).strip())
-            group = []
-    return out
+    return re.split("\n{2,}", text.strip()) if text.strip() else []
 
 
 def is_odd(term: str, cased: str) -> tuple[bool, bool]:
@@ -176,13 +274,21 @@ def slow_cased_terms(text: str) -> list[str]:
     return out
 
 
+SIGNS = {chr(c) for c in range(0x110000) if int(en.token_flags()[c]) & en.SIGN}
+
+
 def slow_counts(text: str, short_line: int = 30) -> dict[str, int]:
     words, lines, terms, tokens = text.split(), slow_lines(text), slow_terms(text), slow_tokens(text)
     cased = slow_cased_terms(text)
     category = [unicodedata.category(c) for c in text]
     odd = [is_odd(t, c) for t, c in zip(terms, cased)]
     latin = [c for t in cased for c in t if c.isalpha() and (ord(c) < 0x250 or 0x1E00 <= ord(c) < 0x1F00)]
-    raw_lines = [line for line in text.split("\n") if line.strip()]
+    pieces = text.split("\n") if text else []
+    split = re.split("\n+", text) if text else []
+    raw_lines = [piece for piece in pieces if piece.strip()]
+    broken, segments = text.splitlines(), slow_segments(text)
+    real_tokens = [t for t in tokens if not set(t) <= SIGNS]
+    symbols = [text.count(sign) for sign in ("#", "...", ". . .", "…")]
     return {
         "bytes": len(text.encode()),
         "chars": len(text),
@@ -197,47 +303,83 @@ def slow_counts(text: str, short_line: int = 30) -> dict[str, int]:
         "replacement": text.count("\ufffd"),
         "control": sum(k in ("Cc", "Cn", "Co", "Cs") and not c.isspace() for k, c in zip(category, text)),
         "repeated": sum(a == b and not b.isspace() for a, b in pairwise(text)),
-        "hashes": text.count("#"),
-        "ellipses": text.count("...") + text.count("…"),
-        "words": len(words),
-        "word_chars": sum(map(len, words)),
-        "alpha_words": sum(any(c.isalpha() for c in w) for w in words),
-        "max_word_chars": max(map(len, words), default=0),
+        "hashes": symbols[0],
+        "ellipses": symbols[1] + symbols[3],
+        "symbols": sum(symbols),
         "terms": len(terms),
         "term_chars": sum(map(len, terms)),
-        "tokens": len(tokens),
-        "alpha_tokens": sum(any(c.isalpha() for c in t) for t, _ in tokens),
         "latin_terms": sum(is_latin for is_latin, _ in odd),
         "odd_terms": sum(looks_random for _, looks_random in odd),
         "stop_words_distinct": len(set(cased) & set(STOP_WORDS)),
         "stop_words": sum(t in STOP_WORDS for t in terms),
-        "lines": len(lines),
-        "bullet_lines": sum(line[0] in "•-" for line in lines),
-        "ellipsis_lines": sum(line.endswith(("...", "…")) for line in lines),
-        "terminal_lines": sum(line[-1] in TERMINAL for line in lines),
-        "short_lines": sum(len(line) <= short_line for line in lines),
-        "max_line_chars": max(map(len, lines), default=0),
-        "paragraphs": len(slow_paragraphs(text)),
         "latin_letters": len(latin),
         "vowels": sum(map(vowel, latin)),
-        "word_tokens": sum(sort == "word" for _, sort in tokens),
-        "word_token_chars": sum(len(t) for t, sort in tokens if sort == "word"),
+        "words": len(words),
+        "word_chars": sum(map(len, words)),
+        "max_word_chars": max(map(len, words), default=0),
+        "alpha_words": sum(any(c.isalpha() for c in w) for w in words),
+        "symbol_words": sum("#" in w or "…" in w for w in words),
+        "stop_words_alone": sum(w.lower() in STOP_WORDS for w in words),
+        "stop_words_alone_cased": sum(w in STOP_WORDS for w in words),
+        "alnum_words": sum(w[0].isalnum() for w in re.split("[\0\t-\r ]+", text) if w),
+        "tokens": len(tokens),
+        "alpha_tokens": sum(any(c.isalpha() for c in t) for t in tokens),
+        "word_tokens": len(real_tokens),
+        "word_token_chars": sum(map(len, real_tokens)),
+        "stop_tokens_distinct": len(set(tokens) & set(STOP_WORDS)),
+        "segments": len(segments),
+        "segment_chars": sum(map(len, segments)),
+        "lines": len(lines),
+        "line_chars": sum(map(len, lines)),
+        "max_line_chars": max(map(len, lines), default=0),
+        "terminal_lines": sum(line[-1] in TERMINAL for line in lines),
         "terminal_line_ends": sum(line[-1] in TERMINAL for line in raw_lines),
+        "short_lines": sum(len(line) <= short_line for line in raw_lines),
+        "shorter_lines": sum(len(line) < short_line for line in raw_lines),
+        "marked_lines": sum(line[0] in "●•*-" for line in lines),
+        "trailing_lines": sum(line.endswith(("...", ". . .", "…")) for line in lines),
+        "all_lines": len(pieces),
+        "starred_lines": sum(piece.startswith(("*", "-")) for piece in pieces),
+        "dotted_lines": sum(piece.endswith("…") for piece in pieces),
+        "split_lines": len(split),
+        "empty_ends": split.count(""),
+        "broken_lines": len(broken),
+        "bullet_lines": sum(line.lstrip().startswith(("•", "-")) for line in broken),
+        "ellipsis_lines": sum(line.rstrip().endswith(("...", "…")) for line in broken),
+        "paragraphs": len(slow_paragraphs(text)),
+        "paragraph_chars": sum(len(p.strip()) for p in slow_paragraphs(text)),
     }
 
 
 def slow_duplicates(items: list[str]) -> tuple[int, int]:
+    """Items equal to an earlier one, and their characters."""
     seen: set[str] = set()
     again = [x for x in items if x in seen or seen.add(x)]  # type: ignore[func-returns-value]
     return len(again), sum(map(len, again))
 
 
-def slow_top(tokens: list[str], n: int) -> int:
-    grams = Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+def slow_repeated(items: list[str]) -> tuple[int, int]:
+    """Items that occur more than once, every copy, and their characters."""
+    count = Counter(items)
+    return sum(count[x] > 1 for x in items), sum(len(x) for x in items if count[x] > 1)
+
+
+def ngrams(items: list[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(items[i : i + n]) for i in range(len(items) - n + 1)]
+
+
+def slow_top(items: list[str], n: int, joint: str) -> int:
+    grams = Counter(ngrams(items, n))
     if not grams:
         return 0
     gram, count = grams.most_common(1)[0]
-    return len(" ".join(gram)) * count if count > 1 else 0
+    return len(joint.join(gram)) * count
+
+
+def slow_top_segments(items: list[str], n: int) -> int:
+    grams = Counter(ngrams(items, n))
+    most = max(grams.values(), default=0)
+    return most * max(len("".join(g)) for g in grams if grams[g] == most) if most > 1 else 0
 
 
 def slow_duplicated(tokens: list[str], n: int) -> int:
@@ -254,112 +396,70 @@ def slow_duplicated(tokens: list[str], n: int) -> int:
     return chars
 
 
+def slow_repeated_words(items: list[str], n: int) -> int:
+    grams = Counter(ngrams(items, n))
+    return sum(count * len("".join(gram)) for gram, count in grams.items() if count > 1)
+
+
+def slow_repeated_segments(items: list[str], n: int) -> int:
+    count = Counter(ngrams(items, n))
+    places = {i + k for i, gram in enumerate(ngrams(items, n)) if count[gram] > 1 for k in range(n)}
+    return sum(len(items[i]) for i in places)
+
+
 def slow_repetition(text: str) -> dict[str, int]:
-    tokens = [t for t, _ in slow_tokens(text)]
-    lines, paragraphs = slow_duplicates(slow_lines(text)), slow_duplicates(slow_paragraphs(text))
+    tokens, words, segments = slow_tokens(text), text.split(), slow_segments(text)
+    lines, paragraphs = slow_lines(text), slow_paragraphs(text)
+    split = slow_duplicates(re.split("\n+", text))
+    every = slow_repeated(text.split("\n"))
+    visible = [piece for piece in text.split("\n") if piece.strip()]
+    stripped = [p.strip() for p in paragraphs]
     return {
         "distinct_terms": len(set(slow_terms(text))),
-        "duplicate_lines": lines[0],
-        "duplicate_line_chars": lines[1],
-        "duplicate_paragraphs": paragraphs[0],
-        "duplicate_paragraph_chars": paragraphs[1],
-        **{f"top_{n}gram_chars": slow_top(tokens, n) for n in (2, 3, 4)},
+        "duplicate_lines": slow_duplicates(lines)[0],
+        "duplicate_line_chars": slow_duplicates(lines)[1],
+        "repeated_lines": slow_repeated(lines)[0],
+        "repeated_line_chars": slow_repeated(lines)[1],
+        "duplicate_pieces": split[0],
+        "duplicate_piece_chars": split[1],
+        "duplicate_visible_piece_chars": slow_duplicates(visible)[1],
+        "repeated_pieces": every[0],
+        "repeated_piece_chars": every[1],
+        "duplicate_paragraphs": slow_duplicates(paragraphs)[0],
+        "duplicate_paragraph_chars": slow_duplicates(paragraphs)[1],
+        "repeated_paragraphs": slow_repeated(stripped)[0],
+        "repeated_paragraph_chars": slow_repeated(stripped)[1],
+        "middle_word_chars": int(2 * median(map(len, words))) if words else 0,
+        "middle_words": 2 if words else 0,
+        **{f"top_{n}gram_chars": slow_top(tokens, n, " ") for n in (2, 3, 4)},
         **{f"duplicated_{n}gram_chars": slow_duplicated(tokens, n) for n in range(5, 11)},
+        **{f"top_{n}gram_word_chars": slow_top(words, n, "") for n in (2, 3, 4)},
+        **{f"repeated_{n}gram_word_chars": slow_repeated_words(words, n) for n in range(5, 11)},
+        **{f"top_{n}gram_segment_chars": slow_top_segments(segments, n) for n in (2, 3, 4)},
+        **{f"repeated_{n}gram_segment_chars": slow_repeated_segments(segments, n) for n in range(5, 11)},
+        **{f"all_{n}gram_word_chars": sum(len("".join(g)) for g in ngrams(words, n)) for n in range(5, 11)},
     }
 
 
 # ---- what to try ----------------------------------------------------------------------------------------
 
-PIECES = [
-    *("the", "The", "of", "and", "have", "word", "Word", "WORD", "x", "rhythm", "strngth", "sch", "a1B2c3D4"),
-    *(
-        "1990",
-        "3",
-        "é",
-        "e\u0301",
-        "naïve",
-        "ß",
-        "İ",
-        "Σ",
-        "ǅ",
-        "日本",
-        "語",
-        "が",
-        "か\u3099",
-        "ภาษา",
-        "ไทย",
-        "한국어",
-    ),
-    *(
-        "שלום",
-        "مرحبا",
-        "می\u200cخواهم",
-        "co\u00adop",
-        "हिन्दी",
-        "👍",
-        "👩\u200d👩\u200d👧",
-        "❤\ufe0f",
-        "①",
-        "½",
-        "٣",
-        "\ufeff",
-    ),
-    *(
-        ".",
-        "..",
-        "...",
-        "…",
-        "-",
-        "--",
-        "•",
-        "#",
-        "##",
-        "'",
-        "\u2019",
-        ",",
-        ":",
-        "/",
-        "://",
-        "@",
-        "&",
-        "_",
-        "!",
-        "?",
-    ),
-    *("。", "؟", "(", ")", "[", '"', "<", "\\", "^", "~", "|", "$", "%", "\ufffd", "\x00", "\x85", "\ue000"),
-    *(
-        " ",
-        "  ",
-        "\t",
-        "\n",
-        "\n\n",
-        "\r\n",
-        "\u2028",
-        "\u3000",
-        "\xa0",
-        "\x1c",
-        "e.g.",
-        "U.S.",
-        "J. R. R.",
-        "it's",
-    ),
-    *(
-        "https://a.org/b?c=1",
-        "a@b.org",
-        "3.14",
-        "1,000",
-        "10:30",
-        "well-known",
-        "COVID-19",
-        "1990-95",
-        "end.Next",
-    ),
-]
+PIECE_TEXT = (
+    "the The of and have word Word WORD x rhythm strngth sch a1B2c3D4 1990 3 é e\u0301 naïve ß İ Σ ǅ 日本 語 が か\u3099 "
+    'ภาษา ไทย 한국어 שלום ש"ל مرحبا می\u200cخواهم co\u00adop हिन्दी 👍 👩\u200d👩\u200d👧 ❤\ufe0f 🇩🇪🇫 ① ½ ² ٣ カタ ー \ufeff \u200b '
+    ". .. ... … …… - -- --- — – ~ • ● * # ## ' '' ’ \" , : / :// @ & _ ! ? 。 ؟ ( ) [ ] < > = + \\ ^ | $ % € °C. "
+    "\ufffd \x00 \ue000 e.g. U.S. J. Mr. it's don't cannot dont he'd've I’m C++ 9am 10km 5% US$5 5US$ 8) :) :-( o_o 'em "
+    "w/o https://a.org/b?c=1 a@b.org www.x.co.uk 8.8.8.8/x 192.168.0.1/x 3.14 1,000 10:30 well-known COVID-19 1990-95 "
+    "1-2 end.Next a,b x=y"
+)
+SPACES = (" ", "  ", "\t", "\n", "\n\n", "\r\n", "\r", "\x0b", "\u2028", "\u3000", "\xa0", "\x1c", "\x85")
+PIECES = [*PIECE_TEXT.split(" "), *SPACES, ". . .", "\n- ", "\n* "]
 texts = st.one_of(
     st.lists(st.sampled_from(PIECES), max_size=60).map("".join),
     st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join),
     st.text(max_size=80),
-    st.lists(st.sampled_from(["a b", "a b c d e", "b c", ""]), max_size=40).map("\n".join),
+    st.lists(st.sampled_from(["a b", "a b c d e", " b c", "b c ", "  ", "", "…", "- x"]), max_size=40).map(
+        "\n".join
+    ),
     st.lists(st.sampled_from("ab "), max_size=200).map("".join),
 )
 
@@ -389,11 +489,17 @@ def test_every_count_equals_its_plain_definition(text: str) -> None:
 @given(texts)
 def test_items_have_the_lengths_and_the_equalities_of_the_plain_cuts(text: str) -> None:
     cuts = one(text)
+    c, p = cuts.chunks, cuts.layout
+    pieces = [piece for piece in text.split("\n") if piece]
     for items, hashes, chars in (
-        ([t for t, _ in slow_tokens(text)], cuts.token_hashes, cuts.token_chars),
+        (text.split(), c.word_hashes, c.word_chars),
+        (slow_tokens(text), c.token_hashes, c.token_chars),
+        (slow_segments(text), c.segment_hashes, c.segment_chars),
         (slow_terms(text), cuts.term_hashes, None),
-        (slow_lines(text), cuts.line_hashes, cuts.line_chars),
-        (slow_paragraphs(text), cuts.paragraph_hashes, cuts.paragraph_chars),
+        (pieces, p.piece_hashes, p.piece_chars),
+        ([piece.strip() for piece in pieces], p.line_hashes, p.line_chars),
+        (slow_paragraphs(text), p.block_hashes, p.block_chars),
+        ([block.strip() for block in slow_paragraphs(text)], p.paragraph_hashes, p.paragraph_chars),
     ):
         assert len(items) == len(hashes)
         if chars is not None:
@@ -410,8 +516,7 @@ def test_every_measure_is_its_count_over_its_denominator(documents: list[str]) -
     assert list(measured) == list(MEASURES)
     for i, text in enumerate(documents):
         counts = slow_counts(text) | slow_repetition(text)
-        counts["visible"] = counts["chars"] - counts["space"]
-        counts["chars_without_newlines"] = counts["chars"] - counts["newlines"]
+        counts |= {name: counts[a] - counts[b] for name, (a, b) in DIFFERENCES.items()}
         for name, m in MEASURES.items():
             value = counts[m.count]
             if m.over is not None:
@@ -429,7 +534,9 @@ def test_a_document_is_cut_alike_in_any_batch_slice_and_string_type(
     for kind_of_string in (pa.string(), pa.large_string()):
         part = cut(pa.array(documents, kind_of_string).slice(start))
         assert part.counts.tolist() == whole.counts[start:].tolist()
-        assert part.token_hashes.tolist() == whole.token_hashes[whole.token_offsets[start] :].tolist()
+        words, tokens = whole.chunks.word_offsets[start], whole.chunks.token_offsets[start]
+        assert part.chunks.word_hashes.tolist() == whole.chunks.word_hashes[words:].tolist()
+        assert part.chunks.token_hashes.tolist() == whole.chunks.token_hashes[tokens:].tolist()
         assert part.term_hashes.tolist() == whole.term_hashes[whole.term_offsets[start] :].tolist()
 
 
