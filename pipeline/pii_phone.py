@@ -57,7 +57,7 @@ def _written(words: Sequence[str]) -> bytes:
 
 
 _LABEL = re.compile(
-    rb"(?:(?<![0-9A-Za-z\x80-\xff])(?:%s)|(?:%s))(?:[ .]{0,2}(?:%s))?(?:[ \t:.#()=-]|\xef\xbc\x9a){0,4}\Z"
+    rb"(?:(?<![0-9A-Za-z])(?<![\xc3-\xdf][\x80-\xbf])(?:%s)|(?:%s))(?:[ .]{0,2}(?:%s))?(?:[ \t:.#()=-]|\xef\xbc\x9a){0,4}\Z"
     % (_written(_SPACED), _written(_UNSPACED), _written(_COUNTS))
 )
 _NO_BREAK = rb"\xc2\xa0|\xe2\x80[\x90-\x93\xaf]"

@@ -457,9 +457,18 @@ def test_private_addresses_are_found_when_asked_for() -> None:
 
 
 def test_a_label_announces_numbers_of_any_form() -> None:
-    for label in ("Tel.: ", "phone number ", "FAX: ", "电话：", "我的手机", "Тел. ", "téléphone : "):
+    for label in (
+        "Tel.: ",
+        "phone number ",
+        "FAX: ",
+        "电话：",
+        "我的手机",
+        "联系Tel.",
+        "Тел. ",
+        "téléphone : ",
+    ):
         assert values(f"{label}555 1234") == [("phone", "555 1234")], label
-    assert values("hotel 555 1234, phone 1990-1995") == []
+    assert values("hotel 555 1234, phone 1990-1995, показател 555 1234") == []
 
 
 def test_actions_placeholders_and_limits() -> None:
