@@ -13,7 +13,17 @@ import numpy as np
 import yaml
 
 from mixloom.pipeline.manifest import MODALITIES, ShardManifest
-from mixloom.pipeline.report import decoded, domains, duplicates, funnel, overview, samples, tokens, training
+from mixloom.pipeline.report import (
+    decoded,
+    domains,
+    duplicates,
+    edits,
+    funnel,
+    overview,
+    samples,
+    tokens,
+    training,
+)
 from mixloom.pipeline.report.documents import Documents, read_columns, source_roots
 from mixloom.pipeline.report.facts import Curation, planned_stages, stage_facts
 from mixloom.pipeline.report.markup import Content, el, plural
@@ -66,6 +76,7 @@ def render_report(run: RunDirectory) -> str:
             _funnel(run, curation),
             _kept(curation, documents, budget),
             _dropped(curation, budget),
+            *edits.sections(run, curation.manifests),
             duplicates.section(run, curation.manifests, documents),
             *_domains(curation),
             _tokens(curation, shards),

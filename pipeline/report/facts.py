@@ -25,7 +25,10 @@ from mixloom.pipeline.report.samples import ReasonSamples, Reject
 from mixloom.pipeline.run import Part, RunDirectory, StageManifest
 from mixloom.pipeline.status import run_status
 
-DECIDING = ("dedup_near", "dedup_exact", "filter")  # the last finished one says which documents are kept
+# The last finished one of these, in the order of the run, says which documents are kept.
+DECIDING = re.compile(
+    r"filter(_\d+)?|noise|pii|decontaminate|dedup_(exact|against|near|paragraphs|images|semantic)"
+)
 PER_REASON = 4
 KEPT_SHOWN = 15
 TITLES = 5
@@ -89,9 +92,13 @@ class Curation:
                 came[source] += n if stage == "ingest" else 0
         return [SourceFacts(s, came[s], lost.get(s, {})) for s in sorted(came)]
 
+    def _deciding(self) -> str | None:
+        """The stage whose survivors are the documents kept so far."""
+        return next((s for s in reversed(self.manifests) if DECIDING.fullmatch(s)), None)
+
     def kept(self) -> list[str]:
         """Ids of documents to show: kept so far, the smallest ids of each source, sources taking turns."""
-        deciding = next((s for s in DECIDING if s in self.manifests), None)
+        deciding = self._deciding()
         if "ingest" not in self.manifests:
             return []
         ingest = self.run.stage("ingest").store
@@ -247,7 +254,7 @@ class Curation:
 
     def text_bytes(self) -> int | None:
         """UTF-8 bytes of the text of the kept documents; None where it cannot be told cheaply."""
-        deciding = next((s for s in DECIDING if s in self.manifests), None)
+        deciding = self._deciding()
         m = self.manifests.get("annotate")
         if m is None or deciding is None or len(m.parts) > SCANNED_PARTS:
             return None
