@@ -177,7 +177,17 @@ def bucket_pairs(rows: U64, cap: int, leaders: int, neighbours: int = 0) -> U64:
 
 
 def sorted_buckets(rows: U64) -> U64:
-    """Rows of schema `BUCKETS`, uint64 [n, 5], by bucket, then from the most preferred document to the least."""
+    """Rows of schema `BUCKETS`, uint64 [n, 5], by bucket, then from the most preferred document to the least.
+
+    Rows that are alone in their bucket, which most are, are left out: they cost most of the sorting and give no pair.
+    """
+    order = np.argsort(rows[:, 0], kind="stable")
+    keys = rows[order, 0]
+    same = keys[1:] == keys[:-1]
+    several = np.zeros(len(rows), dtype=np.bool_)
+    several[1:] |= same
+    several[:-1] |= same
+    rows = rows[order[several]]
     return rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
 
 

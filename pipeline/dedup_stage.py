@@ -97,8 +97,10 @@ class NearDedupStage(Stage):
         todo = ctx.todo(parts)
         if todo:
             self._warn_of_banding(ctx, bands, rows)
+            read = (parts, documents, annotations, survivors, self.config)
             search = Search(
-                lambda p: p | ReadNearRows(parts, documents, annotations, survivors, self.config),
+                lambda p: p | ReadNearRows(*read),
+                lambda p: p | ReadNearRows(*read, signatures=False),
                 ReadTextsOf(documents),
                 parts,
                 self.near,

@@ -86,10 +86,9 @@ class _DocumentsDoFn(GatherDoFn):
         self._parts, self._partitions = parts, partitions
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        alive = np.asarray(batch.column("minhash").is_valid())
-        ids = pack_ids(batch.column("doc_id"))[alive]
-        place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)[alive]
-        rows = id_batch(_DOCUMENTS, columns(batch, ["preference"])[alive], ids, place)
+        ids = pack_ids(batch.column("doc_id"))
+        place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)
+        rows = id_batch(_DOCUMENTS, columns(batch, ["preference"]), ids, place)
         yield from self.gathered.add(rows, partition_of(ids, self._partitions))
 
 
@@ -189,7 +188,7 @@ class _ChooseDoFn(beam.DoFn):
 
 
 class NearDuplicates(beam.PTransform):
-    """One batch per part (columns `candidates.ROWS`) -> `DROPS` batches, given edges and components.
+    """One batch per part (columns `candidates.ROWS`, of which doc_id, row and preference are used) -> `DROPS` batches.
 
     Args:
         edges: folder of verified edges (`EDGES`).
@@ -250,6 +249,7 @@ class Search:
 
     Attributes:
         documents: applied to a pipeline, gives one batch per part with the columns `candidates.ROWS`.
+        ranked: the same without signatures and media keys, which only candidates need.
         read_texts: reads the texts of some rows of a part; must be picklable.
         parts: names of all the parts, sorted.
         config: thresholds and knobs.
@@ -263,6 +263,7 @@ class Search:
     """
 
     documents: Callable[[beam.Pipeline], Any]
+    ranked: Callable[[beam.Pipeline], Any]
     read_texts: ReadTexts
     parts: Sequence[str]
     config: NearConfig
@@ -298,7 +299,7 @@ class Search:
 
         def drops(pipeline: beam.Pipeline) -> Any:
             args = (self.read_texts, self.parts, self.config, self.ngram, self.partitions)
-            return self.documents(pipeline) | NearDuplicates(edges, stars, *args)
+            return self.ranked(pipeline) | NearDuplicates(edges, stars, *args)
 
         return drops
 

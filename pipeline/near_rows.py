@@ -60,7 +60,8 @@ def near_rows(annotations: pa.RecordBatch, media_key: U64, config: DedupConfig) 
     """Columns `candidates.ROWS` of n documents.
 
     Args:
-        annotations: doc_id, source, row (int32), minhash, and what `config` names as quality and length.
+        annotations: doc_id, source, row (int32), what `config` names as quality and length, and minhash; without
+            the last the result has none either.
         media_key: uint64 [n], see `media_keys`.
     """
     rank = source_priority(annotations.column("source"), config.priority)
@@ -74,9 +75,9 @@ def near_rows(annotations: pa.RecordBatch, media_key: U64, config: DedupConfig) 
         annotations.column("row"),
         pa.array(order),
         pa.array(media_key),
-        annotations.column("minhash"),
+        *([annotations.column("minhash")] if "minhash" in annotations.schema.names else []),
     ]
-    return pa.RecordBatch.from_arrays(columns, names=list(ROWS))
+    return pa.RecordBatch.from_arrays(columns, names=list(ROWS[: len(columns)]))
 
 
 class ReadTextsOf:
@@ -104,19 +105,25 @@ def part_media_keys(part: str, annotations: pa.RecordBatch, documents: PartReade
 
 class _ReadNearRowsDoFn(beam.DoFn):
     def __init__(
-        self, documents: PartReader, annotations: PartReader, survivors: PartReader, config: DedupConfig
+        self,
+        documents: PartReader,
+        annotations: PartReader,
+        survivors: PartReader,
+        config: DedupConfig,
+        signatures: bool,
     ) -> None:
         self._documents, self._annotations, self._survivors = documents, annotations, survivors
-        self._config = config
-        extra = [config.length] + ([config.quality] if config.quality else [])
-        base = ["doc_id", "source", "minhash", "images", "speech_clips"]
-        self._columns = [*base, *(c for c in dict.fromkeys(extra) if c not in base)]
+        self._config, self._signatures = config, signatures
+        names = ["doc_id", "source", config.length, *([config.quality] if config.quality else [])]
+        if signatures:
+            names += ["minhash", "images", "speech_clips"]
+        self._columns = list(dict.fromkeys(names))
 
     def process(self, part: str) -> Iterator[pa.RecordBatch]:
         annotations = read_part(part, self._annotations, self._columns, self._survivors)
         assert self._config.near is not None
         keys = np.zeros(annotations.num_rows, dtype=np.uint64)
-        if self._config.near.media == "equal":
+        if self._signatures and self._config.near.media == "equal":
             keys = part_media_keys(part, annotations, self._documents)
         yield with_part(near_rows(annotations, keys, self._config), part)
 
@@ -128,6 +135,7 @@ class ReadNearRows(beam.PTransform):
         parts: names of the parts to read.
         documents, annotations, survivors: the stages they are read from; only survivors are read.
         config: names the columns and sources that rank duplicates.
+        signatures: False leaves out signatures and media keys, where only the rank is asked for.
     """
 
     def __init__(
@@ -137,10 +145,11 @@ class ReadNearRows(beam.PTransform):
         annotations: PartReader,
         survivors: PartReader,
         config: DedupConfig,
+        signatures: bool = True,
     ) -> None:
         super().__init__()
         self._parts = list(parts)
-        self._read = _ReadNearRowsDoFn(documents, annotations, survivors, config)
+        self._read = _ReadNearRowsDoFn(documents, annotations, survivors, config, signatures)
 
     def expand(self, root: Any) -> Any:
         names = root | "Parts" >> beam.Create(self._parts, reshuffle=True).with_output_types(str)

@@ -104,6 +104,12 @@ def test_small_buckets_give_all_pairs_and_large_ones_those_of_leaders_and_neighb
     assert (pairs[:, [2, 5]] == 100 + pairs[:, [1, 4]]).all()
 
 
+def test_rows_alone_in_their_bucket_are_left_out_and_the_rest_sorted():
+    rows = bucket_rows([(4, 1, 8), (2, 0, 9), (4, 0, 7), (3, 0, 6), (2, 0, 1)])
+    assert sorted_buckets(rows)[:, [0, 1, 3]].tolist() == [[2, 0, 1], [2, 0, 9], [4, 0, 7], [4, 1, 8]]
+    assert len(sorted_buckets(rows[:1])) == len(sorted_buckets(rows[:0])) == 0
+
+
 def test_pairs_of_a_huge_bucket_are_linear_in_its_size_and_cover_it():
     pairs = bucket_pairs(bucket_rows([(9, 0, d) for d in range(20_000)]), cap=8, leaders=3, neighbours=4)
     assert len(pairs) <= (3 + 4) * 20_000
