@@ -82,7 +82,7 @@ def fitted(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
     between /= between.sum(axis=1, keepdims=True)
     # Letters of two scripts side by side are common where the sets have few: formulas, transcriptions, names.
     written = [*range(6), *(6 + s - ns.ACCENTED for s in (ns.ACCENTED, ns.SIGN))]
-    for other in (6 + ns.OTHER - ns.ACCENTED, 6 + ns.OTHER_SCRIPT - ns.ACCENTED):
+    for other in (6 + s - ns.ACCENTED for s in (ns.OTHER, ns.OTHER_SCRIPT, ns.CJK)):
         between[written, other] = np.maximum(between[written, other], 2.0**-8)
         between[other, written] = np.maximum(between[other, written], 2.0**-6)
     between /= between.sum(axis=1, keepdims=True)

@@ -57,7 +57,7 @@ _OCTET = rb"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IPV4 = re.compile(rb"%(o)s(?:\.%(o)s){3}(?![0-9A-Za-z_]|\.\d|-[A-Za-z])" % {b"o": _OCTET})
 # The word before a number that makes it a version or the number of a section.
 _NUMBERED = re.compile(
-    rb"(?:\b(?:v|ver|version|versions|release|rel|build|revision|rev|firmware|update|section|sections|sec|chapter"
+    rb"(?:\b(?:v|oid|ver|version|versions|release|rel|build|revision|rev|firmware|update|section|sections|sec|chapter"
     rb"|clause|article|paragraph|para|figure|fig|table|step|appendix|annex|equation|eq|rule|requirement)|\xc2\xa7)"
     rb"[ \t\n.:=#(\"']{0,3}\Z",
     re.IGNORECASE,
@@ -67,8 +67,26 @@ _TITLE = re.compile(rb"\.?[ \t]{1,4}[A-Za-z]")
 _PUBLIC_V6 = ipaddress.ip_network("2000::/3")  # all that is assigned (RFC 4291)
 
 
+# Four small numbers are a version far more often than an address (one address in 250 is so small): they need a sign.
+_ANNOUNCED = re.compile(
+    rb"(?:\b(?:ip|ipv4|ips|addr|address|addresses|host|hosts|server|servers|dns|nameserver|resolver|gateway|router|ping"
+    rb"|proxy|subnet|client|peer|remote)\b[^\n.<>\[\]{}|]{0,24}|://(?:[^\s/@]{1,40}@)?|[@\[])\Z",
+    re.IGNORECASE,
+)
+_PORT_OR_MASK = re.compile(rb":\d{1,5}(?![0-9A-Za-z_.])|/(?:[89]|[12]\d|3[0-2])(?![0-9A-Za-z_./])|\]")
+
+
+def _is_announced(data: memoryview, low: int, high: int, start: int, stop: int) -> bool:
+    """Whether the text around a number of four parts says that it is an address."""
+    before = _ANNOUNCED.search(data[max(low, start - 48) : start])
+    return before is not None or _PORT_OR_MASK.match(data, stop, min(high, stop + 8)) is not None
+
+
 def check_ipv4(data: memoryview, low: int, high: int, at: int, _: int, *, public_only: bool) -> Span | None:
-    """Four numbers up to 255 without leading zeros that are no version and no section number."""
+    """Four numbers up to 255 without leading zeros that are no version and no section number.
+
+    Four small numbers count only where the text says that they are an address.
+    """
     found = _IPV4.match(data, at, min(high, at + 24))
     if found is None:
         return None
@@ -80,6 +98,12 @@ def check_ipv4(data: memoryview, low: int, high: int, at: int, _: int, *, public
         return None
     head = data[max(low, at - 24) : at]
     if _NUMBERED.search(head):
+        return None
+    numbers = value.packed
+    small = (
+        numbers[0] < 16 and numbers[0] != 10 and max(numbers) < 100
+    )  # 10.0.0.0/8 is what private networks use
+    if small and not _is_announced(data, low, high, at, found.end()):
         return None
     single = found.end() - at == 7  # four digits at the start of a line: a heading such as "4.1.2.3 Scope"
     if single and _LINE_START.search(head) and _TITLE.match(data, found.end(), min(high, found.end() + 8)):
@@ -100,8 +124,10 @@ def check_ipv6(
         value = ipaddress.IPv6Address(text.decode())
     except ValueError:
         return None
-    if public_only and (value not in _PUBLIC_V6 or not value.is_global):
-        return None
+    if public_only and (
+        value not in _PUBLIC_V6 or not value.is_global or len(text.strip(b":").split(b":")) < 3
+    ):
+        return None  # "2000::" is a year more often
     return (start, stop) if any(b in DIGITS for b in text) else None
 
 
@@ -148,8 +174,8 @@ def _gap(data: memoryview, at: int, high: int) -> int:
 
 
 _CARD = re.compile(
-    rb"(?:\d{4}(?P<a> |-|\.|\xc2\xa0)\d{4}(?P=a)\d{4}(?P=a)\d{4}(?:(?P=a)\d{3}(?!\d))?"
-    rb"|3\d{3}(?P<b> |-|\.|\xc2\xa0)\d{6}(?P=b)\d{4,5}|\d{13,19})(?![0-9A-Za-z_]|[.,/:-]\d)"
+    rb"(?:\d{4}(?P<a> |-|\xc2\xa0)\d{4}(?P=a)\d{4}(?P=a)\d{4}(?:(?P=a)\d{3}(?!\d))?"
+    rb"|3\d{3}(?P<b> |-|\xc2\xa0)\d{6}(?P=b)\d{4,5}|\d{13,19})(?![0-9A-Za-z_]|[.,/:-]\d)"
 )
 # Issuer, as the pattern its digits must match as a whole: prefix and length.
 ISSUERS: dict[str, re.Pattern[str]] = {

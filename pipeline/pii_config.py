@@ -20,7 +20,7 @@ PLACEHOLDERS: dict[str, str] = {
 KINDS: tuple[str, ...] = tuple(PLACEHOLDERS)
 
 # What is found must not depend on a placeholder beside it, or masking twice would mask more than masking once.
-_PLACEHOLDER = re.compile(r"[<>\[\]{}|](?:[A-Za-z_ |-]{0,22}[<>\[\]{}|])?")
+_PLACEHOLDER = re.compile(r"[<\[{|][A-Za-z_ |-]{0,22}[>\]}|]")
 
 Action = Literal["off", "count", "mask", "drop"]
 

@@ -178,10 +178,14 @@ def _national(number: _Number, regions: Sequence[str]) -> int:
     if number.after_row or not 2 <= lengths[0] <= 6 or number.digits(1).startswith("00"):
         return 0
     if lengths[:5] == (2,) * 5 and len(set(joints[:4])) == 1 and joints[0] in (*_SPACES, *_HYPHENS, b"."):
-        five = number.ends(5) and not number.row_goes_on(5)
+        pairs = [int(number.digits(5)[i : i + 2]) for i in range(0, 10, 2)]
+        counting = all(b == a + 1 for a, b in pairwise(pairs))
+        five = number.ends(5) and not number.row_goes_on(5) and not counting
         return 5 if five and _valid(number.digits(5), regions) else 0
     if lengths[:2] == (5, 4) and joints[0] in _HYPHENS:
         return 0  # an American postal code
+    if lengths[:3] == (4, 4, 4):
+        return 0  # a row of numbers
     best = 0
     for k in range(1, min(len(lengths), 5)):
         first = (
@@ -215,6 +219,8 @@ def check_phone(
     plus = byte_before(data, low, at) == 43
     start = at - (plus or number.opened)
     one, two = byte_before(data, low, start), byte_before(data, low, start, 2)
+    if one == 47 and two in WORD and not plus:
+        return None  # inside an address
     if (one in WORD or one in b"$+") or (one in b".,-/:" and two in DIGITS) or (one == 45 and two in LETTERS):
         return None
     if plus:

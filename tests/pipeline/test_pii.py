@@ -70,7 +70,7 @@ def plain_email(text: str) -> Iterator[tuple[int, int]]:
 
 def plain_ipv4(text: str) -> Iterator[tuple[int, int]]:
     words = (
-        "v|ver|version|versions|release|rel|build|revision|rev|firmware|update|section|sections|sec|chapter|clause|article|"
+        "v|oid|ver|version|versions|release|rel|build|revision|rev|firmware|update|section|sections|sec|chapter|clause|article|"
         "paragraph|para|figure|fig|table|step|appendix|annex|equation|eq|rule|requirement"
     )
     for m in re.finditer(
@@ -91,8 +91,26 @@ def plain_ipv4(text: str) -> Iterator[tuple[int, int]]:
             and re.search(r"\n[ \t#*]{0,8}\Z", head)
             and re.match(r"\.?[ \t]{1,4}[A-Za-z]", text[m.end() :])
         )
-        if value.is_global and not value.is_multicast and not numbered and not heading:
+        public = value.is_global and not value.is_multicast
+        if public and not numbered and not heading and is_announced(text, *m.span(), list(value.packed)):
             yield m.span()
+
+
+def is_announced(text: str, start: int, stop: int, numbers: list[int]) -> bool:
+    """Whether four numbers are large enough for an address, or the 48 bytes before or a port or mask after say so."""
+    head = text[:start].encode()[-48:].decode("latin-1")
+    words = (
+        "ip|ipv4|ips|addr|address|addresses|host|hosts|server|servers|dns|nameserver|resolver|gateway|router|ping|"
+        "proxy|subnet|client|peer|remote"
+    )
+    said = (
+        re.search(rf"(?<![0-9A-Za-z_])(?:{words})(?![0-9A-Za-z_])[^\n.]{{0,24}}\Z", head, re.I | re.A)
+        or re.search(r"(?:://(?:[^ \t\n\r\f\v/@]{1,40}@)?|[@\[])\Z", head)
+        or re.match(
+            r":[0-9]{1,5}(?![0-9A-Za-z_.])|/(?:[89]|[12][0-9]|3[0-2])(?![0-9A-Za-z_./])|\]", text[stop:]
+        )
+    )
+    return numbers[0] >= 16 or max(numbers) >= 100 or said is not None
 
 
 def plain_ipv6(text: str) -> Iterator[tuple[int, int]]:
@@ -111,7 +129,8 @@ def plain_ipv6(text: str) -> Iterator[tuple[int, int]]:
             value = ipaddress.IPv6Address(run)
         except ValueError:
             continue
-        if value.is_global and value in ipaddress.ip_network("2000::/3"):
+        groups = run.strip(":").split(":")
+        if value.is_global and value in ipaddress.ip_network("2000::/3") and len(groups) >= 3:
             yield m.start(), m.start() + len(run)
 
 
@@ -201,7 +220,7 @@ POSITIVES: dict[str, list[str]] = {
             "081234 56789",
         ),
     ],
-    "ipv4": ["8.8.8.8", "203.0.114.77", "93.184.216.34", "1.1.1.1"],
+    "ipv4": ["203.0.114.77", "93.184.216.34", "18.24.0.12", "5.9.104.2"],
     "ipv6": ["2001:4860:4860::8888", "2a00:1450:4001:82b::200e", "2606:2800:220:1:248:1893:25c8:1946"],
     "iban": [
         *(iban("DE", "370400440532013000"), fours(iban("GB", "WEST12345698765432"), " ")),
@@ -264,6 +283,7 @@ CLEAN = [
         "openssl-1.0.2.7",
         "Chrome/91.0.44.12",
         "§ 9.8.7.6",
+        "OID 1.3.101.112",
     ),
     *(
         "10.0.0.1",
@@ -385,7 +405,7 @@ def test_what_is_nobodys_data_is_left_alone(text: str) -> None:
 @settings(max_examples=250, deadline=None)
 @given(text=texts)
 @example(text="a@b.c@d.org@e.net 1.2.3.4.5.6.7.8 ::1::2 DE8937040044DE89")
-@example(text="ver 8.8.8.8\n8.8.8.8 X\n9.9.9.9\nfoo-7.7.7.7 6.6.6.6-x")
+@example(text="ver 80.8.8.8\n8.8.8.8 X\nIP: 9.9.9.9\nfoo-70.7.7.7 60.6.6.6-x ip 1.1.1.1, 8.8.8.8")
 def test_the_finder_equals_the_plain_definition(kind: str, text: str) -> None:
     assert [v for _, v in values(text, only(kind))] == plain(kind, text)
 
@@ -406,7 +426,7 @@ def test_spans_are_sorted_disjoint_and_on_character_borders(documents: list[str]
 @settings(max_examples=400, deadline=None)
 @given(texts)
 @example("4111 1111 1111 1111 4111 1111 1111 1111 212-555-0143")
-@example("212-555-0143/212-555-0144/a@b.org.8.8.8.8")
+@example("212-555-0143/212-555-0144/a@b.org.93.184.216.34")
 def test_masking_twice_changes_nothing_more(text: str) -> None:
     once = masked([text])
     assert masked(once) == once
@@ -471,6 +491,37 @@ def test_a_label_announces_numbers_of_any_form() -> None:
     assert values("hotel 555 1234, phone 1990-1995, показател 555 1234") == []
 
 
+def test_four_small_numbers_are_an_address_only_where_the_text_says_so() -> None:
+    for text in (
+        "sqlite (3.8.7.2)",
+        "Bump to 1.0.99.0",
+        "Changes in 1.2.0.8",
+        'd="m3 2 3.51.98.32 2.03"',
+        "zlib 8.8.8.8",
+    ):
+        assert values(text) == [], text
+    for left, right in (
+        ("IP 8", ""),
+        ("the server at 8", ""),
+        ("https://8", "/"),
+        ("8", ":53 "),
+        ("8", "/24"),
+        ("[8", "]"),
+    ):
+        assert values(f"{left}.8.8.8{right}") == [("ipv4", "8.8.8.8")], left
+
+
+def test_rows_and_paths_of_digits_are_no_numbers_of_anybody() -> None:
+    for text in (
+        "0635 0645 0645",
+        "01 02 03 04 05",
+        "news/0104/010417.html",
+        "[.4181.0033.0002.8005]",
+        "Oct 15 2000::",
+    ):
+        assert values(text) == [], text
+
+
 def test_actions_placeholders_and_limits() -> None:
     config = PiiConfig(
         email=PiiRule(placeholder="|||EMAIL_ADDRESS|||", max_count=2),
@@ -478,9 +529,14 @@ def test_actions_placeholders_and_limits() -> None:
         card=PiiRule(action="drop"),
         phone=OFF,
     )
-    texts = ["a@b.org 8.8.8.8 +49 30 1234567", "a@b.org c@d.org e@f.org", "4111 1111 1111 1111", "nothing"]
+    texts = [
+        "a@b.org 93.184.216.34 +49 30 1234567",
+        "a@b.org c@d.org e@f.org",
+        "4111 1111 1111 1111",
+        "nothing",
+    ]
     assert masked(texts, config) == [
-        "|||EMAIL_ADDRESS||| 8.8.8.8 +49 30 1234567", " ".join(["|||EMAIL_ADDRESS|||"] * 3), texts[2], texts[3],
+        "|||EMAIL_ADDRESS||| 93.184.216.34 +49 30 1234567", " ".join(["|||EMAIL_ADDRESS|||"] * 3), texts[2], texts[3],
     ]  # fmt: skip
     spans, counts = pii_edits(pa.array(texts), config)
     assert spans.schema == SPANS
@@ -546,7 +602,7 @@ def test_ten_megabytes_are_searched_and_only_the_planted_value_is_found() -> Non
 
 
 def test_counts_are_per_document_and_kind() -> None:
-    found = find_pii(pa.array(["a@b.org", "", "8.8.8.8 a@b.org a@b.org"]))
+    found = find_pii(pa.array(["a@b.org", "", "93.184.216.34 a@b.org a@b.org"]))
     counts = count_pii(found, 3)
     assert counts.schema.names == [f"pii_{k}" for k in KINDS]
     assert np.asarray(counts.column("pii_email")).tolist() == [1, 0, 2]
