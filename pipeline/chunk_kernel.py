@@ -156,20 +156,17 @@ def _place(keys, numbers, h):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def find_chunks(data, offsets, bytes_, flags, special, listed):  # type: ignore[no-untyped-def]
+def find_chunks(data, offsets, bytes_, flags, special, listed, hashes, bares, begins, letters):  # type: ignore[no-untyped-def]
     """Find the chunks of n documents and number the distinct ones that are not plain.
 
     data uint8, offsets int64 [n+1], bytes_ uint8 [256], flags uint16 (`characters`). special: uint64 hashes of what
     must not be taken as plain, open addressing; listed: uint8 [8192], a bit for each by the low bits of its hash.
-    Returns chunk offsets int64 [n+1]; for each chunk its hash uint64, the hash of its letters uint64, the byte where
-    it begins int64, and int32 its number of letters where it is plain, else -1 - its number; for each distinct chunk
-    the bytes where it starts and stops, int64.
+    Fills, for each chunk: its hash uint64, the hash of its letters uint64, the byte where it begins int64, and int32 its
+    number of letters where it is plain, else -1 - its number. Returns chunk offsets int64 [n+1] and, for each distinct
+    chunk, the bytes where it starts and stops, int64.
     """
     n = offsets.size - 1
     bounds = np.zeros(n + 1, np.int64)
-    total = offsets[n] - offsets[0]
-    hashes, bares = np.empty(total // 2 + n, np.uint64), np.empty(total // 2 + n, np.uint64)
-    begins, letters = np.empty(total // 2 + n, np.int64), np.empty(total // 2 + n, np.int32)
     keys, numbers = np.empty(1 << 12, np.uint64), np.full(1 << 12, -1, np.int64)
     starts, stops = np.empty(1 << 11, np.int64), np.empty(1 << 11, np.int64)
     c, distinct = 0, 0
@@ -240,7 +237,7 @@ def find_chunks(data, offsets, bytes_, flags, special, listed):  # type: ignore[
                         at = _place(keys, numbers, old_keys[k])
                         keys[at], numbers[at] = old_keys[k], old_numbers[k]
         bounds[d + 1] = c
-    return bounds, hashes[:c], bares[:c], begins[:c], letters[:c], starts[:distinct], stops[:distinct]
+    return bounds, starts[:distinct], stops[:distinct]
 
 
 @njit(cache=True, nogil=True)
@@ -292,24 +289,16 @@ def find_stop_tokens(data, starts, offsets, chars, ends, lower, stop_words, stop
 def gather(  # type: ignore[no-untyped-def]
     data, offsets, bounds, bares, begins, letters, words, lower, stop_words, stop_worth,
     token_offsets, token_hashes, token_chars, token_kinds, stop_tokens, segment_offsets, segment_hashes, segment_chars,
+    out_chars, out_tokens, out_token_chars, out_segments, out_segment_chars,
 ):  # fmt: skip
     """The words, tokens and segments of n documents in order, from their chunks and the parts of the distinct ones.
 
-    Returns counts int64 [n, 15], characters of words int32, then offsets int64 [n+1], hashes uint64 and characters
-    int32 of tokens and of segments.
+    Fills the characters of words, the hashes and characters of tokens and those of segments (uint64 and int32). Returns
+    counts int64 [n, 15], and the offsets of tokens and of segments, int64 [n+1].
     """
     n = bounds.size - 1
     counts = np.zeros((n, _WIDTH), np.int64)
     token_bounds, segment_bounds = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
-    most_tokens, most_segments = 2 * letters.size, letters.size
-    for c in range(letters.size):
-        if letters[c] < 0:
-            k = -1 - letters[c]
-            most_tokens += token_offsets[k + 1] - token_offsets[k]
-            most_segments += segment_offsets[k + 1] - segment_offsets[k]
-    out_chars = np.empty(letters.size, np.int32)
-    out_tokens, out_token_chars = np.empty(most_tokens, np.uint64), np.empty(most_tokens, np.int32)
-    out_segments, out_segment_chars = np.empty(most_segments, np.uint64), np.empty(most_segments, np.int32)
     t, g = 0, 0
     for d in range(n):
         row, seen = counts[d], _ZERO
@@ -319,33 +308,33 @@ def gather(  # type: ignore[no-untyped-def]
             before = np.int64(data[begins[c] - 1]) if begins[c] > offsets[d] else 32
             led = before == 32 or 9 <= before <= 13 or before == 0
             if letters[c] >= 0:
-                chars = letters[c]
-                out_tokens[t], out_token_chars[t] = bares[c], chars
-                out_segments[g], out_segment_chars[g] = bares[c], chars
+                size = letters[c]
+                out_tokens[t], out_token_chars[t] = bares[c], size
+                out_segments[g], out_segment_chars[g] = bares[c], size
                 t, g = t + 1, g + 1
-                end = begins[c] + chars
+                end = begins[c] + size
                 sign = (
                     end < offsets[d + 1] and data[end] != 32 and not 9 <= data[end] <= 13 and data[end] > 32
                 )
-                which, same = _stop_word(data, begins[c], end, chars, stop_words, stop_worth, lower)
+                which, same = _stop_word(data, begins[c], end, size, stop_words, stop_worth, lower)
                 if which >= 0:
                     if same:
                         seen |= _ONE << np.uint64(which)
                     alone += not sign
                     cased += same and not sign
-                segment_total += chars
-                word_token_chars += chars
+                segment_total += size
+                word_token_chars += size
                 alpha_tokens += 1
                 word_tokens += 1
                 alpha += 1
-                led_words += led
+                led_words += 1 if led else 0
+                chars = size + sign
                 if sign:
                     out_tokens[t], out_token_chars[t] = _hash(data, end, end + 1), 1
                     t += 1
-                    chars += 1
             else:
                 k = -1 - letters[c]
-                chars = words[k, _CHARS]
+                chars = words[k, _CHARS] + 0
                 alpha += words[k, _ALPHA_WORD]
                 symbols += words[k, _SYMBOL_WORD]
                 alone += words[k, _STOP]
@@ -374,10 +363,7 @@ def gather(  # type: ignore[no-untyped-def]
             row[12] += np.int64(seen & _ONE)
             seen >>= _ONE
         token_bounds[d + 1], segment_bounds[d + 1] = t, g
-    return (
-        counts, out_chars, token_bounds, out_tokens[:t], out_token_chars[:t],
-        segment_bounds, out_segments[:g], out_segment_chars[:g],
-    )  # fmt: skip
+    return counts, token_bounds, segment_bounds
 
 
 @njit(cache=True, nogil=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -144,15 +145,33 @@ def cut_chunks(texts: pa.Array, stop_words: Sequence[str] = ()) -> Chunks:
     data, offsets = utf8_buffers(texts)
     table, flags, lower = _special_table(), ch.character_flags(), ch.lower_table()
     stops = _stop_table(tuple(stop_words))
-    bounds, hashes, bares, begins, letters, starts, ends = ck.find_chunks(
-        data, offsets, _byte_kinds(), flags, table.keys, table.listed
+    # Arrays that can be large are made here: numpy asks the system for large pages, which cost less to touch first.
+    most = int(offsets[-1] - offsets[0]) // 2 + len(texts)
+    hashes, bares = np.empty(most, np.uint64), np.empty(most, np.uint64)
+    begins, letters = np.empty(most, np.int64), np.empty(most, np.int32)
+    bounds, starts, ends = ck.find_chunks(
+        data, offsets, _byte_kinds(), flags, table.keys, table.listed, hashes, bares, begins, letters
     )
+    count = int(bounds[-1])
     words = ck.describe_words(data, starts, ends, flags, lower, *stops)
     tokens = tk.token_kernel(data, starts, ends, token_flags(), table.keys, table.meta, table.worth)
     stop_tokens = ck.find_stop_tokens(data, starts, tokens[0], tokens[2], tokens[4], lower, *stops)
     segments = segment_kernel(data, starts, ends, flags, word_break_classes())
-    counts, chars, *items = ck.gather(
-        *(data, offsets, bounds, bares, begins, letters, words, lower, *stops),
-        *(*tokens[:4], stop_tokens, *segments),
+    others = -1 - letters[:count][letters[:count] < 0]
+    plain = count - len(others)
+    out: list[Any] = [np.empty(count, np.int32)]
+    for most in (
+        2 * plain + int(np.diff(tokens[0])[others].sum()),
+        plain + int(np.diff(segments[0])[others].sum()),
+    ):
+        out += [np.empty(most, np.uint64), np.empty(most, np.int32)]
+    known: list[Any] = [data, offsets, bounds, bares, begins, letters, words, lower, *stops]
+    known += [*tokens[:4], stop_tokens, *segments]
+    counts, token_bounds, segment_bounds = ck.gather(*(known + out))
+    t, g = int(token_bounds[-1]), int(segment_bounds[-1])
+    chars, token_hashes, token_chars, segment_hashes, segment_chars = out
+    return Chunks(
+        *(counts, bounds, hashes[:count], chars),
+        *(token_bounds, token_hashes[:t], token_chars[:t]),
+        *(segment_bounds, segment_hashes[:g], segment_chars[:g]),
     )
-    return Chunks(counts, bounds, hashes, chars, *items)

@@ -101,10 +101,13 @@ def _reserve(a, used, more):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _cut_document(data, i, stop, flags, lower, stop_words, row, term_hashes, terms):  # type: ignore[no-untyped-def]
+def _cut_document(  # type: ignore[no-untyped-def]
+    data, i, stop, flags, kinds, times, lower, stop_words, longest_stop, row, term_hashes, terms
+):  # fmt: skip
     """Cut data[i:stop]: fill `row` with the counts and append the terms behind the first `terms`; how many are used now.
 
-    It is one long loop because every count reads the same character.
+    It is one long loop because every count reads the same character. times: int64 [2^16], all 0 before and after, counts
+    how often each combination of flags (`kinds`) occurs.
     """
     row[0] = stop - i
     chars, newlines, upper, digit, punct, symbol, space = 0, 0, 0, 0, 0, 0, 0
@@ -135,15 +138,8 @@ def _cut_document(data, i, stop, flags, lower, stop_words, row, term_hashes, ter
         marks = f & _MARK != 0
 
         if not at_end:
-            upper += (f & _UPPER) != 0
-            digit += (f & _DIGIT) != 0
-            punct += (f & _PUNCTUATION) != 0
-            symbol += (f & _SYMBOL) != 0
-            space += (f & _SPACE) != 0
-            alpha += (f & (_ALPHA | _MARK)) != 0
-            control += (f & _CONTROL) != 0
+            times[f] += 1
             repeated += code == previous and f & _SPACE == 0
-            newlines += code == 10
             if code == 46:
                 dots_left += 1
                 if dots_left == 3:
@@ -157,9 +153,11 @@ def _cut_document(data, i, stop, flags, lower, stop_words, row, term_hashes, ter
                 last_dot = chars
             else:
                 dots_left = 0
+                newlines += code == 10
                 hashes += code == 35
-                ellipses += code == _ELLIPSIS
-                replacement += code == _REPLACEMENT
+                if code >= 128:
+                    ellipses += code == _ELLIPSIS
+                    replacement += code == _REPLACEMENT
             chars += 1
             previous = code
 
@@ -171,7 +169,7 @@ def _cut_document(data, i, stop, flags, lower, stop_words, row, term_hashes, ter
                     term_hashes[terms] = low
                     terms += 1
                     term_total += term_len
-                    for s in range(stop_words.size):
+                    for s in range(stop_words.size if term_len <= longest_stop else 0):
                         if stop_words[s] == low:
                             stop_count += 1
                             if not folded:
@@ -209,6 +207,16 @@ def _cut_document(data, i, stop, flags, lower, stop_words, row, term_hashes, ter
         if at_end:
             break
 
+    for k in range(kinds.size):
+        f, many = np.int64(kinds[k]), times[kinds[k]]
+        times[kinds[k]] = 0
+        upper += many if f & _UPPER != 0 else 0
+        digit += many if f & _DIGIT != 0 else 0
+        punct += many if f & _PUNCTUATION != 0 else 0
+        symbol += many if f & _SYMBOL != 0 else 0
+        space += many if f & _SPACE != 0 else 0
+        alpha += many if f & (_ALPHA | _MARK) != 0 else 0
+        control += many if f & _CONTROL != 0 else 0
     row[1], row[2], row[3], row[4], row[5], row[6] = chars, newlines, upper, digit, punct, symbol
     row[7], row[8], row[9], row[10], row[11] = space, non_ascii, alpha, replacement, control
     row[12], row[13], row[14], row[15] = repeated, hashes, ellipses, hashes + ellipses + spaced
@@ -221,20 +229,35 @@ def _cut_document(data, i, stop, flags, lower, stop_words, row, term_hashes, ter
 
 
 @njit(cache=True, nogil=True)
-def cut_kernel(data, offsets, flags, lower, stop_words):  # type: ignore[no-untyped-def]
+def cut_kernel(data, offsets, flags, kinds, lower, stop_words, longest_stop):  # type: ignore[no-untyped-def]
     """The kernel behind `words.cut`.
 
-    data uint8, offsets int64 [n+1], flags uint16 [0x110000], lower int32, stop_words uint64 [k <= 64], their hashes.
+    data uint8, offsets int64 [n+1], flags uint16 [0x110000], kinds uint16, the distinct flags, lower int32, stop_words
+    uint64 [k <= 64], their hashes, none of more than longest_stop characters.
     Returns counts int64 [n, len(TERM_COUNTS)], offsets of terms int64 [n+1] and their hashes uint64.
     """
     n = offsets.size - 1
     counts = np.zeros((n, _WIDTH), np.int64)
     ends = np.zeros(n + 1, np.int64)
     term_hashes = np.empty((offsets[n] - offsets[0]) // 4, np.uint64)
+    times = np.zeros(1 << 16, np.int64)
     used = np.int64(0)
     for d in range(n):
         start, stop = offsets[d], offsets[d + 1]
         term_hashes = _reserve(term_hashes, used, stop - start + 1)
-        used = _cut_document(data, start, stop, flags, lower, stop_words, counts[d], term_hashes, used)
+        used = _cut_document(
+            data,
+            start,
+            stop,
+            flags,
+            kinds,
+            times,
+            lower,
+            stop_words,
+            longest_stop,
+            counts[d],
+            term_hashes,
+            used,
+        )
         ends[d + 1] = used
     return counts, ends, term_hashes[:used]

@@ -30,6 +30,7 @@ LAYOUT_COUNTS = (
     "bullet_lines",
     "ellipsis_lines",
     "paragraphs",
+    "visible_paragraphs",
     "paragraph_chars",
 )
 _WIDTH = len(LAYOUT_COUNTS)
@@ -209,8 +210,11 @@ def _cut_document(  # type: ignore[no-untyped-def]
     open_from, open_to, pieces = np.int64(-1), np.int64(-1), 0
     while True:
         start, special = i, False
-        while i < stop and data[i] != 10:
-            if breaks[data[i]] != 0:
+        while i < stop:
+            kind = breaks[data[i]]
+            if kind != 0:
+                if kind == 2:
+                    break
                 special = True
             i += 1
         at_end = i >= stop
@@ -262,7 +266,8 @@ def _cut_document(  # type: ignore[no-untyped-def]
             if lo != open_from or hi != open_to:
                 h, chars = _measure(data, lo, hi)
             para_hashes[paras], para_chars[paras] = h, chars
-            row[18] += chars
+            row[18] += chars > 0
+            row[19] += chars
             paras += 1
             open_from, pieces = np.int64(-1), 0
         if at_end:
@@ -290,6 +295,7 @@ def layout_kernel(data, offsets, flags, short_line):  # type: ignore[no-untyped-
     breaks = np.zeros(256, np.uint8)  # bytes that may begin a line break other than a newline
     for b in (11, 12, 13, 28, 29, 30, 0xC2, 0xE2):
         breaks[b] = 1
+    breaks[10] = 2
     lines, paras = 0, 0
     for d in range(n):
         start, stop = offsets[d], offsets[d + 1]

@@ -202,8 +202,9 @@ MEASURES: dict[str, Measure] = {
     ),
     "repeated_paragraph_share": Measure(
         "repeated_paragraphs",
-        "paragraphs",
-        "Paragraphs, without white space at their ends, that occur more than once, every copy counted.",
+        "visible_paragraphs",
+        "Of the paragraphs that hold more than white space: those that occur more than once without the white space "
+        "at their ends, every copy counted.",
     ),
     "repeated_paragraph_char_share": Measure(
         "repeated_paragraph_chars", "paragraph_chars", "Their characters, of those of all paragraphs."

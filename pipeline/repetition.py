@@ -144,6 +144,26 @@ def _middle(chars, first, last, lengths):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _likely(grams, at, m, marks):  # type: ignore[no-untyped-def]
+    """Keep of the m positions in `at` those whose gram may occur twice among them; how many, in place.
+
+    A gram that does is always kept; marks counts, up to two, by a few bits of the gram, without asking which it is.
+    """
+    size = 4 * _table_size(m)
+    mask = np.uint64(size - 1)
+    marks[:size] = 0
+    for k in range(m):
+        place = np.int64(grams[at[k]] & mask)
+        marks[place] = min(marks[place] + 1, 2)
+    kept = 0
+    for k in range(m):
+        i = at[k]
+        at[kept] = i
+        kept += marks[np.int64(grams[i] & mask)] == 2
+    return kept
+
+
+@njit(cache=True, nogil=True)
 def _repeated(grams, at, m, slots, keys, counts):  # type: ignore[no-untyped-def]
     """Keep of the m positions in `at` those whose gram occurs at least twice among them; how many, in place.
 
@@ -203,7 +223,7 @@ def _long(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True)
-def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, counts):  # type: ignore[no-untyped-def]
+def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, counts, marks):  # type: ignore[no-untyped-def]
     """Fill row with the top and the repeated n-gram characters of one document of `count` items.
 
     hashes: uint64, of the items. starts: int64 [count+1], the characters of items before each item.
@@ -214,7 +234,7 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
     for i in range(count):
         grams[i] = hashes[i]
         at[i] = i
-    m = _repeated(grams, at, count, slots, keys, counts)
+    m = _likely(grams, at, count, marks)
     for n in range(2, _LAST + 1):
         candidates = 0
         for k in range(m - 1):
@@ -228,7 +248,7 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
             g = (grams[i] ^ (grams[i] >> _S32)) * _GRAM + hashes[i + n - 1]
             g = (g ^ (g >> _S32)) * _GRAM
             grams[i] = g ^ (g >> _S32)
-        m = _repeated(grams, at, candidates, slots, keys, counts)
+        m = _repeated(grams, at, _likely(grams, at, candidates, marks), slots, keys, counts)
         if n <= _LAST_TOP:
             chars = _top(sort, n, m, starts, at, slots, counts)
             if chars > 0:
@@ -238,25 +258,28 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
 
 
 @njit(cache=True, nogil=True)
+def _visible(hashes, chars, first, last, kept, kept_chars):  # type: ignore[no-untyped-def]
+    """Copy those of the items first:last that are not blank (chars 0) to `kept` and `kept_chars`; how many."""
+    k = 0
+    for i in range(first, last):
+        kept[k], kept_chars[k] = hashes[i], chars[i]
+        k += chars[i] != 0
+    return k
+
+
+@njit(cache=True, nogil=True)
 def _item_measures(  # type: ignore[no-untyped-def]
     row, first, last, empty, ends, piece_hashes, piece_chars, line_hashes, line_chars,
-    first_para, last_para, block_hashes, block_chars, para_hashes, para_chars, keys, counts,
+    first_para, last_para, block_hashes, block_chars, para_hashes, para_chars, keys, counts, kept, kept_chars,
 ):  # fmt: skip
     """Fill row[1:14] with what repeats among the pieces first:last and the paragraphs of one document.
 
-    empty: lines that are empty, which are no pieces; ends: how many of them begin or end the text.
+    empty: lines that are empty, which are no pieces; ends: how many of them begin or end the text. keys, counts, kept
+    and kept_chars are room to work in.
     """
-    blank = 0
-    for i in range(first, last):
-        blank += line_chars[i] == 0
-    kept = np.empty(last - first - blank, np.uint64)
-    chars = np.empty(kept.size, np.int32)
-    k = 0
-    for i in range(first, last):
-        if line_chars[i] != 0:
-            kept[k], chars[k] = line_hashes[i], line_chars[i]
-            k += 1
-    row[1], row[2], row[3], row[4], _ = _duplicates(kept, chars, chars, 0, k, keys, counts)
+    visible = _visible(line_hashes, line_chars, first, last, kept, kept_chars)
+    row[1], row[2], row[3], row[4], _ = _duplicates(kept, kept_chars, kept_chars, 0, visible, keys, counts)
+    blank = last - first - visible
     # Equal pieces are equal lines, so without those only blank pieces can be equal.
     if row[1] > 0 or blank > 1:
         row[5], row[6], row[8], row[9], row[7] = _duplicates(
@@ -264,10 +287,9 @@ def _item_measures(  # type: ignore[no-untyped-def]
         )
     row[5] += ends == 2
     row[8] += empty if empty > 1 else 0
-    _, _, row[12], row[13], _ = _duplicates(
-        para_hashes, para_chars, para_chars, first_para, last_para, keys, counts
-    )
-    if row[12] > 0:
+    visible = _visible(para_hashes, para_chars, first_para, last_para, kept, kept_chars)
+    _, _, row[12], row[13], _ = _duplicates(kept, kept_chars, kept_chars, 0, visible, keys, counts)
+    if row[12] > 0 or last_para - first_para - visible > 1:
         row[10], row[11], _, _, _ = _duplicates(
             block_hashes, block_chars, block_chars, first_para, last_para, keys, counts
         )
@@ -290,6 +312,7 @@ def _repeated_items(  # type: ignore[no-untyped-def]
     """Fill the first columns of out, int64 [n, len(REPEATS)]: all that is no n-gram."""
     size = _table_size(max(_widest(term_offsets), _widest(piece_offsets), _widest(para_offsets)))
     keys, counts = np.empty(size, np.uint64), np.zeros(size, np.int32)
+    kept, kept_chars = np.empty(size, np.uint64), np.empty(size, np.int32)
     lengths = np.empty(_LENGTHS, np.int64)
     for d in range(out.shape[0]):
         row = out[d]
@@ -297,7 +320,7 @@ def _repeated_items(  # type: ignore[no-untyped-def]
         _item_measures(
             row, piece_offsets[d], piece_offsets[d + 1], empty[d], ends[d], piece_hashes, piece_chars, line_hashes,
             line_chars, para_offsets[d], para_offsets[d + 1], block_hashes, block_chars, para_hashes, para_chars,
-            keys, counts,
+            keys, counts, kept, kept_chars,
         )  # fmt: skip
         if word_offsets[d + 1] > word_offsets[d]:
             row[14] = _middle(word_chars, word_offsets[d], word_offsets[d + 1], lengths)
@@ -311,6 +334,7 @@ def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-unty
     keys, counts = np.empty(_table_size(most), np.uint64), np.zeros(_table_size(most), np.int32)
     grams, at = np.empty(most, np.uint64), np.empty(most, np.int32)
     slots, starts = np.empty(most, np.int32), np.zeros(most + 1, np.int64)
+    marks = np.empty(4 * _table_size(most), np.uint8)
     column = _GRAMS + sort * _ORDERS
     for d in range(out.shape[0]):
         first, count = offsets[d], offsets[d + 1] - offsets[d]
@@ -318,7 +342,7 @@ def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-unty
             starts[k + 1] = starts[k] + chars[first + k]
         row = out[d, column : column + _ORDERS]
         _ngram_measures(
-            sort, hashes[first : first + count], starts, count, row, grams, at, slots, keys, counts
+            sort, hashes[first : first + count], starts, count, row, grams, at, slots, keys, counts, marks
         )
         if sort == _WORDS:
             for n in range(_FIRST_LONG, min(_LAST, count) + 1):

@@ -171,7 +171,8 @@ def segment_kernel(data, starts, stops, flags, breaks):  # type: ignore[no-untyp
         size = stops[c] - starts[c] + 1
         if size > work.shape[1]:
             work = np.empty((_ROWS, 2 * size), np.int64)
-        hashes, chars = _reserve(hashes, g, size), _reserve(chars, g, size)
+        if g + size > hashes.size:
+            hashes, chars = _reserve(hashes, g, size), _reserve(chars, g, size)
         i, m = starts[c], 0
         while i < stops[c]:
             code, width = np.int64(data[i]), np.int64(1)

@@ -390,6 +390,16 @@ def _tokenize(data, work, m, keys, meta, worth):  # type: ignore[no-untyped-def]
 def _rejoin(data, work, n, keys, meta, worth):  # type: ignore[no-untyped-def]
     """Put special cases together again that the rules cut apart, longest first; fills `out`, returns how many."""
     found = False
+    for i in range(n - 1):  # most chunks hold none, and that is seen soonest from the left
+        lo = work[_ENDS, i - 1] if i > 0 else 0
+        for k in range(i + 1, n):
+            hi = work[_ENDS, k]
+            if hi - lo > LONGEST_SPECIAL:
+                break
+            found = found or _special(data, work, lo, hi, keys, meta, worth, REJOINED) >= 0
+    if not found:
+        work[_FINAL, :n] = work[_ENDS, :n]
+        return n
     work[_SEEN, :n] = 0  # 1: part of a match; 2 + place: a match begins here and is taken
     for count in range(min(n, LONGEST_SPECIAL), 1, -1):
         for i in range(n - count + 1):
@@ -407,10 +417,6 @@ def _rejoin(data, work, n, keys, meta, worth):  # type: ignore[no-untyped-def]
                 work[_SEEN, i + k] = max(work[_SEEN, i + k], 1)
             if free:
                 work[_SEEN, i] = 2 + at
-                found = True
-    if not found:
-        work[_FINAL, :n] = work[_ENDS, :n]
-        return n
     i, size = 0, 0
     while i < n:
         if work[_SEEN, i] < 2:
@@ -429,16 +435,6 @@ def _rejoin(data, work, n, keys, meta, worth):  # type: ignore[no-untyped-def]
             work[_FINAL, size] = lo
             size += 1
     return size
-
-
-@njit(cache=True, nogil=True)
-def _reserve(a, used, more):  # type: ignore[no-untyped-def]
-    """`a` with room for `more` items after the first `used` (memory that is never touched costs nothing)."""
-    if used + more <= a.size:
-        return a
-    bigger = np.empty(max(2 * a.size, used + more), a.dtype)
-    bigger[:used] = a[:used]
-    return bigger
 
 
 @njit(cache=True, nogil=True)
@@ -474,8 +470,12 @@ def token_kernel(data, starts, stops, flags, keys, meta, worth):  # type: ignore
         size = stops[c] - starts[c] + 1
         if size > work.shape[1]:
             work = np.empty((_ROWS, 2 * size), np.int64)
-        hashes, chars = _reserve(hashes, t, size), _reserve(chars, t, size)
-        kinds, ends = _reserve(kinds, t, size), _reserve(ends, t, size)
+        if t + size > hashes.size:
+            more = max(hashes.size, size)
+            hashes = np.concatenate((hashes, np.empty(more, np.uint64)))
+            chars = np.concatenate((chars, np.empty(more, np.int32)))
+            kinds = np.concatenate((kinds, np.empty(more, np.uint8)))
+            ends = np.concatenate((ends, np.empty(more, np.int64)))
         m = _read(data, starts[c], stops[c], flags, work)
         n = _tokenize(data, work, m, keys, meta, worth)
         if n > 1:

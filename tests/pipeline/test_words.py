@@ -347,6 +347,7 @@ def slow_counts(text: str, short_line: int = 30) -> dict[str, int]:
         "bullet_lines": sum(line.lstrip().startswith(("•", "-")) for line in broken),
         "ellipsis_lines": sum(line.rstrip().endswith(("...", "…")) for line in broken),
         "paragraphs": len(slow_paragraphs(text)),
+        "visible_paragraphs": sum(bool(p.strip()) for p in slow_paragraphs(text)),
         "paragraph_chars": sum(len(p.strip()) for p in slow_paragraphs(text)),
     }
 
@@ -413,7 +414,7 @@ def slow_repetition(text: str) -> dict[str, int]:
     split = slow_duplicates(re.split("\n+", text))
     every = slow_repeated(text.split("\n"))
     visible = [piece for piece in text.split("\n") if piece.strip()]
-    stripped = [p.strip() for p in paragraphs]
+    stripped = [p.strip() for p in paragraphs if p.strip()]
     return {
         "distinct_terms": len(set(slow_terms(text))),
         "duplicate_lines": slow_duplicates(lines)[0],
