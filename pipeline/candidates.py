@@ -6,7 +6,7 @@ Two documents of Jaccard similarity s share at least one band with probability 1
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ from mixloom.pipeline.doc_ids import (
     run_starts,
     unpack_ids,
 )
-from mixloom.pipeline.engine import RecordBatchCoder, part_of
-from mixloom.pipeline.shuffle import GatherDoFn, Keyed, batch_name, keyed
+from mixloom.pipeline.engine import part_of
+from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed
 from mixloom.pipeline.storage import Store
 
 
@@ -53,7 +53,6 @@ PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")
 """Two documents each, the preferred one first, with where their text lies (see `places`)."""
 
 
-_SHARE_BITS = np.uint64(24)  # bits of a key above those that choose its partition
 NAMED = 20  # buckets told of, at most
 CAPPED = ".capped.json"
 
@@ -233,11 +232,8 @@ def bucket_keys(signatures: npt.NDArray[np.uint32], media: U64, bands: int, rows
 
 
 class _KeyByBandDoFn(GatherDoFn):
-    def __init__(
-        self, parts: tuple[str, ...], bands: int, rows: int, partitions: int, share: tuple[int, int]
-    ) -> None:
+    def __init__(self, parts: tuple[str, ...], bands: int, rows: int, partitions: int) -> None:
         self._parts, self._bands, self._rows, self._partitions = parts, bands, rows, partitions
-        self._share = share
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
         signatures, alive = signature_matrix(batch.column("minhash"))
@@ -252,95 +248,55 @@ class _KeyByBandDoFn(GatherDoFn):
         rows[:, :, 2:4] = pack_ids(batch.column("doc_id"))[alive, None, :]
         rows[:, :, 4] = place[alive, None]
         flat = rows.reshape(-1, 5)
-        number, of = self._share
-        if of > 1:
-            flat = flat[(flat[:, 0] >> _SHARE_BITS) % np.uint64(of) == np.uint64(number)]
         partition = (flat[:, 0] % np.uint64(self._partitions)).astype(np.int64)
         yield from self.gathered.add(id_batch(BUCKETS, flat), partition)
 
 
-class _BucketsDoFn(beam.DoFn):
+class KeyBands(beam.PTransform):
+    """One `ROWS` batch per part -> (partition, `BUCKETS` batch): every document once for each of its bands.
+
+    Args:
+        parts: names of all the parts, sorted; a place refers to a part by its index here.
+        bands, rows: the banding; the first bands * rows values of each signature are used.
+        partitions: of buckets; the pairs do not depend on it.
+    """
+
+    def __init__(self, parts: Sequence[str], bands: int, rows: int, partitions: int) -> None:
+        super().__init__()
+        self._keys = _KeyByBandDoFn(tuple(parts), bands, rows, partitions)
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(self._keys).with_output_types(Keyed)
+
+
+class _BucketsDoFn(GatherDoFn):
     def __init__(self, bounds: BucketBounds, partitions: int, told: Store | None) -> None:
         self._bounds, self._partitions, self._told = bounds, partitions, told
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+    def process(self, element: Grouped) -> Iterator[Keyed]:
         rows = sorted_buckets(columns(concatenate(element[1], BUCKETS), BUCKETS.names))
         b = self._bounds
         pairs = bucket_pairs(rows, b.cap, b.leaders, b.neighbours)
         if self._told is not None:
             self._told.write_json(f"{element[0]:07d}{CAPPED}", capped_buckets(rows, b.cap, b.warn))
         # By the less preferred document: the leader of a huge cluster would make one partition huge.
-        yield from keyed(id_batch(PAIRS, pairs), partition_of(pairs[:, 3:5], self._partitions))
+        yield from self.gathered.add(id_batch(PAIRS, pairs), partition_of(pairs[:, 3:5], self._partitions))
 
 
-class _DistinctDoFn(beam.DoFn):
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
-        pairs = distinct_pairs(columns(concatenate(element[1], PAIRS), PAIRS.names))
-        yield element[0], id_batch(PAIRS, pairs)
+class PairBuckets(beam.PTransform):
+    """(partition, `BUCKETS` batches), each partition once -> (partition, `PAIRS` batch): pairs that share a bucket.
 
-
-class CandidatePairs(beam.PTransform):
-    """One `ROWS` batch per part -> (partition, `PAIRS` batch): distinct pairs that share an LSH bucket.
-
-    A pair stands in the partition of its less preferred document, and each partition is one element.
+    A pair stands in the partition of its less preferred document, there once for each bucket it shares.
 
     Args:
-        parts: names of all the parts, sorted; a place refers to a part by its index here.
-        bands, rows: the banding; the first bands * rows values of each signature are used.
         bounds: how much is compared in a bucket.
-        partitions: keys of each shuffle; the pairs do not depend on it.
-        share: (i, n): only buckets of the i-th of n shares of all keys; the pairs of all shares together are
-            all pairs, some of them several times.
+        partitions: of pairs; the pairs do not depend on it.
         told: a folder for what `capped_buckets` tells, one file `*CAPPED` per partition; None: nothing is told.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[str],
-        bands: int,
-        rows: int,
-        bounds: BucketBounds,
-        partitions: int,
-        share: tuple[int, int] = (0, 1),
-        told: Store | None = None,
-    ) -> None:
+    def __init__(self, bounds: BucketBounds, partitions: int, told: Store | None = None) -> None:
         super().__init__()
-        self._bands = _KeyByBandDoFn(tuple(parts), bands, rows, partitions, share)
         self._buckets = _BucketsDoFn(bounds, partitions, told)
 
     def expand(self, pcoll: Any) -> Any:
-        return (
-            pcoll
-            | "ByBand" >> beam.ParDo(self._bands).with_output_types(Keyed)
-            | "Bucket" >> beam.GroupByKey()
-            | "Pair" >> beam.ParDo(self._buckets).with_output_types(Keyed)
-            | "ByPair" >> beam.GroupByKey()
-            | "Distinct" >> beam.ParDo(_DistinctDoFn()).with_output_types(Keyed)
-        )
-
-
-class _ReadPairsDoFn(beam.DoFn):
-    def __init__(self, folders: tuple[Store, ...]) -> None:
-        self._folders = folders
-
-    def process(self, partition: int) -> Iterator[Keyed]:
-        name = batch_name(partition)
-        found = [RecordBatchCoder().decode(f.read(name)) for f in self._folders if f.exists(name)]
-        yield partition, id_batch(PAIRS, distinct_pairs(columns(concatenate(found, PAIRS), PAIRS.names)))
-
-
-class ReadPairs(beam.PTransform):
-    """Pipeline root -> (partition, `PAIRS` batch): the distinct pairs of some partitions.
-
-    Args:
-        folders: one per share of the buckets, in which `WriteBatches` left what `CandidatePairs` gave.
-        partitions: those to read.
-    """
-
-    def __init__(self, folders: Sequence[Store], partitions: Sequence[int]) -> None:
-        super().__init__()
-        self._folders, self._partitions = tuple(folders), list(partitions)
-
-    def expand(self, root: Any) -> Any:
-        numbers = root | "Partitions" >> beam.Create(self._partitions, reshuffle=True).with_output_types(int)
-        return numbers | "Pairs" >> beam.ParDo(_ReadPairsDoFn(self._folders)).with_output_types(Keyed)
+        return pcoll | beam.ParDo(self._buckets).with_output_types(Keyed)

@@ -28,7 +28,15 @@ from mixloom.pipeline.doc_ids import (
     run_bounds,
     run_starts,
 )
-from mixloom.pipeline.shuffle import DONE, Keyed, ReadBatches, RunPipeline, WriteBatches, has_batches, keyed
+from mixloom.pipeline.shuffle import (
+    DONE,
+    GatherDoFn,
+    Keyed,
+    ReadBatches,
+    RunPipeline,
+    WriteBatches,
+    has_batches,
+)
 from mixloom.pipeline.storage import Store
 
 ENDS = ("a_hi", "a_lo", "b_hi", "b_lo")
@@ -119,7 +127,7 @@ def components_local(edges: U64) -> U64:
     return np.concatenate([ids[other], ids[smallest[other]]], axis=1)
 
 
-class _BothWaysDoFn(beam.DoFn):
+class _BothWaysDoFn(GatherDoFn):
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
@@ -127,16 +135,16 @@ class _BothWaysDoFn(beam.DoFn):
         names = STARS.names if "root_hi" in batch.schema.names else list(ENDS)
         ends = columns(batch, names)
         both = np.concatenate([ends, ends[:, [2, 3, 0, 1]]])
-        yield from keyed(id_batch(STARS, both), partition_of(both[:, :2], self._partitions))
+        yield from self.gathered.add(id_batch(STARS, both), partition_of(both[:, :2], self._partitions))
 
 
-class _LargeStarDoFn(beam.DoFn):
+class _LargeStarDoFn(GatherDoFn):
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
         edges = large_star(columns(concatenate(element[1], STARS), STARS.names))
-        yield from keyed(id_batch(STARS, edges), partition_of(edges[:, :2], self._partitions))
+        yield from self.gathered.add(id_batch(STARS, edges), partition_of(edges[:, :2], self._partitions))
 
 
 class _SmallStarDoFn(beam.DoFn):

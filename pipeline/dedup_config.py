@@ -156,13 +156,11 @@ class DedupConfig(BaseModel):
         default=None, description="leave an index of what was kept, for later runs; null leaves none"
     )
     partitions: int = Field(
-        default=16, ge=1, le=1_000_000, description="keys of each shuffle; about one per 100,000 documents"
-    )
-    shuffle_bytes: int = Field(
-        default=256 << 20,
-        ge=1 << 10,
-        description="bytes in one shuffle of near deduplication, about; more takes several passes over the signatures. "
-        "Changes memory and time, never the result; raise it on a cluster",
+        default=16,
+        ge=1,
+        le=1_000_000,
+        description="pieces of a shuffle, at least; there is one per 50,000 documents or more. Changes memory and "
+        "time, never the result",
     )
     quality: str | None = Field(
         default=None, description="annotation by which near duplicates are ranked, greater is better"

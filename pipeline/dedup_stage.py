@@ -15,6 +15,7 @@ from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
 WORK = "_work"
 SEARCH = "search"  # the unit whose info tells how the search for edges went
+PIECE = 50_000  # documents of a partition: its bucket keys are 36 MB
 WARNED = 3  # buckets named on the console; more stand in the manifest
 FEW = 0.8  # a search that finds fewer of the pairs at its own threshold deserves a word
 
@@ -98,6 +99,7 @@ class NearDedupStage(Stage):
         if todo:
             self._warn_of_banding(ctx, bands, rows)
             read = (parts, documents, annotations, survivors, self.config)
+            partitions = max(self.config.partitions, ctx.manifest(self.inputs[0]).counts.kept // PIECE + 1)
             search = Search(
                 lambda p: p | ReadNearRows(*read),
                 lambda p: p | ReadNearRows(*read, signatures=False),
@@ -107,10 +109,8 @@ class NearDedupStage(Stage):
                 signature.ngram,
                 bands,
                 rows,
-                self.config.partitions,
-                ctx.manifest(self.inputs[0]).counts.kept,
-                self.config.shuffle_bytes,
-                ctx.directory.store.child(f"{WORK}/{self.config.partitions}-{self.config.shuffle_bytes}"),
+                partitions,
+                ctx.directory.store.child(f"{WORK}/{partitions}"),
             )
             drops = search.run(ctx.beam)
             told = search.told()

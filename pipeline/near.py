@@ -5,8 +5,7 @@ Usable in any Beam pipeline; `dedup_stage.NearDedupStage` puts it to work in a r
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from mixloom.pipeline.candidates import (
-    CAPPED,
-    BucketBounds,
-    CandidatePairs,
-    ReadPairs,
-    all_capped,
-    places,
-)
+from mixloom.pipeline.candidates import CAPPED, BucketBounds, KeyBands, PairBuckets, all_capped, places
 from mixloom.pipeline.components import ENDS, STARS, components_local, connected_components
 from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.doc_ids import (
@@ -36,15 +28,17 @@ from mixloom.pipeline.doc_ids import (
 from mixloom.pipeline.engine import part_of
 from mixloom.pipeline.exact import drops_at
 from mixloom.pipeline.shuffle import (
-    ARROW,
     DONE,
+    Gather,
     GatherDoFn,
+    Grouped,
     Keyed,
     ReadBatches,
+    ReadSpilled,
     RunPipeline,
+    SpillBatches,
     WriteBatches,
     by_schema,
-    keyed,
     last,
     read_batches,
     write_batch,
@@ -63,10 +57,11 @@ from mixloom.pipeline.verify import (
     SKETCHES,
     VERIFIED,
     WANTED,
+    ComparePairs,
+    ReadPairs,
     ReadShingles,
     ReadTexts,
     Sets,
-    VerifyPairs,
 )
 
 _DOCUMENTS = pa.schema(
@@ -76,9 +71,6 @@ _ROOTED_EDGES = pa.schema(
     [*(pa.field(n, pa.uint64(), nullable=False) for n in ("root_hi", "root_lo")), *EDGES]
 )
 _WANTED = "wanted"
-_KEY_BYTES = 40  # of a row of `BUCKETS`
-_PAIR_BYTES = 48  # of a row of `PAIRS`
-_SETS_BYTES = 8192  # of the shingles of two documents of 500 words
 
 
 class _DocumentsDoFn(GatherDoFn):
@@ -126,17 +118,25 @@ class _JoinDoFn(beam.DoFn):
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+    def start_bundle(self) -> None:
+        self._members, self._edges = Gather(), Gather()
+
+    def process(self, element: Grouped) -> Iterator[Keyed]:
         documents, stars, edges = by_schema(element[1], _DOCUMENTS, STARS, EDGES)
         known = columns(stars, STARS.names)
         rows = columns(documents, _DOCUMENTS.names)
         root, found = roots_of(rows[:, 1:3], known)
         members = id_batch(MEMBERS, root[found], rows[found])
-        yield from keyed(members, partition_of(root[found], self._partitions))
+        yield from self._members.add(members, partition_of(root[found], self._partitions))
         root, found = roots_of(columns(edges, ["a_hi", "a_lo"]), known)
         similarity = np.asarray(edges.column("jaccard"))
         rooted = id_batch(_ROOTED_EDGES, root[found], columns(edges, ENDS)[found], similarity[found])
-        yield from keyed(rooted, partition_of(root[found], self._partitions))
+        yield from self._edges.add(rooted, partition_of(root[found], self._partitions))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for gathered in (self._members, self._edges):
+            for element in gathered.rest():
+                yield last(element)
 
 
 def _members_and_edges(members: pa.RecordBatch, edges: pa.RecordBatch) -> tuple[U64, U64, F64]:
@@ -150,7 +150,7 @@ class _WantDoFn(GatherDoFn):
     def __init__(self, compare_cap: int) -> None:
         self._compare_cap = compare_cap
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Any]:
+    def process(self, element: Grouped) -> Iterator[Any]:
         both = by_schema(element[1], MEMBERS, _ROOTED_EDGES)
         for batch in both:
             yield element[0], batch
@@ -170,7 +170,7 @@ class _ChooseDoFn(beam.DoFn):
     def __init__(self, parts: tuple[str, ...], config: NearConfig) -> None:
         self._parts, self._config = parts, config
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    def process(self, element: Grouped) -> Iterator[pa.RecordBatch]:
         config = self._config
         *both, sketches = by_schema(element[1], MEMBERS, _ROOTED_EDGES, SKETCHES)
         members, edges, similarity = _members_and_edges(*both)
@@ -187,65 +187,59 @@ class _ChooseDoFn(beam.DoFn):
             yield drops_at(self._parts, dropped[:, 5], dropped[:, 3:5], kept[:, 3:5], near[gone])
 
 
-class NearDuplicates(beam.PTransform):
-    """One batch per part (columns `candidates.ROWS`, of which doc_id, row and preference are used) -> `DROPS` batches.
+class JoinComponents(beam.PTransform):
+    """(partition, batches of `_DOCUMENTS`, `STARS` and `EDGES`) -> (partition, batch): components, and shingles they lack.
+
+    Documents in no component fall away. A partition of the result holds `MEMBERS` and edges of whole components
+    and, with `merge: greedy`, the `SKETCHES` of components in which some two documents have not been compared.
 
     Args:
-        edges: folder of verified edges (`EDGES`).
-        stars: folder of final components (`STARS`).
-        read_texts, parts: as for `VerifyPairs`.
-        config: threshold, max_shingles, compare_cap and merge are used.
+        read_texts, parts: as for `verify.ReadPairs`.
+        config: compare_cap, max_shingles and merge are used.
         ngram: words per shingle.
-        partitions: keys of each shuffle; the drops do not depend on it.
+        partitions: of the result.
     """
 
     def __init__(
-        self,
-        edges: Store,
-        stars: Store,
-        read_texts: ReadTexts,
-        parts: Sequence[str],
-        config: NearConfig,
-        ngram: int,
-        partitions: int,
+        self, read_texts: ReadTexts, parts: Sequence[str], config: NearConfig, ngram: int, partitions: int
     ) -> None:
         super().__init__()
-        self._edges, self._stars, self._partitions = edges, stars, partitions
-        self._parts, self._config = tuple(parts), config
+        self._config, self._partitions = config, partitions
         self._shingles = ReadShingles(read_texts, parts, ngram, config.max_shingles)
 
     def expand(self, pcoll: Any) -> Any:
-        n, config, root = self._partitions, self._config, pcoll.pipeline
-        documents = pcoll | "Documents" >> beam.ParDo(_DocumentsDoFn(self._parts, n)).with_output_types(Keyed)
-        stars = (
-            root
-            | "ReadStars" >> ReadBatches(self._stars)
-            | "Stars" >> beam.ParDo(_StarsDoFn(n)).with_output_types(Keyed)
-        )
-        edges = (
-            root
-            | "ReadEdges" >> ReadBatches(self._edges)
-            | "Edges" >> beam.ParDo(_EdgesDoFn(n)).with_output_types(Keyed)
-        )
         rooted = (
-            (documents, stars, edges)
-            | "ByDocument" >> beam.Flatten()
-            | "Join" >> beam.GroupByKey()
-            | "Root" >> beam.ParDo(_JoinDoFn(n)).with_output_types(Keyed)
+            pcoll
+            | "Root" >> beam.ParDo(_JoinDoFn(self._partitions)).with_output_types(Keyed)
             | "ByComponent" >> beam.GroupByKey()
         )
-        if config.merge == "greedy":
-            want = beam.ParDo(_WantDoFn(config.compare_cap)).with_output_types(Keyed)
-            tagged = rooted | "Want" >> want.with_outputs(_WANTED, main="rows")
-            sets = tagged[_WANTED] | "Shingles" >> self._shingles
-            rooted = (tagged["rows"], sets) | "Meet" >> beam.Flatten() | "Again" >> beam.GroupByKey()
-        choose = beam.ParDo(_ChooseDoFn(self._parts, config)).with_output_types(pa.RecordBatch)
-        return rooted | "Choose" >> choose
+        compared = self._config.compare_cap if self._config.merge == "greedy" else 0
+        want = beam.ParDo(_WantDoFn(compared)).with_output_types(Keyed)
+        tagged = rooted | "Want" >> want.with_outputs(_WANTED, main="rows")
+        return (tagged["rows"], tagged[_WANTED] | "Shingles" >> self._shingles) | beam.Flatten()
+
+
+class ChooseSurvivors(beam.PTransform):
+    """(partition, what `JoinComponents` gives), each partition once -> `DROPS` batches.
+
+    Args:
+        parts: names of all the parts, sorted.
+        config: threshold, compare_cap and merge are used.
+    """
+
+    def __init__(self, parts: Sequence[str], config: NearConfig) -> None:
+        super().__init__()
+        self._choose = _ChooseDoFn(tuple(parts), config)
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(self._choose).with_output_types(pa.RecordBatch)
 
 
 @dataclass(frozen=True)
 class Search:
     """One search for near duplicates: what is compared, how, and where intermediate files are kept.
+
+    Every step is a pipeline of its own with files between, so that memory is bounded by a partition.
 
     Attributes:
         documents: applied to a pipeline, gives one batch per part with the columns `candidates.ROWS`.
@@ -255,10 +249,7 @@ class Search:
         config: thresholds and knobs.
         ngram: words per shingle.
         bands, rows: how the signatures are cut (see `NearConfig.banding`).
-        partitions: keys of each shuffle; nothing depends on it but memory and the number of files.
-        count: how many documents there are, about.
-        shuffle_bytes: bytes of keys or shingles in one shuffle, about; more takes several passes. Changes
-            memory and time, never the result.
+        partitions: of ids, buckets and pairs; nothing depends on it but memory and the number of files.
         work: a folder for intermediate files; what is finished in it is not done again.
     """
 
@@ -271,12 +262,10 @@ class Search:
     bands: int
     rows: int
     partitions: int
-    count: int
-    shuffle_bytes: int
     work: Store
 
     def run(self, run: RunPipeline) -> Callable[[beam.Pipeline], Any]:
-        """Run the pipelines for edges and components; the last one is left to the caller.
+        """Run all the pipelines but the last one, which is left to the caller.
 
         Args:
             run: runs a Beam pipeline built by the function it is given.
@@ -284,97 +273,93 @@ class Search:
         Returns:
             A function that, applied to a pipeline, gives `DROPS` batches.
         """
-        edges, stars = self.work.child("edges"), self.work.child("components")
-        if not edges.exists(DONE):
-            for number in range(self.passes):
-                self._pairs_of_share(run, number)
-            for number, partitions in enumerate(self._groups()):
-                self._edges_of_group(run, number, partitions, edges)
-            edges.write_json(DONE, {})
+        c, n = self.config, self.partitions
+        keys, pairs, sets, edges = (self.work.child(x) for x in ("keys", "pairs", "sets", "edges"))
+        bounds = BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
+        shingles = (self.read_texts, self.parts, self.ngram, c.max_shingles)
+        search: list[Step] = [
+            (
+                keys,
+                lambda p: (
+                    self.documents(p) | KeyBands(self.parts, self.bands, self.rows, n) | SpillBatches(keys)
+                ),
+            ),
+            (
+                pairs,
+                lambda p: p | ReadSpilled(keys) | PairBuckets(bounds, n, self._told) | SpillBatches(pairs),
+            ),
+            (sets, lambda p: p | ReadSpilled(pairs) | ReadPairs(*shingles) | SpillBatches(sets)),
+            (
+                edges,
+                lambda p: p | ReadSpilled(sets) | ComparePairs(c.threshold, self._told) | WriteBatches(edges),
+            ),
+        ]
+        _run_steps(search, run)
+        stars = self._stars(run, edges)
+        ids, members = self.work.child("ids"), self.work.child("members")
+        join = JoinComponents(self.read_texts, self.parts, c, self.ngram, n)
+        choice: list[Step] = [
+            (ids, lambda p: self._ids(p, edges, stars) | SpillBatches(ids)),
+            (members, lambda p: p | ReadSpilled(ids) | join | SpillBatches(members)),
+        ]
+        _run_steps(choice, run)
+        return lambda p: p | ReadSpilled(members) | ChooseSurvivors(self.parts, c)
+
+    def _stars(self, run: RunPipeline, edges: Store) -> Store:
+        stars = self.work.child("components")
         if self.config.components == "distributed":
-            stars = connected_components(edges, stars, run, self.partitions, self.config.max_rounds)
-        elif not stars.exists(DONE):
+            return connected_components(edges, stars, run, self.partitions, self.config.max_rounds)
+        if not stars.exists(DONE):
             _components_here(edges, stars)
             stars.write_json(DONE, {})
+        return stars
 
-        def drops(pipeline: beam.Pipeline) -> Any:
-            args = (self.read_texts, self.parts, self.config, self.ngram, self.partitions)
-            return self.ranked(pipeline) | NearDuplicates(edges, stars, *args)
-
-        return drops
-
-    @property
-    def passes(self) -> int:
-        """Passes over the signatures, so that the keys of one fit into a shuffle."""
-        keys = self.count * self.bands * _KEY_BYTES
-        return max(1, -(-keys // self.shuffle_bytes))
-
-    def _pairs_of_share(self, run: RunPipeline, number: int) -> None:
-        """Candidate pairs of one share of the buckets, as files, one per partition."""
-        folder = self._pairs.child(f"{number:04d}")
-        if folder.exists(DONE):
-            return
-        c = self.config
-        bounds = BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
-        share = (number, self.passes)
-        candidates = CandidatePairs(
-            self.parts, self.bands, self.rows, bounds, self.partitions, share, folder.child("told")
+    def _ids(self, pipeline: beam.Pipeline, edges: Store, stars: Store) -> Any:
+        """Documents, components and edges, each with the partition of its (first) document."""
+        n = self.partitions
+        by_id = (
+            self.ranked(pipeline)
+            | "Documents" >> beam.ParDo(_DocumentsDoFn(tuple(self.parts), n)).with_output_types(Keyed),
+            pipeline
+            | "ReadStars" >> ReadBatches(stars)
+            | "Stars" >> beam.ParDo(_StarsDoFn(n)).with_output_types(Keyed),
+            pipeline
+            | "ReadEdges" >> ReadBatches(edges)
+            | "Edges" >> beam.ParDo(_EdgesDoFn(n)).with_output_types(Keyed),
         )
-        run(lambda p: self.documents(p) | candidates | WriteBatches(folder))
-        folder.write_json(DONE, {})
-
-    def _groups(self) -> list[list[int]]:
-        """Partitions of pairs that are verified together, so that their shingles fit into a shuffle."""
-        sizes: Counter[int] = Counter()
-        for share in self._shares():
-            for name in share.names():
-                if name.endswith(ARROW):
-                    sizes[int(name.removesuffix(ARROW))] += share.size(name)
-        groups: list[list[int]] = []
-        room = 0.0
-        for partition, size in sorted(sizes.items()):
-            needed = size / _PAIR_BYTES * _SETS_BYTES
-            if not groups or needed > room:
-                groups.append([])
-                room = float(self.shuffle_bytes)
-            groups[-1].append(partition)
-            room -= needed
-        return groups
-
-    def _edges_of_group(self, run: RunPipeline, number: int, partitions: list[int], edges: Store) -> None:
-        done = self.work.child("groups")
-        if done.exists(f"{number:04d}.json"):
-            return
-        c = self.config
-        verify = VerifyPairs(
-            self.read_texts, self.parts, c.threshold, self.ngram, c.max_shingles, done.child("told")
-        )
-        pairs = ReadPairs(self._shares(), partitions)
-        run(lambda p: p | pairs | verify | WriteBatches(edges))
-        done.write_json(f"{number:04d}.json", {})
-
-    @property
-    def _pairs(self) -> Store:
-        return self.work.child("pairs")
-
-    def _shares(self) -> list[Store]:
-        return [self._pairs.child(f"{number:04d}") for number in range(self.passes)]
+        return by_id | "ById" >> beam.Flatten()
 
     def told(self) -> dict[str, Any]:
         """What the search for edges tells: the banding, `candidates`, `edges`, and of buckets `capped` and `largest`."""
-        verified = _told(self.work.child("groups/told"), VERIFIED)
-        buckets = [told for share in self._shares() for told in _told(share.child("told"), CAPPED)]
+        read = [(n, self._told.read_json(n)) for n in self._told.names()]
+        verified = [told for name, told in read if name.endswith(VERIFIED)]
         return {
             "bands": self.bands,
             "rows": self.rows,
             "candidates": sum(v["pairs"] for v in verified),
             "edges": sum(v["edges"] for v in verified),
-            **all_capped(buckets),
+            **all_capped([told for name, told in read if name.endswith(CAPPED)]),
         }
 
+    @property
+    def _told(self) -> Store:
+        return self.work.child("told")
 
-def _told(store: Store, suffix: str) -> list[dict[str, Any]]:
-    return [store.read_json(n) for n in store.names() if n.endswith(suffix)]
+
+Step = tuple[Store, Callable[[beam.Pipeline], Any]]
+"""A folder, and what fills it."""
+
+
+def _run_steps(steps: Sequence[Step], run: RunPipeline) -> None:
+    """Run steps that each read what the one before has written; what is finished is not done again."""
+    finished = [i for i, (folder, _) in enumerate(steps) if folder.exists(DONE)]
+    for i in range(finished[-1] + 1 if finished else 0, len(steps)):
+        folder, build = steps[i]
+        folder.remove("")  # of an interrupted attempt
+        run(build)
+        folder.write_json(DONE, {})
+        if i:
+            steps[i - 1][0].remove("")
 
 
 def _components_here(edges: Store, stars: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from mixloom.pipeline.engine import RecordBatchCoder
 from mixloom.pipeline.storage import Store
 
 Keyed = tuple[int, pa.RecordBatch]
+Grouped = tuple[int, Iterable[pa.RecordBatch]]
+"""All the batches of one key, as `GroupByKey` or `ReadSpilled` give them."""
 RunPipeline = Callable[[Callable[[beam.Pipeline], Any]], None]
 """Builds a Beam pipeline with the function it is given and runs it to its end (see `engine.run_pipeline`)."""
 
@@ -136,6 +139,54 @@ class ReadBatches(beam.PTransform):
         names = [n for n in self._store.names() if n.endswith(ARROW)]
         created = root | "Names" >> beam.Create(names, reshuffle=True).with_output_types(str)
         return created | "Read" >> beam.ParDo(_ReadDoFn(self._store)).with_output_types(pa.RecordBatch)
+
+
+class _SpillDoFn(beam.DoFn):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def process(self, element: Keyed) -> Iterator[str]:
+        data = RecordBatchCoder().encode(element[1])
+        name = f"{element[0]:07d}/{hashlib.blake2b(data, digest_size=16).hexdigest()}{ARROW}"
+        self._store.write(name, data)
+        yield name
+
+
+class SpillBatches(beam.PTransform):
+    """(int, RecordBatch) -> Arrow files in a folder, by int and content. Idempotent under retries.
+
+    Instead of `GroupByKey`, where a shuffle grows with the corpus: runners that keep shuffles in memory hold them
+    several times over. `ReadSpilled` gives the groups to the next pipeline.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(_SpillDoFn(self._store)).with_output_types(str)
+
+
+class _ReadSpilledDoFn(beam.DoFn):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def process(self, partition: int) -> Iterator[tuple[int, list[pa.RecordBatch]]]:
+        folder = self._store.child(f"{partition:07d}")
+        yield partition, [RecordBatchCoder().decode(folder.read(n)) for n in folder.names()]
+
+
+class ReadSpilled(beam.PTransform):
+    """Pipeline root -> (int, list of RecordBatch), each int once: what `SpillBatches` left in a folder."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def expand(self, root: Any) -> Any:
+        partitions = [int(n) for n in self._store.names() if n.isdigit()]
+        created = root | "Partitions" >> beam.Create(partitions, reshuffle=True).with_output_types(int)
+        return created | "Read" >> beam.ParDo(_ReadSpilledDoFn(self._store))
 
 
 def has_batches(store: Store) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mixloom.pipeline.candidates import PAIRS
+from mixloom.pipeline.candidates import PAIRS, distinct_pairs
 from mixloom.pipeline.doc_ids import (
     I64,
     ROW_BITS,
@@ -30,7 +30,7 @@ from mixloom.pipeline.doc_ids import (
     run_bounds,
     run_starts,
 )
-from mixloom.pipeline.shuffle import GatherDoFn, Keyed, by_schema, last
+from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed, by_schema, last
 from mixloom.pipeline.storage import Store
 
 F64 = npt.NDArray[np.float64]
@@ -61,6 +61,7 @@ SKETCHES = pa.schema(
 """Shingle sets: sorted distinct hashes, or the smallest of a larger set."""
 
 VERIFIED = ".verified.json"
+_WANTED = "wanted"
 _BLOB_HASHES = 1 << 18  # 2 MiB: some runners refuse or spill badly on larger elements
 
 
@@ -174,10 +175,17 @@ def wanted_of(pairs: U64, partition: int) -> pa.RecordBatch:
 
 
 class _WantDoFn(GatherDoFn):
-    def process(self, element: Keyed) -> Iterator[Keyed]:
-        wanted = wanted_of(columns(element[1], PAIRS.names), element[0])
+    def process(self, element: Grouped) -> Iterator[Any]:
+        pairs = distinct_pairs(columns(concatenate(element[1], PAIRS), PAIRS.names))
+        yield element[0], id_batch(PAIRS, pairs)
+        wanted = wanted_of(pairs, element[0])
         place = np.asarray(wanted.column("place"))
-        yield from self.gathered.add(wanted, (place >> ROW_BITS).astype(np.int64))
+        for want in self.gathered.add(wanted, (place >> ROW_BITS).astype(np.int64)):
+            yield beam.pvalue.TaggedOutput(_WANTED, want)
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for want in self.gathered.rest():
+            yield last(want, _WANTED)
 
 
 class _ReadDoFn(GatherDoFn):
@@ -242,7 +250,7 @@ class _CompareDoFn(beam.DoFn):
     def __init__(self, threshold: float, told: Store | None) -> None:
         self._threshold, self._told = threshold, told
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
+    def process(self, element: Grouped) -> Iterator[Keyed]:
         pairs, sketches = by_schema(element[1], PAIRS, SKETCHES)
         ends = columns(pairs, ["a_hi", "a_lo", "b_hi", "b_lo"])
         edges, similarity = verified_edges(ends, Sets(sketches), self._threshold)
@@ -253,37 +261,37 @@ class _CompareDoFn(beam.DoFn):
             yield element[0], id_batch(EDGES, edges[order], similarity[order])
 
 
-class VerifyPairs(beam.PTransform):
-    """(partition, `PAIRS` batch) -> (partition, `EDGES` batch): the pairs that really are near duplicates.
+class ReadPairs(beam.PTransform):
+    """(partition, `PAIRS` batches), each partition once -> (partition, batch): its distinct `PAIRS`, and their `SKETCHES`.
 
     Args:
         read_texts: see `ReadTexts`.
-        parts: names of all the parts, sorted, as given to `CandidatePairs`.
-        threshold: Jaccard similarity of the sets of word `ngram`-grams from which a pair is an edge.
+        parts: names of all the parts, sorted, as given to `candidates.KeyBands`.
         ngram: words per shingle.
-        max_shingles: larger sets are estimated from this many hashes.
+        max_shingles: larger sets are cut to this many hashes.
+    """
+
+    def __init__(self, read_texts: ReadTexts, parts: Sequence[str], ngram: int, max_shingles: int) -> None:
+        super().__init__()
+        self._shingles = ReadShingles(read_texts, parts, ngram, max_shingles)
+
+    def expand(self, pcoll: Any) -> Any:
+        want = beam.ParDo(_WantDoFn()).with_output_types(Keyed)
+        tagged = pcoll | "Want" >> want.with_outputs(_WANTED, main="pairs")
+        return (tagged["pairs"], tagged[_WANTED] | "Shingles" >> self._shingles) | beam.Flatten()
+
+
+class ComparePairs(beam.PTransform):
+    """(partition, what `ReadPairs` gives), each partition once -> (partition, `EDGES` batch): pairs that really are near.
+
+    Args:
+        threshold: Jaccard similarity of the sets of shingles from which a pair is an edge.
         told: a folder for the numbers of pairs and edges, one file `*VERIFIED` per partition; None: nothing is told.
     """
 
-    def __init__(
-        self,
-        read_texts: ReadTexts,
-        parts: Sequence[str],
-        threshold: float,
-        ngram: int,
-        max_shingles: int,
-        told: Store | None = None,
-    ) -> None:
+    def __init__(self, threshold: float, told: Store | None = None) -> None:
         super().__init__()
-        self._shingles = ReadShingles(read_texts, parts, ngram, max_shingles)
         self._compare = _CompareDoFn(threshold, told)
 
     def expand(self, pcoll: Any) -> Any:
-        wanted = pcoll | "Want" >> beam.ParDo(_WantDoFn()).with_output_types(Keyed)
-        sets = wanted | "Shingles" >> self._shingles
-        return (
-            (pcoll, sets)
-            | beam.Flatten()
-            | "Meet" >> beam.GroupByKey()
-            | "Compare" >> beam.ParDo(self._compare).with_output_types(Keyed)
-        )
+        return pcoll | beam.ParDo(self._compare).with_output_types(Keyed)

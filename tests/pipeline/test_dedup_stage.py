@@ -166,9 +166,9 @@ def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
     assert len(short) == 3
     assert set(short) <= kept
 
-    # The same documents cut into other parts, in another order, over other partitions, in several passes.
+    # The same documents cut into other parts, in another order, over other partitions, by other means.
     other, before2 = make_run(tmp_path / "b", documents[::-1], per_part=37)
-    few = {"partitions": 3, "shuffle_bytes": 1 << 16, "near": NearConfig(components="local")}
+    few = {"partitions": 3, "near": NearConfig(components="local")}
     local = config.model_copy(update=few)
     after2 = deduplicate(other, before2, local, workers=2)
     assert survivors(other, after2, "dedup_exact") == set(alive)
@@ -239,14 +239,14 @@ def test_equal_captions_of_different_images_are_no_duplicates_unless_media_are_i
     assert survivors(run, after, "dedup_near") == {ids[2]}
 
 
-@pytest.mark.parametrize("before_interrupt", [1, 3, 4])
+@pytest.mark.parametrize("before_interrupt", [1, 3, 5, 6])
 def test_an_interrupted_search_continues_from_what_is_finished(tmp_path, before_interrupt):
     rng = np.random.default_rng(6)
     base = words(rng, 100)
     documents = [document(" ".join([*base, str(i)]), str(i)) for i in range(6)]
     run, before = make_run(tmp_path, documents, per_part=3)
-    # Two passes over the signatures, edges in two groups, then two parts beside the record of the search.
-    config = DedupConfig(near=NearConfig(components="local"), partitions=2, shuffle_bytes=3000)
+    # Keys, pairs, shingles, edges; ids, members; then the survivors of two parts beside the record of the search.
+    config = DedupConfig(near=NearConfig(components="local"), partitions=2)
     stage = NearDedupStage(config, "filter")
     directory = run.stage(stage.name)
     directory.begin("key")
@@ -270,7 +270,7 @@ def test_an_interrupted_search_continues_from_what_is_finished(tmp_path, before_
         stage.execute(Counted(**fields))
     Counted.room = 99
     stage.execute(Counted(**fields))
-    assert pipelines == [None, None, None, None, 3]
+    assert pipelines == [None] * 6 + [3]
     records = directory.units()
     assert sum(r.counts.kept for r in records) == 1
     assert next(r.info for r in records if r.unit == "search")["edges"] == 15
@@ -327,7 +327,7 @@ def test_a_column_to_rank_by_that_does_not_exist_is_refused_before_any_work(tmp_
 
 def test_knobs_of_execution_do_not_change_the_key_of_the_stage():
     plain = NearDedupStage(DedupConfig(), "filter").settings()
-    how = DedupConfig(partitions=99, shuffle_bytes=2000, near=NearConfig(components="local", max_rounds=7))
+    how = DedupConfig(partitions=99, near=NearConfig(components="local", max_rounds=7))
     assert NearDedupStage(how, "filter").settings() == plain
     what = DedupConfig(near=NearConfig(threshold=0.7))
     assert NearDedupStage(what, "filter").settings() != plain
