@@ -10,23 +10,18 @@ Some of those are noise indeed (uuencoded files, signatures, base64 in addresses
 
 from __future__ import annotations
 
-import argparse
 import base64
-import json
-import platform
 import random
 import string
-import sys
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pyarrow as pa
+from recording import options_parser, save
 from text_sets import documents, sets
 
 from mixloom.pipeline.noise import find_noise, noise_measures
@@ -156,15 +151,10 @@ def planted(hosts: list[str], rounds: int) -> dict[str, dict[str, dict[str, floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
-    parser.add_argument("--quick", action="store_true", help="fewer plants")
+    parser = options_parser(__doc__)
     parser.add_argument(
         "--show", action="store_true", help="print the beginning of each run found in real text"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     folders = sets(options.data)
     hosts = [t for name in PROSE if name in folders for t in list(documents(folders[name]))[1::2][:200]]
@@ -179,7 +169,7 @@ def main() -> None:
         shares = "".join(f"{row[str(n)]['characters_found']:>8.3f}" for n in LENGTHS)
         print(f"{name:<38}{shares}{row['400']['spill']:>12.1f}{row['2000']['right_kind']:>14.2f}")
     print(
-        f"\n{'set':<26}{'documents':>10}{'hit':>6}{'share':>9}{'bytes in runs':>15}{'share':>10}{'MB/s':>7}  kinds"
+        f"\n{'set':<26}{'documents':>10}{'hit':>6}{'share':>10}{'bytes in runs':>15}{'share':>10}{'MB/s':>7}  kinds"
     )
     for name, folder in folders.items():
         texts = list(documents(folder))
@@ -204,27 +194,14 @@ def main() -> None:
             "cpu_seconds": seconds,
         }
         print(
-            f"{name:<26}{len(texts):>10}{hit:>6}{hit / len(texts):>9.4%}{taken:>15}{taken / size:>10.4%}{size / 1e6 / seconds:>7.0f}  {kinds}"
+            f"{name:<26}{len(texts):>10}{hit:>6}{hit / len(texts):>10.4%}{taken:>15}{taken / size:>10.4%}{size / 1e6 / seconds:>7.0f}  {kinds}"
         )
         if options.show:
             for d, a, b, kind, score in zip(*(c.to_pylist() for c in found.columns)):
                 shown = texts[d].encode()[a : min(b, a + 70)].decode(errors="replace")
                 print(f"    {kind} {b - a} bytes, {score:.0f}: {shown!r}")
-    if options.json:
-        head = {
-            "name": "noise",
-            "command": " ".join(["python benchmarks/noise.py", *(["--quick"] if options.quick else [])]),
-            "versions": {
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "numba": numba.__version__,
-                "pyarrow": pa.__version__,
-            },
-            "machine": {"processor": platform.processor() or platform.machine(), "system": platform.system()},
-            "quick": options.quick,
-        }
-        options.json.write_text(json.dumps(head | {"figures": figures}, indent=1), encoding="utf-8")
+    save(options.json, options.quick, figures, ("numba", "numpy", "pyarrow"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,22 +1,19 @@
 """Personal data: speed, recall on made-up values, hits on real text, and a comparison with datatrove's formatter.
 
-    python benchmarks/pii.py --data ROOT [--quick] [--peer PYTHON] [--json FILE]
+    python benchmarks/pii.py --data ROOT [--quick] [--peer-python PYTHON] [--json FILE]
 
 Values are generated in many written forms and put between real sentences; recall is the share that is masked whole.
 Hits on real text are counted by kind (`--show KIND` prints them with a little context, so that they can be judged by
-eye; nothing else prints a value). `--peer` names the Python of an environment with datatrove: its PIIFormatter then runs
+eye; nothing else prints a value). `--peer-python` names the Python of an environment with datatrove: its PIIFormatter then runs
 over the same documents, and the places both or only one of them found are counted.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import random
 import string
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,9 +21,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numba
-import numpy as np
 import pyarrow as pa
+from recording import options_parser, save
 from text_sets import documents, sets
 
 from mixloom.pipeline.pii import find_pii
@@ -241,16 +237,11 @@ def compared(mine: set[tuple[int, int, int]], theirs: set[tuple[int, int, int]])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
-    parser.add_argument("--quick", action="store_true", help="fewer made-up values")
-    parser.add_argument("--peer", type=Path, help="Python of an environment with datatrove")
+    parser = options_parser(__doc__)
+    parser.add_argument("--peer-python", type=Path, help="Python of an environment with datatrove")
     parser.add_argument(
         "--show", choices=KINDS, help="print what was found of this kind, with its surroundings"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     find_pii(pa.array(["compile a@b.org"]))
     figures: dict[str, Any] = {"recall": recall(300 if options.quick else 3000), "sets": {}}
@@ -259,11 +250,11 @@ def main() -> None:
         print(f"{kind:<10}{row['planted']:>9}{row['found_exactly']:>9}{row['masked_whole']:>9}")
     all_texts = {name: list(documents(path)) for name, path in sets(options.data).items()}
     peer: dict[str, Any] = {}
-    if options.peer:
+    if options.peer_python:
         with tempfile.TemporaryDirectory() as folder:
             given, made = Path(folder, "in.json"), Path(folder, "out.json")
             given.write_text(json.dumps(all_texts))
-            subprocess.run([options.peer, "-c", PEER, given, made], check=True)
+            subprocess.run([options.peer_python, "-c", PEER, given, made], check=True)
             peer = json.loads(made.read_text())
     print(f"\n{'set':<26}{'documents':>10}{'MB':>7}{'MB/s':>8}  found{'':<52}  datatrove")
     for name, texts in all_texts.items():
@@ -305,21 +296,8 @@ def main() -> None:
                         repr(raw[a:b].decode()),
                         repr(raw[b : b + 12].decode(errors="replace")),
                     )
-    if options.json:
-        head = {
-            "name": "pii",
-            "command": " ".join(["python benchmarks/pii.py", *(["--quick"] if options.quick else [])]),
-            "versions": {
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "numba": numba.__version__,
-                "pyarrow": pa.__version__,
-            },
-            "machine": {"processor": platform.processor() or platform.machine(), "system": platform.system()},
-            "quick": options.quick,
-        }
-        options.json.write_text(json.dumps(head | {"figures": figures}, indent=1), encoding="utf-8")
+    save(options.json, options.quick, figures, ("numba", "numpy", "phonenumbers", "pyarrow"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
