@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -60,15 +59,9 @@ class Cuts:
         return self.counts[:, COUNTS.index(name)]
 
 
-@lru_cache(maxsize=1)
-def _flag_kinds() -> NDArray[np.uint16]:
-    return np.unique(ch.character_flags())
-
-
-def _run(texts: pa.Array, stop_words: NDArray[np.uint64], longest_stop: int) -> TermCuts:
+def _run(texts: pa.Array, stop_words: NDArray[np.uint64]) -> TermCuts:
     data, offsets = utf8_buffers(texts)
-    tables = (ch.character_flags(), _flag_kinds(), ch.lower_table())
-    return TermCuts(*cut_kernel(data, offsets, *tables, stop_words, longest_stop))
+    return TermCuts(*cut_kernel(data, offsets, ch.character_flags(), ch.lower_table(), stop_words))
 
 
 def cut_terms(texts: pa.Array, *, stop_words: Sequence[str] = ()) -> TermCuts:
@@ -81,8 +74,8 @@ def cut_terms(texts: pa.Array, *, stop_words: Sequence[str] = ()) -> TermCuts:
         TypeError: `texts` holds no strings.
     """
     check_stop_words(stop_words)
-    listed = _run(pa.array(list(stop_words), pa.large_string()), np.zeros(0, np.uint64), 0)
-    return _run(texts, np.unique(listed.term_hashes), max(map(len, stop_words), default=0))
+    listed = _run(pa.array(list(stop_words), pa.large_string()), np.zeros(0, np.uint64))
+    return _run(texts, np.unique(listed.term_hashes))
 
 
 def cut(texts: pa.Array, *, stop_words: Sequence[str] = (), short_line_chars: int = 30) -> Cuts:
