@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.noise_config import NoiseConfig
@@ -28,30 +29,19 @@ def find_personal(texts: pa.Array, config: PiiConfig) -> tuple[pa.RecordBatch, p
     A dropped document's value is the number of values of the kind that was above its limit, never a value itself.
     """
     from mixloom.pipeline.edited import DROPPED
-    from mixloom.pipeline.pii import pii_edits
+    from mixloom.pipeline.pii import pii_drops, pii_edits
 
     spans, counts = pii_edits(texts, config)
-    found = {kind: np.asarray(counts.column(f"pii_{kind}")) for kind in KINDS}
-    rows = []
-    left = np.ones(len(texts), np.bool_)
-    for kind in config.sought:
-        limit = config.rule(kind).limit
-        if limit is None:
-            continue
-        for at in np.flatnonzero((found[kind] > limit) & left).tolist():
-            left[at] = False
-            rows.append(
-                {
-                    "row": at,
-                    "reason": f"pii_{kind}",
-                    "value": float(found[kind][at]),
-                    "limit": float(limit),
-                    "detail": None,
-                }
-            )
-    dropped = pa.Table.from_pylist(rows, schema=DROPPED)
-    info = {"found": {kind: int(n.sum()) for kind, n in found.items() if n.any()}}
-    return spans, dropped, info
+    drops = pii_drops(counts, config)
+    dropped = pa.table(
+        {
+            "row": drops.column("document"),
+            **{c: drops.column(c) for c in ("reason", "value", "limit")},
+            "detail": pa.nulls(drops.num_rows, pa.string()),
+        },
+    ).cast(DROPPED)
+    totals = {kind: pc.sum(counts.column(f"pii_{kind}")).as_py() or 0 for kind in KINDS}
+    return spans, dropped, {"found": {kind: n for kind, n in totals.items() if n}}
 
 
 def find_noisy(texts: pa.Array, config: NoiseConfig) -> tuple[pa.RecordBatch, pa.Table, dict[str, Any]]:
