@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mixloom.pipeline.annotate import AnnotateConfig, annotate
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.measures import MEASURE_NAMES
+from mixloom.pipeline.rule_sets import SCORE_NAMES
 from mixloom.pipeline.rules import (
     Bounds,
     Rule,
@@ -122,7 +123,7 @@ def test_the_rule_sets_of_the_package_load_and_only_read_measures_that_exist() -
     for name in ruleset_names():
         ruleset = load_ruleset(name)
         assert ruleset.description
-        assert set(ruleset.measures) <= set(MEASURE_NAMES)
+        assert set(ruleset.measures) <= {*MEASURE_NAMES, *SCORE_NAMES}
 
 
 def test_a_rule_set_of_ones_own_is_loaded_by_its_path(tmp_path: Path) -> None:
