@@ -30,9 +30,9 @@ from mixloom.trainers.recipe import RunConfig
 
 PART_DOCUMENTS = 1000
 REPLACED = 0.8  # share of the pieces of a re-mixed document that come from elsewhere
-LEAST_PIECE = 120  # characters: shorter pieces are joined to the one after them
+LEAST_PIECE = 40  # characters: shorter pieces are joined to the one after them
 # A piece ends with its line, or in a long line with a sentence.
-_PIECE = re.compile(r".{200,}?[.!?][\"')\]]* +|[^\n]*\n\s*|.+\Z", re.DOTALL)
+_PIECE = re.compile(r".{60,}?[.!?][\"')\]]* +|[^\n]*\n\s*|.+\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
