@@ -1,6 +1,7 @@
-"""The compiled kernels that find what may be taken out of a line: citations, and boilerplate of shops and blogs.
+"""The compiled kernels that find phrases, and what may be taken out of a line: citations, boilerplate of shops and blogs.
 
-`mixloom.pipeline.lines` calls them. Every function they call is in this file: numba's cache looks at one file only.
+`mixloom.pipeline.lines` calls them. Every function they call is in this file, but for the bit counts: numba's cache looks
+at one file only.
 """
 
 from __future__ import annotations
@@ -10,10 +11,27 @@ from numba import njit
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import line_measures as lm
+from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.line_kernel import HAS_CART, MAY_CITE, MAY_SNIP
+from mixloom.pipeline.line_masks import R_TRIGGER
 
 _DIGIT, _SPACE, _LETTER = ch.DIGIT, ch.SPACE, ch.ALPHA | ch.NUMBER
 _REPLACEMENT = 0xFFFD
 _CART, _READ, _SIGN = 0, 1, 2  # indices into `line_measures.SNIPPETS`
+_LOREM, _JAVASCRIPT, _BRACKET = lm.PHRASES["lorem ipsum"], lm.PHRASES["javascript"], lm.PHRASES["{"]
+_TERMS, _PRIVACY = lm.PHRASES["terms of use"], lm.PHRASES["privacy policy"]
+_COOKIE, _USES = lm.PHRASES["cookie policy"], lm.PHRASES["uses cookies"]
+_USE_OF, _USE = lm.PHRASES["use of cookies"], lm.PHRASES["use cookies"]
+_ONE = np.uint64(1)
+# Pairs of bytes that a phrase, or a citation, may be at: where both have a bit in common. Their first is a trigger of
+# `line_masks`.
+_FIRST, _SECOND = np.zeros(256, np.uint8), np.zeros(256, np.uint8)
+for _k, _one in enumerate(("vV", "kK", "mM", "mM", "mM", "[", "{")):
+    _FIRST[[ord(c) for c in _one]] |= 1 << _k
+for _k, _two in enumerate(("aA", "iI", " ", "sS", "oO", "0123456789]ec")):
+    _SECOND[[ord(c) for c in _two]] |= 1 << _k
+_SECOND[128:] |= 1 << 5
+_SECOND |= 1 << 6
 
 
 def _bytes(text: str) -> np.ndarray:
@@ -22,6 +40,9 @@ def _bytes(text: str) -> np.ndarray:
 
 _T_CART, _T_READ, _T_SIGN = _bytes("items in cart"), _bytes("read more"), _bytes("sign-in")
 _T_EDIT, _T_NEEDED = _bytes("[edit]"), _bytes("[citation needed]")
+_T_LOREM, _T_JAVASCRIPT, _T_TERMS = _bytes("lorem ipsum"), _bytes("javascript"), _bytes("terms of use")
+_T_PRIVACY, _T_COOKIE, _T_USES = _bytes("privacy policy"), _bytes("cookie policy"), _bytes("uses cookies")
+_T_USE_OF, _T_USE = _bytes("use of cookies"), _bytes("use cookies")
 _T_COUNTED = _bytes("".join(f"{word}\n" for word in lm.COUNTED))
 
 
@@ -90,6 +111,58 @@ def _is(data, low, stop, i, text):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _phrase_at(text, i):  # type: ignore[no-untyped-def]
+    """The phrase whose rarest character is at byte i, or what is to be looked at again there: bits of `again` << 16."""
+    n = text.size
+    after = text[i + 1] if i + 1 < n else np.uint8(0)
+    pair = np.int64(_FIRST[text[i]] & _SECOND[after])
+    if pair == 0:
+        return 0
+    if pair & 64 != 0:  # "{"
+        return _BRACKET
+    if pair & 32 != 0:
+        return MAY_CITE << 16
+    if pair & 16 != 0:  # "mo"
+        return MAY_SNIP << 16 if _is(text, 0, n, i - 5, _T_READ) else 0
+    if pair & 8 != 0:  # "ms"
+        found = HAS_CART << 16 if _is(text, 0, n, i - 3, _T_CART) else 0
+        return found | (_TERMS if _is(text, 0, n, i - 3, _T_TERMS) else 0)
+    if pair & 4 != 0:  # "m "
+        return _LOREM if _is(text, 0, n, i - 4, _T_LOREM) else 0
+    if pair & 1 != 0:  # "va"
+        found = _JAVASCRIPT if _is(text, 0, n, i - 2, _T_JAVASCRIPT) else 0
+        return found | (_PRIVACY if _is(text, 0, n, i - 3, _T_PRIVACY) else 0)
+    found = _COOKIE if _is(text, 0, n, i - 3, _T_COOKIE) else 0  # "ki"
+    found |= _USES if _is(text, 0, n, i - 8, _T_USES) else 0
+    found |= _USE_OF if _is(text, 0, n, i - 10, _T_USE_OF) else 0
+    return found | (_USE if _is(text, 0, n, i - 7, _T_USE) else 0)
+
+
+@njit(cache=True, nogil=True)
+def find_phrases(data, offsets, masks, places, first, ends, again):  # type: ignore[no-untyped-def]
+    """The phrases of m lines, bits of `PHRASES`, uint16 [m]; what is to be looked at again is added to again uint8 [m].
+
+    data uint8, offsets int64 [n+1]; masks, places: of `line_masks`; first int64 [n+1], the first line of each text; ends
+    int32 [m], where the line break begins, from the beginning of the text. No phrase goes over a line break.
+    """
+    phrases = np.zeros(ends.size, np.uint16)
+    for d in range(offsets.size - 1):
+        text, line = data[offsets[d] : offsets[d + 1]], first[d]
+        for k in range(places[d], places[d + 1]):
+            x = masks[R_TRIGGER, k]
+            while x != 0:
+                at = 64 * (k - places[d]) + low_zeros(x)
+                x &= x - _ONE
+                found = _phrase_at(text, at)
+                if found != 0:
+                    while at >= ends[line]:
+                        line += 1
+                    phrases[line] |= np.uint16(found & 0xFFFF)
+                    again[line] |= np.uint8(found >> 16)
+    return phrases
+
+
+@njit(cache=True, nogil=True)
 def _is_counter(data, i, stop, flags):  # type: ignore[no-untyped-def]
     r"""Whether data[i:stop] is a number (with "," "." and K, M or B), white space, a counted word; else only \W."""
     code = np.int64(0)
@@ -140,7 +213,12 @@ def _is_counter(data, i, stop, flags):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _stands(data, i, stop, text):  # type: ignore[no-untyped-def]
     """Whether exactly `text` stands at byte i of data[:stop]."""
-    return i + text.size <= stop and np.array_equal(data[i : i + text.size], text)
+    if i + text.size > stop:
+        return False
+    k = 0
+    while k < text.size and data[i + k] == text[k]:
+        k += 1
+    return k == text.size
 
 
 @njit(cache=True, nogil=True)
@@ -262,19 +340,17 @@ def find_citations(data, low, high, flags):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def find_snippets(data, low, high, has_cart, flags):  # type: ignore[no-untyped-def]
-    """The snippets of m lines, the lines without them, and which lines are counters.
+    """The snippets of m lines, and the lines without them.
 
     As `find_citations`, with (kind, start, stop) of each snippet, int64 [3k]; has_cart bool [m]: only there is "items in
-    cart" looked for. Last comes bool [m]: the line is a counter.
+    cart" looked for.
     """
     m = low.size
     spans, used = np.empty(64, np.int64), 0
     ends, sizes = np.zeros(m + 1, np.int64), np.zeros(m + 1, np.int64)
     out, size = np.empty(256, np.uint8), 0
     found = np.empty(48, np.int64)
-    counter = np.zeros(m, np.bool_)
     for k in range(m):
-        counter[k] = _is_counter(data, low[k], high[k], flags)
         found, more = _snippets(data, low[k], high[k], flags, has_cart[k], found)
         if more > 0:
             spans = _reserve(spans, used, more)
@@ -282,7 +358,16 @@ def find_snippets(data, low, high, has_cart, flags):  # type: ignore[no-untyped-
             used += more
             out, size = _append_rest(data, low[k], high[k], found, 3, more, out, size)
         ends[k + 1], sizes[k + 1] = used, size
-    return spans[:used].copy(), ends, out[:size].copy(), sizes, counter
+    return spans[:used].copy(), ends, out[:size].copy(), sizes
+
+
+@njit(cache=True, nogil=True)
+def find_counters(data, low, high, flags):  # type: ignore[no-untyped-def]
+    """Which of m lines are counters, bool [m]; data uint8; low, high int64 [m], the bytes of each line."""
+    counter = np.zeros(low.size, np.bool_)
+    for k in range(low.size):
+        counter[k] = _is_counter(data, low[k], high[k], flags)
+    return counter
 
 
 @njit(cache=True, nogil=True)

@@ -24,9 +24,26 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline.characters import character_flags
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.line_cut_kernel import find_citations, find_snippets, whence
-from mixloom.pipeline.line_kernel import COLUMNS, HAS_BRACKET, HAS_CART, line_kernel, word_hash
+from mixloom.pipeline.line_cut_kernel import (
+    find_citations,
+    find_counters,
+    find_phrases,
+    find_snippets,
+    whence,
+)
+from mixloom.pipeline.line_kernel import (
+    BITS,
+    HAS_CART,
+    MAY_CITE,
+    MAY_COUNT,
+    MAY_SNIP,
+    NUMBERS,
+    SHARES,
+    line_kernel,
+)
+from mixloom.pipeline.line_masks import line_masks
 from mixloom.pipeline.line_measures import COUNTER, LINES
+from mixloom.pipeline.line_sentence_kernel import count_sentences, key_table, word_key
 from mixloom.pipeline.words import utf8_buffers
 
 __all__ = ["LINES", "WHOLE_WORDS", "line_table", "segment_lines"]
@@ -48,22 +65,34 @@ WHOLE_WORDS: tuple[str, ...] = (
     *(f"°{unit}." for unit in "CFKcfk"),
 )
 _LONGEST = 2**31 - 1
+_NUMPY: dict[pa.DataType, type[np.generic]] = {
+    pa.int32(): np.int32,
+    pa.uint8(): np.uint8,
+    pa.uint16(): np.uint16,
+    pa.float32(): np.float32,
+}
 Columns = dict[str, NDArray[Any]]
 
 
 @lru_cache(maxsize=1)
 def _whole_words() -> NDArray[np.uint64]:
-    hashes = [word_hash(np.frombuffer(w.encode(), np.uint8), 0, len(w.encode())) for w in WHOLE_WORDS]
-    return np.unique(np.array(hashes, np.uint64))
+    keys = [word_key(np.frombuffer(w.encode(), np.uint8), 0, len(w.encode())) for w in WHOLE_WORDS]
+    return key_table(np.array(keys, np.uint64))
 
 
-def _share(part: NDArray[np.int32], of: NDArray[np.int32]) -> NDArray[np.float32]:
-    return np.where(of > 0, part / np.maximum(of, 1), 0.0).astype(np.float32)
-
-
-def _measured(data: NDArray[np.uint8], offsets: NDArray[np.int64], keep_ends: bool) -> Columns:
-    table = line_kernel(data, offsets, character_flags(), _whole_words(), keep_ends)
-    return {name: table[:, k] for k, name in enumerate(COLUMNS)}
+def _measured(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], keep_ends: bool
+) -> tuple[Columns, NDArray[np.int64]]:
+    """The measures of every line by name, and the first line of each text, int64 [n+1]."""
+    flags = character_flags()
+    classes, masks, places = line_masks(data, offsets, flags)
+    numbers, shares, bits, first = line_kernel(data, offsets, classes, masks, places, keep_ends)
+    columns = dict(zip((*NUMBERS, *SHARES, *BITS), (*numbers, *shares, *bits)))
+    end, again = columns["end"], columns["again"]
+    whole, counts = _whole_words(), columns["sentences"]
+    count_sentences(data, offsets, (classes, masks, places), first, end, flags, whole, keep_ends, counts)
+    columns["phrases"] = find_phrases(data, offsets, masks, places, first, end, again)
+    return columns, first
 
 
 @dataclass(slots=True)
@@ -93,42 +122,74 @@ def _cuts(
     base, low: int64 [asked], where the text begins, and what the kernel was given of the line. step: numbers of one span.
     """
     spans, ends, rest, sizes = found
-    per_line = np.zeros(m, np.int64)
-    per_line[asked] = np.diff(ends)
+    counts = np.zeros(m + 1, np.int32)
+    counts[asked + 1] = np.diff(ends)
     have = np.flatnonzero(np.diff(ends))
-    measured = _measured(rest, sizes, keep_ends=True)
-    left: Columns = {name: np.zeros(len(ends) - 1, np.int64) for name in COLUMNS}
+    asked, base = asked[have], base[have]
+    measured, first = _measured(rest, sizes, keep_ends=True)
+    left: Columns = {}
     for name, column in measured.items():
-        left[name][measured["text"]] = column
-    start, stop = left["start"][have], left["stop"][have]
-    left = {name: column[have] for name, column in left.items()}
-    left["start"] = whence(spans, step, ends, low, have, start) - base[have]
-    last = whence(spans, step, ends, low, have, np.maximum(stop - 1, 0)) + 1 - base[have]
+        left[name] = np.zeros(len(have), column.dtype)
+        is_line = first[have] < first[have + 1]  # nothing may be left of it
+        left[name][is_line] = column[first[have][is_line]]
+    start, stop = left["start"].astype(np.int64), left["stop"].astype(np.int64)
+    left["start"] = whence(spans, step, ends, low, have, start) - base
+    last = whence(spans, step, ends, low, have, np.maximum(stop - 1, 0)) + 1 - base
     left["stop"] = np.where(stop > start, last, left["start"])
-    values = spans - np.repeat(base, np.diff(ends))
+    values = spans - np.repeat(base, np.diff(ends)[have])
     if step == 3:
         values[::3] = spans[::3]
-    counts = np.concatenate([[0], np.cumsum(per_line)])
-    return _Cuts(values.astype(np.int32), counts.astype(np.int32), asked[have], left)
+    return _Cuts(values.astype(np.int32), np.cumsum(counts, dtype=np.int32), asked, left)
+
+
+def _array(values: NDArray[Any], type: pa.DataType, mask: pa.Buffer | None = None) -> pa.Array:
+    """An Arrow array of numbers, without a copy where they have its type; mask: bits of the rows that are not null."""
+    values = np.ascontiguousarray(values, _NUMPY[type])
+    return pa.Array.from_buffers(type, len(values), [mask, pa.py_buffer(values)])
+
+
+def _mask(m: int, lines: NDArray[np.int64]) -> pa.Buffer | None:
+    """The validity of a column of m rows that is null in all but `lines`."""
+    if len(lines) == m:
+        return None
+    has = np.zeros(m, np.bool_)
+    has[lines] = True
+    return pa.py_buffer(np.packbits(has, bitorder="little"))
 
 
 def _columns(column: Columns, cites: _Cuts, snippets: _Cuts) -> list[pa.Array]:
-    m = len(column["text"])
+    m = len(column["start"])
+    none = {type: np.zeros(m, _NUMPY[type]) for type in (pa.int32(), pa.uint8(), pa.uint16())}
+    of = {"cites": cites, "uncited": cites, "snippets": snippets, "bare": snippets}
+    masks = {kind: _mask(m, cuts.line) for kind, cuts in of.items()}
     arrays: list[pa.Array] = []
     for field in LINES:
         kind, _, rest = field.name.partition("_")
-        cuts = {"cites": cites, "uncited": cites, "snippets": snippets, "bare": snippets}.get(kind)
+        cuts = of.get(kind)
         if cuts is None:
-            arrays.append(pa.array(np.ascontiguousarray(column[field.name])).cast(field.type))
+            arrays.append(_array(column[field.name], field.type))
         elif not rest:
             arrays.append(
                 pa.ListArray.from_arrays(pa.array(cuts.ends), pa.array(cuts.values), type=field.type)
             )
+        elif len(cuts.line):
+            values = np.zeros(m, _NUMPY[field.type])
+            values[cuts.line] = cuts.left[rest]
+            arrays.append(_array(values, field.type, masks[kind]))
         else:
-            number, same = np.zeros(m, np.int64), np.ones(m, np.bool_)
-            number[cuts.line], same[cuts.line] = cuts.left[rest], False
-            arrays.append(pa.array(number, mask=same).cast(field.type))
+            arrays.append(_array(none[field.type], field.type, masks[kind]))
     return arrays
+
+
+def _asked(
+    column: Columns, first: NDArray[np.int64], offsets: NDArray[np.int64], bits: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The lines with one of `bits` in `again`, and where in the data their text and they themselves begin, int64 [k]."""
+    lines = np.flatnonzero(column["again"] & np.uint8(bits))
+    text = np.searchsorted(first, lines, side="right") - 1
+    base = offsets[text]
+    behind = column["next"][np.maximum(lines - 1, 0)]
+    return lines, base, base + np.where(first[text] == lines, 0, behind)
 
 
 def line_table(
@@ -150,25 +211,23 @@ def line_table(
         raise UserError(
             "a text has 2 GiB or more, and its lines cannot be measured", fix="cut it into documents"
         )
-    column = _measured(data, offsets, keep_ends=False)
-    owner, again = column["text"], column["again"]
-    m = len(owner)
-    base = offsets[owner]
-    begin = base + np.concatenate([[0], column["next"][:-1]])[:m]
-    begin[1:][np.diff(owner) != 0] = base[1:][np.diff(owner) != 0]
-    asked = np.flatnonzero(again & HAS_BRACKET)
-    low = base[asked] + column["start"][asked]
-    found = find_citations(data, low, base[asked] + column["stop"][asked], character_flags())
-    cites = _cuts(m, asked, base[asked], low, found, 2)
-    *taken, counter = find_snippets(
-        data, begin, base + column["end"], (again & HAS_CART) != 0, character_flags()
-    )
-    snippets = _cuts(m, np.arange(m), base, begin, (taken[0], taken[1], taken[2], taken[3]), 3)
-    column["row"] = owner if rows is None else np.asarray(rows, np.int32)[owner]
-    column["segment"] = np.zeros(m, np.int32) if segments is None else np.asarray(segments, np.int32)[owner]
-    column["upper_share"] = _share(column["upper"], column["chars"])
-    column["digit_share"] = _share(column["digits"], column["chars"])
-    column["phrases"] = column["phrases"] | np.where(counter, COUNTER, 0).astype(np.int32)
+    flags = character_flags()
+    column, first = _measured(data, offsets, keep_ends=False)
+    start, stop, end, again = (column[name] for name in ("start", "stop", "end", "again"))
+    m = len(again)
+    asked, base, _ = _asked(column, first, offsets, MAY_CITE)
+    found = find_citations(data, base + start[asked], base + stop[asked], flags)
+    cites = _cuts(m, asked, base, base + start[asked], found, 2)
+    asked, base, begin = _asked(column, first, offsets, MAY_SNIP | HAS_CART)
+    found = find_snippets(data, begin, base + end[asked], (again[asked] & HAS_CART) != 0, flags)
+    snippets = _cuts(m, asked, base, begin, found, 3)
+    asked, base, _ = _asked(column, first, offsets, MAY_COUNT)
+    column["phrases"][asked[find_counters(data, base + start[asked], base + stop[asked], flags)]] |= COUNTER
+    counts = np.diff(first)
+    rows = np.arange(len(texts), dtype=np.int32) if rows is None else np.asarray(rows, np.int32)
+    column["row"] = np.repeat(rows, counts)
+    segments = np.zeros(len(texts), np.int32) if segments is None else np.asarray(segments, np.int32)
+    column["segment"] = np.repeat(segments, counts)
     return pa.RecordBatch.from_arrays(_columns(column, cites, snippets), schema=LINES)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mixloom.pipeline.characters import terminal_punctuation
 from mixloom.pipeline.line_measures import COUNTED, COUNTER, ENDS, LINES, PHRASES, SNIPPETS
+from mixloom.pipeline.line_sentence_kernel import LONGEST_WHOLE
 from mixloom.pipeline.lines import WHOLE_WORDS, line_table, segment_lines
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
 
@@ -418,3 +419,25 @@ def test_a_long_line_of_many_citations_and_snippets_outgrows_the_first_buffers()
     assert [len(c) for c in table.column("cites").to_pylist()] == [10000, 0]
     assert [len(c) for c in table.column("snippets").to_pylist()] == [0, 9000]
     assert table.column("bare_words").to_pylist() == [None, 0]
+
+
+word = st.tuples(st.sampled_from("aA1é中—"), st.integers(1, 150), st.sampled_from(["", ".", "?", "."])).map(
+    lambda w: w[0] * w[1] + w[2]
+)
+gap = st.sampled_from([" ", " ", "  ", "\n", "\r\n", "\u3000", "\u2028", " " * 70, "\n" * 70])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(word, gap), max_size=12).map(lambda ws: "".join(a + b for a, b in ws)))
+def test_long_words_and_gaps_are_measured_across_any_64_bytes(text: str) -> None:
+    rows = line_table(pa.array([text])).to_pylist()
+    names = [name for name in LINES.names if not name.startswith(("row", "segment", "uncited", "bare"))]
+    assert [{name: row[name] for name in names} for row in rows] == [
+        {name: row[name] for name in names} for row in plain_rows(text)
+    ]
+
+
+def test_every_word_with_a_final_period_that_is_one_token_fits_the_kernel() -> None:
+    assert max(len(w.encode()) for w in WHOLE_WORDS) <= LONGEST_WHOLE
+    for whole in WHOLE_WORDS:
+        assert line_table(pa.array([f"Say {whole} Then more"])).column("sentences").to_pylist() == [1]
