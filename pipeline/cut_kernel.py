@@ -239,7 +239,7 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
             at_end = kinds[data[i]] & (_WORD | _BEYOND) == _U0
         if not at_end:
             code = np.int64(data[i])
-            beyond = code >= 128
+            beyond = bool(code >= 128)
             if beyond:
                 code, width = _decode(data, i, stop)
             i += width
@@ -248,7 +248,7 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
         marks = f & _MARK != 0
         if beyond:
             chars += 1
-            width_all += width
+            width_all += int(width)
             upper += (f & _UPPER) != 0
             digit += (f & _DIGIT) != 0
             punct += (f & _PUNCTUATION) != 0
@@ -271,7 +271,7 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
                     term_hashes[terms] = low
                     terms += 1
                     found, which = _find(low, stop_words, slots, shift)
-                    stop_count += np.int64(found)
+                    stop_count += int(found)
                     stop_seen |= (found & np.uint64(not folded)) << which
                     if plain and letters > 0 and term_len >= 4:
                         latin_terms += 1

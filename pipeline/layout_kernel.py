@@ -40,7 +40,9 @@ _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S8, _S27, _S29, _S30, _S31 = np.uint64(8), np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
 _S6, _S7, _S56 = np.uint64(6), np.uint64(7), np.uint64(56)
 _LOW_BITS = np.uint64(0x0101010101010101)
-_ZERO = np.uint64(0)
+# Indices into bytes are uint64, which spares a test for negative ones; mixed with int64 they would become floats.
+_U0, _U1, _U2, _U3, _U4, _U5 = (np.uint64(k) for k in range(6))
+_S16, _S24, _S32, _S40, _S48 = np.uint64(16), np.uint64(24), np.uint64(32), np.uint64(40), np.uint64(48)
 _REPLACEMENT, _ELLIPSIS = 0xFFFD, 0x2026
 
 
@@ -83,30 +85,54 @@ def _last(data, i, stop):  # type: ignore[no-untyped-def]
     return code, width
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _eight(data, p):  # type: ignore[no-untyped-def]
+    """data[p:p+8] as an integer, the first byte lowest; the compiler makes one load of it."""
+    low = np.uint64(data[p]) | np.uint64(data[p + _U1]) << _S8
+    low |= np.uint64(data[p + _U2]) << _S16 | np.uint64(data[p + _U3]) << _S24
+    high = np.uint64(data[p + _U4]) << _S32 | np.uint64(data[p + _U5]) << _S40
+    return low | high | np.uint64(data[p + _S6]) << _S48 | np.uint64(data[p + _S7]) << _S56
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _swapped(data, p):  # type: ignore[no-untyped-def]
+    """data[p:p+8] as an integer, the last byte lowest."""
+    low = np.uint64(data[p + _S7]) | np.uint64(data[p + _S6]) << _S8
+    low |= np.uint64(data[p + _U5]) << _S16 | np.uint64(data[p + _U4]) << _S24
+    high = np.uint64(data[p + _U3]) << _S32 | np.uint64(data[p + _U2]) << _S40
+    return low | high | np.uint64(data[p + _U1]) << _S48 | np.uint64(data[p]) << _S56
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _inner(eight):  # type: ignore[no-untyped-def]
+    """How many of eight bytes go on with a character: 10xxxxxx."""
+    return (((eight >> _S7) & ~(eight >> _S6) & _LOW_BITS) * _LOW_BITS) >> _S56
+
+
 @njit(cache=True, nogil=True)
 def _measure(data, i, stop):  # type: ignore[no-untyped-def]
     """64 bits of data[i:stop] and how many characters it has, eight bytes at a time."""
-    h, p, inner = _START, i, np.int64(0)
-    while p + 8 <= stop:
-        eight = _ZERO
-        for k in range(8):
-            eight |= np.uint64(data[p + k]) << np.uint64(8 * k)
-        # One bit for each byte that goes on with a character: 10xxxxxx.
-        more = (eight >> _S7) & ~(eight >> _S6) & _LOW_BITS
-        inner += np.int64((more * _LOW_BITS) >> _S56)
+    h, p, end, inner, last = _START, np.uint64(i), np.uint64(stop), _U0, _U0
+    size = end - p
+    while p + _S8 <= end:
+        eight = _eight(data, p)
+        inner += _inner(eight)
         h = (h ^ eight) * _STEP
         h ^= h >> _S29
-        p += 8
-    eight = _ZERO
-    while p < stop:
-        eight = (eight << _S8) | np.uint64(data[p])
-        inner += data[p] & 0xC0 == 0x80
-        p += 1
-    h = (h ^ eight) * _STEP
-    h = (h ^ (h >> _S29)) ^ np.uint64(stop - i)
+        p += _S8
+    if size >= _S8:
+        # The bytes that are left, without a loop of a length that nothing foretells.
+        last = _swapped(data, end - _S8) & ((_U1 << ((end - p) << _U3)) - _U1)
+    else:
+        while p < end:
+            last = (last << _S8) | np.uint64(data[p])
+            p += _U1
+    inner += _inner(last)
+    h = (h ^ last) * _STEP
+    h = (h ^ (h >> _S29)) ^ size
     h = (h ^ (h >> _S30)) * _MIX1
     h = (h ^ (h >> _S27)) * _MIX2
-    return h ^ (h >> _S31), stop - i - inner
+    return h ^ (h >> _S31), np.int64(size - inner)
 
 
 @njit(cache=True, nogil=True)
@@ -205,18 +231,20 @@ def _cut_document(  # type: ignore[no-untyped-def]
         return lines, paras
     row[9] = 1
     row[13] = (data[i] == 10) + (data[stop - 1] == 10)
-    first_line, first_para = lines, paras
+    first_line, first_para, end = lines, paras, np.uint64(stop)
     body, body_stop = _trim(data, i, stop, flags)
     open_from, open_to, pieces = np.int64(-1), np.int64(-1), 0
     while True:
-        start, special = i, False
-        while i < stop:
-            kind = breaks[data[i]]
-            if kind != 0:
-                if kind == 2:
-                    break
-                special = True
-            i += 1
+        start = i
+        at, seen = np.uint64(i), np.uint8(0)
+        while at < end:
+            kind = breaks[data[at]]
+            if kind == 2:
+                break
+            seen |= kind
+            at += _U1
+        i = np.int64(at)
+        special = seen != 0
         at_end = i >= stop
         row[9] += not at_end
         empty = i == start
@@ -235,8 +263,9 @@ def _cut_document(  # type: ignore[no-untyped-def]
                 row[0] += 1
                 row[1] += trimmed
                 row[2] = max(row[2], trimmed)
-                row[3] += flags[_last(data, lo, hi)[0]] & _TERMINAL != 0
-                row[4] += flags[_last(data, start, i)[0]] & _TERMINAL != 0
+                terminal = flags[_last(data, lo, hi)[0]] & _TERMINAL != 0
+                row[3] += terminal
+                row[4] += terminal and hi == i  # white space ends no sentence
                 row[5] += chars <= short_line
                 row[6] += chars < short_line
                 code = _first(data, lo, hi)
