@@ -1,15 +1,19 @@
-"""The compiled kernels that find the chunks (what stands between white space) of documents and put them in order.
+"""The compiled kernels that find the chunks (what stands between white space) of documents.
 
 Most chunks are plain: ASCII letters, with or without one sign after them. The others are numbered, equal ones alike, and
-cut into tokens and segments once per batch by the kernels of `token_kernel` and `segment_kernel`; `gather` puts their
-parts back in the order of the text. Every function a kernel calls is in this file: numba's cache looks at the
+cut into tokens and segments once per batch by the kernels of `token_kernel` and `segment_kernel`; `gather_kernel` puts
+their parts back in the order of the text. Little-endian machines only. Every function a kernel calls is in this file: numba's cache looks at the
 changes of one file only.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from mixloom.pipeline import characters as ch
 
@@ -31,18 +35,32 @@ CHUNK_COUNTS = (
     "segments",
     "segment_chars",
 )
-_WIDTH = len(CHUNK_COUNTS)
+# What `find_chunks` counts of plain chunks; the last are bits, one for each stop word.
+PLAIN_COUNTS = (
+    "words",
+    "letters",
+    "max_word_chars",
+    "led",
+    "stop_words_alone",
+    "stop_words_alone_cased",
+    "stop_words",
+)
 # What a byte is: an ASCII letter, ASCII white space, no ASCII, a sign that may end a plain word, "." or anything else.
 LETTER_BYTE, SPACE_BYTE, HIGH_BYTE, SIGN_BYTE, DOT_BYTE = 1, 2, 3, 4, 5
 # The columns of `words`: what each distinct chunk is as a word.
-_CHARS, _ALPHA_WORD, _SYMBOL_WORD, _STOP, _STOP_CASED, _LED, _INNER = 0, 1, 2, 3, 4, 5, 6
+CHARS, ALPHA_WORD, SYMBOL_WORD, STOP, STOP_CASED, LED, INNER = 0, 1, 2, 3, 4, 5, 6
 _ALPHA, _NUMBER, _SPACE = ch.ALPHA, ch.NUMBER, ch.SPACE
 _ONE = np.uint64(1)
 
 _START, _STEP = np.uint64(0x243F6A8885A308D3), np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S8, _S27, _S29, _S30, _S31 = np.uint64(8), np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
-_ZERO = np.uint64(0)
+_ZERO, _ALL = np.uint64(0), np.uint64(2**64 - 1)
+_S3, _S56 = np.uint64(3), np.uint64(56)
+# Bytes of eight, for arithmetic with all of them at once: the bit of small letters, the low seven bits, the top bit, and
+# what lifts "a" and what follows "z" to it.
+_SMALL, _LOW7, _TOP = (np.uint64(b * 0x0101010101010101) for b in (0x20, 0x7F, 0x80))
+_FROM_A, _PAST_Z = (np.uint64(b * 0x0101010101010101) for b in (0x80 - 0x61, 0x80 - 0x7B))
 _REPLACEMENT = 0xFFFD
 
 
@@ -61,16 +79,56 @@ def _finish(h, length):  # type: ignore[no-untyped-def]
     return h ^ (h >> _S31)
 
 
+def _load_code(context: Any, data: Any, i: Any) -> Any:
+    """data[i:i+8], all of which must be there, as one uint64, the first byte lowest."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        word = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(word, align=1)
+
+    return types.uint64(data, types.int64), generate
+
+
+def _turn_code(context: Any, x: Any) -> Any:
+    """A uint64 with its bytes in the opposite order."""
+    return types.uint64(types.uint64), lambda _, builder, __, args: builder.bswap(args[0])
+
+
+def _low_zeros_code(context: Any, x: Any) -> Any:
+    """How many zeros stand below the lowest set bit of a uint64; 64 where none is set."""
+    no = ir.Constant(ir.IntType(1), 0)
+    return types.uint64(types.uint64), lambda _, builder, __, args: builder.cttz(args[0], no)
+
+
+# Declared as anything: the first parameter is not the caller's to give.
+_load: Any = intrinsic(_load_code)
+_turn: Any = intrinsic(_turn_code)
+_low_zeros: Any = intrinsic(_low_zeros_code)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _eight(data, i):  # type: ignore[no-untyped-def]
+    """The eight bytes from i on as one uint64, the first lowest, with zeros after the end of the data."""
+    if i + 8 <= data.size:
+        return _load(data, i)
+    word = _ZERO
+    for k in range(data.size - i):
+        word |= np.uint64(data[i + k]) << np.uint64(8 * k)
+    return word
+
+
 @njit(cache=True, nogil=True, forceinline=True)
 def _hash(data, i, j):  # type: ignore[no-untyped-def]
-    """64 bits of data[i:j], eight bytes at a time."""
-    h, eight, k = _START, _ZERO, 0
-    for p in range(i, j):
-        eight = (eight << _S8) | np.uint64(data[p])
-        k += 1
-        if k == 8:
-            h, eight, k = _fold(h, eight), _ZERO, 0
-    return _finish(_fold(h, eight), j - i)
+    """64 bits of data[i:j], eight bytes at a time, the first of them highest."""
+    h, length = _START, j - i
+    while i + 8 <= j:
+        h = _fold(h, _turn(_load(data, i)))
+        i += 8
+    last = _ZERO
+    if i < j:
+        last = _turn(_eight(data, i)) >> np.uint64(64 - 8 * (j - i))
+    return _finish(_fold(h, last), length)
 
 
 @njit(cache=True, nogil=True)
@@ -121,6 +179,11 @@ def _stop_word(data, i, j, chars, stops, worth, lower):  # type: ignore[no-untyp
     return -1, False
 
 
+def stop_place(key: int) -> int:
+    """Where `find_chunks` begins to look for a stop word in its table of 256 places."""
+    return (key * int(_STEP) % 2**64) >> 56
+
+
 @njit(cache=True, nogil=True, forceinline=True)
 def _listed(h, keys, mask, listed):  # type: ignore[no-untyped-def]
     """Whether this is the hash of an entry of the table."""
@@ -145,7 +208,7 @@ def _reserve(a, used, more):  # type: ignore[no-untyped-def]
     return bigger
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _place(keys, numbers, h):  # type: ignore[no-untyped-def]
     """Where h is, or belongs, in a table of distinct chunks; a number of -1 is an empty place."""
     mask = np.uint64(keys.size - 1)
@@ -155,89 +218,170 @@ def _place(keys, numbers, h):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(cache=True, nogil=True)
-def find_chunks(data, offsets, bytes_, flags, special, listed, hashes, bares, begins, letters):  # type: ignore[no-untyped-def]
-    """Find the chunks of n documents and number the distinct ones that are not plain.
+@njit(cache=True, nogil=True, forceinline=True)
+def _letters(word):  # type: ignore[no-untyped-def]
+    """How many of the eight bytes, from the lowest on, are ASCII letters."""
+    low = (word | _SMALL) & _LOW7
+    letter = (low + _FROM_A) & ~(low + _PAST_Z) & ~word & _TOP
+    return np.int64(_low_zeros(letter ^ _TOP) >> _S3)
 
-    data uint8, offsets int64 [n+1], bytes_ uint8 [256], flags uint16 (`characters`). special: uint64 hashes of what
-    must not be taken as plain, open addressing; listed: uint8 [8192], a bit for each by the low bits of its hash.
-    Fills, for each chunk: its hash uint64, the hash of its letters uint64, the byte where it begins int64, and int32 its
-    number of letters where it is plain, else -1 - its number. Returns chunk offsets int64 [n+1] and, for each distinct
-    chunk, the bytes where it starts and stops, int64.
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _stop_letters(word, count, keys, numbers):  # type: ignore[no-untyped-def]
+    """As `_stop_word`, of the first `count` of eight bytes, which are letters, by a table of stop words of up to eight."""
+    word &= _ALL >> np.uint64(64 - 8 * count)
+    low = (word | _SMALL) & (_ALL >> np.uint64(64 - 8 * count))
+    at = np.int64((low * _STEP) >> _S56)
+    while keys[at] != low:
+        if keys[at] == _ZERO:
+            return np.int64(-1), False
+        at = (at + 1) & 255
+    return np.int64(numbers[at]), word == low
+
+
+@njit(cache=True, nogil=True)
+def _wider(keys, numbers):  # type: ignore[no-untyped-def]
+    """The table of distinct chunks with twice as many places."""
+    new_keys, new_numbers = np.empty(2 * keys.size, np.uint64), np.full(2 * keys.size, -1, np.int32)
+    for k in range(keys.size):
+        if numbers[k] >= 0:
+            at = _place(new_keys, new_numbers, keys[k])
+            new_keys[at], new_numbers[at] = keys[k], numbers[k]
+    return new_keys, new_numbers
+
+
+@njit(cache=True, nogil=True)
+def _scan(  # type: ignore[no-untyped-def]
+    data, begin, i, stop, bytes_, flags, lower, special, listed, stop_words, stop_worth, stop_keys, stop_numbers,
+    hashes, bares, letters, signs, keys, numbers, starts, stops, found, row,
+):  # fmt: skip
+    """Find the chunks of data[i:stop], the rest of a document that begins at `begin`: the loop of `find_chunks`.
+
+    found: int64, how many chunks and how many distinct ones there are, brought up to date; row: int64, of the counts.
+    Returns the byte after what was read, which is before `stop` where `starts` is full. No array is made or exchanged
+    here: numba would count references to it in every round of the loop, which takes longer than all else.
+    """
+    mask = np.uint64(special.size - 1)
+    c, distinct = found[0], found[1]
+    plains, in_letters, longest, leds, alone, cased, seen = 0, 0, row[2], 0, 0, 0, np.uint64(row[6])
+    while i < stop:
+        if bytes_[data[i]] == SPACE_BYTE:
+            i += 1
+            continue
+        first, h = i, _START
+        head = word = _eight(data, i)
+        k = min(_letters(word), stop - i)
+        while k == 8:
+            h = _fold(h, _turn(word))
+            i += 8
+            word = _eight(data, i)
+            k = min(_letters(word), stop - i)
+        eight = _turn(word) >> np.uint64(64 - 8 * k) if k > 0 else _ZERO
+        i += k
+        count = i - first
+        before = np.int64(data[first - 1]) if first > begin else 32
+        led = before == 32 or 9 <= before <= 13 or before == 0
+        kind = bytes_[data[i]] if i < stop else SPACE_BYTE
+        plain = count > 0 and (
+            kind == SPACE_BYTE or (kind >= SIGN_BYTE and (i + 1 == stop or bytes_[data[i + 1]] == SPACE_BYTE))
+        )
+        # A full stop is split off after a small letter, or after two capitals.
+        if plain and kind == DOT_BYTE and data[i - 1] < 97 and (count < 2 or data[i - 2] >= 97):
+            plain = False
+        if plain:
+            whole = bare = _finish(_fold(h, eight), count)
+            plain = not _listed(bare, special, mask, listed)
+            sign = np.int64(0)
+            if kind != SPACE_BYTE:
+                sign = np.int64(data[i])
+                eight = (eight << _S8) | np.uint64(sign)
+                whole = _fold(h, eight)
+                whole = _finish(_fold(whole, _ZERO) if k == 7 else whole, count + 1)
+                plain = plain and not _listed(whole, special, mask, listed)
+                i += plain
+        if plain:
+            hashes[c], bares[c], letters[c], signs[c] = whole, bare, count, sign
+            c += 1
+            if count <= 8:
+                which, same = _stop_letters(head, count, stop_keys, stop_numbers)
+            else:
+                which, same = _stop_word(data, first, first + count, count, stop_words, stop_worth, lower)
+            if which >= 0:
+                if same:
+                    seen |= _ONE << np.uint64(which)
+                alone += sign == 0
+                cased += same and sign == 0
+            plains += 1
+            in_letters += count
+            leds += led
+            longest = max(longest, count + 1 if sign != 0 else count)  # type: ignore[assignment]
+            continue
+        while i < stop and bytes_[data[i]] != SPACE_BYTE:
+            if bytes_[data[i]] == HIGH_BYTE:
+                code, width = _decode(data, i, stop)
+                if flags[code] & _SPACE != 0:
+                    break
+                i += width
+            else:
+                i += 1
+        if i == first:  # white space that is not ASCII
+            i += _decode(data, i, stop)[1]
+            continue
+        whole = _hash(data, first, i)
+        at = _place(keys, numbers, whole)
+        if numbers[at] < 0:
+            keys[at], numbers[at] = whole, distinct
+            starts[distinct], stops[distinct] = first, i
+            distinct += 1
+        hashes[c], letters[c], signs[c] = whole, -1 - numbers[at], led
+        c += 1
+        if distinct == starts.size:
+            break
+    found[0], found[1] = c, distinct
+    row[0] += plains
+    row[1] += in_letters
+    row[2] = longest
+    row[3] += leds
+    row[4] += alone
+    row[5] += cased
+    row[6] = np.int64(seen)
+    return i
+
+
+@njit(cache=True, nogil=True)
+def find_chunks(  # type: ignore[no-untyped-def]
+    data, offsets, bytes_, flags, lower, special, listed, stop_words, stop_worth, stop_keys, stop_numbers,
+    hashes, bares, letters, signs,
+):  # fmt: skip
+    """Find the chunks of n documents, count the plain ones and number the distinct others.
+
+    data uint8, offsets int64 [n+1], bytes_ uint8 [256], flags uint16 and lower (`characters`). special: uint64 hashes of
+    what must not be taken as plain, open addressing; listed: uint8 [8192], a bit for each by the low bits of its hash.
+    stop_*: `chunks`' tables of stop words.
+    Fills, for each chunk: its hash uint64, the hash of its letters uint64, int32 its number of letters where it is plain,
+    else -1 - its number, and uint8 the sign after the letters or 0 (of a chunk that is not plain: whether it is led).
+    Returns chunk offsets int64 [n+1], what the plain ones count int64 [n, 7] (`PLAIN_COUNTS`) and, for each distinct
+    other chunk, the bytes where it starts and stops, int64.
     """
     n = offsets.size - 1
     bounds = np.zeros(n + 1, np.int64)
-    keys, numbers = np.empty(1 << 12, np.uint64), np.full(1 << 12, -1, np.int64)
+    sums = np.zeros((n, len(PLAIN_COUNTS)), np.int64)
+    keys, numbers = np.empty(1 << 12, np.uint64), np.full(1 << 12, -1, np.int32)
     starts, stops = np.empty(1 << 11, np.int64), np.empty(1 << 11, np.int64)
-    c, distinct = 0, 0
-    mask = np.uint64(special.size - 1)
+    found = np.zeros(2, np.int64)
     for d in range(n):
-        i, stop = offsets[d], offsets[d + 1]
-        while i < stop:
-            if bytes_[data[i]] == SPACE_BYTE:
-                i += 1
-                continue
-            first, h, eight, k = i, _START, _ZERO, 0
-            while i < stop and bytes_[data[i]] == LETTER_BYTE:
-                eight = (eight << _S8) | np.uint64(data[i])
-                k += 1
-                if k == 8:
-                    h, eight, k = _fold(h, eight), _ZERO, 0
-                i += 1
-            count = i - first
-            kind = bytes_[data[i]] if i < stop else SPACE_BYTE
-            plain = count > 0 and (
-                kind == SPACE_BYTE
-                or (kind >= SIGN_BYTE and (i + 1 == stop or bytes_[data[i + 1]] == SPACE_BYTE))
-            )
-            # A full stop is split off after a small letter, or after two capitals.
-            if plain and kind == DOT_BYTE and data[i - 1] < 97 and (count < 2 or data[i - 2] >= 97):
-                plain = False
-            if plain:
-                whole = bare = _finish(_fold(h, eight), count)
-                plain = not _listed(bare, special, mask, listed)
-                if kind != SPACE_BYTE:
-                    eight = (eight << _S8) | np.uint64(data[i])
-                    whole = _fold(h, eight)
-                    whole = _finish(_fold(whole, _ZERO) if k == 7 else whole, count + 1)
-                    plain = plain and not _listed(whole, special, mask, listed)
-                    i += plain
-            if plain:
-                hashes[c], bares[c], begins[c], letters[c] = whole, bare, first, count
-                c += 1
-                continue
-            while i < stop and bytes_[data[i]] != SPACE_BYTE:
-                if bytes_[data[i]] == HIGH_BYTE:
-                    code, width = _decode(data, i, stop)
-                    if flags[code] & _SPACE != 0:
-                        break
-                    i += width
-                else:
-                    i += 1
-            if i == first:  # white space that is not ASCII
-                i += _decode(data, i, stop)[1]
-                continue
-            whole = _hash(data, first, i)
-            at = _place(keys, numbers, whole)
-            if numbers[at] < 0:
-                keys[at], numbers[at] = whole, distinct
-                starts, stops = _reserve(starts, distinct, 1), _reserve(stops, distinct, 1)
-                starts[distinct], stops[distinct] = first, i
-                distinct += 1
-            hashes[c], bares[c], begins[c], letters[c] = whole, whole, first, -1 - numbers[at]
-            c += 1
-            if 2 * distinct > keys.size:
-                old_keys, old_numbers = keys, numbers
-                keys, numbers = (
-                    np.empty(4 * old_keys.size, np.uint64),
-                    np.full(4 * old_keys.size, -1, np.int64),
-                )
-                for k in range(old_keys.size):
-                    if old_numbers[k] >= 0:
-                        at = _place(keys, numbers, old_keys[k])
-                        keys[at], numbers[at] = old_keys[k], old_numbers[k]
-        bounds[d + 1] = c
-    return bounds, starts[:distinct], stops[:distinct]
+        i = offsets[d]
+        while i < offsets[d + 1]:
+            i = _scan(
+                data, offsets[d], i, offsets[d + 1], bytes_, flags, lower, special, listed,
+                stop_words, stop_worth, stop_keys, stop_numbers,
+                hashes, bares, letters, signs, keys, numbers, starts, stops, found, sums[d],
+            )  # fmt: skip
+            if found[1] == starts.size:
+                keys, numbers = _wider(keys, numbers)
+                starts, stops = _reserve(starts, found[1], found[1]), _reserve(stops, found[1], found[1])
+        bounds[d + 1] = found[0]
+    return bounds, sums, starts[: found[1]], stops[: found[1]]
 
 
 @njit(cache=True, nogil=True)
@@ -257,17 +401,17 @@ def describe_words(data, starts, stops, flags, lower, stop_words, stop_worth):  
             f = flags[code]
             alnum = f & (_ALPHA | _NUMBER) != 0
             if f & _ALPHA != 0:
-                out[c, _ALPHA_WORD] = 1
+                out[c, ALPHA_WORD] = 1
             if code == 35 or code == 0x2026:
-                out[c, _SYMBOL_WORD] = 1
+                out[c, SYMBOL_WORD] = 1
             if m == 0 and alnum:
-                out[c, _LED] = 1
-            out[c, _INNER] += after and alnum
+                out[c, LED] = 1
+            out[c, INNER] += after and alnum
             after = code == 0
             m += 1
             i += width
         which, same = _stop_word(data, starts[c], stops[c], m, stop_words, stop_worth, lower)
-        out[c, _CHARS], out[c, _STOP], out[c, _STOP_CASED] = m, which >= 0, same
+        out[c, CHARS], out[c, STOP], out[c, STOP_CASED] = m, which >= 0, same
     return out
 
 
@@ -283,87 +427,6 @@ def find_stop_tokens(data, starts, offsets, chars, ends, lower, stop_words, stop
                 out[c] |= _ONE << np.uint64(which)
             i = ends[t]
     return out
-
-
-@njit(cache=True, nogil=True)
-def gather(  # type: ignore[no-untyped-def]
-    data, offsets, bounds, bares, begins, letters, words, lower, stop_words, stop_worth,
-    token_offsets, token_hashes, token_chars, token_kinds, stop_tokens, segment_offsets, segment_hashes, segment_chars,
-    out_chars, out_tokens, out_token_chars, out_segments, out_segment_chars,
-):  # fmt: skip
-    """The words, tokens and segments of n documents in order, from their chunks and the parts of the distinct ones.
-
-    Fills the characters of words, the hashes and characters of tokens and those of segments (uint64 and int32). Returns
-    counts int64 [n, 15], and the offsets of tokens and of segments, int64 [n+1].
-    """
-    n = bounds.size - 1
-    counts = np.zeros((n, _WIDTH), np.int64)
-    token_bounds, segment_bounds = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
-    t, g = 0, 0
-    for d in range(n):
-        row, seen = counts[d], _ZERO
-        total, longest, alpha, symbols, alone, cased, led_words = 0, 0, 0, 0, 0, 0, 0
-        alpha_tokens, word_tokens, word_token_chars, segment_total = 0, 0, 0, 0
-        for c in range(bounds[d], bounds[d + 1]):
-            before = np.int64(data[begins[c] - 1]) if begins[c] > offsets[d] else 32
-            led = before == 32 or 9 <= before <= 13 or before == 0
-            if letters[c] >= 0:
-                size = letters[c]
-                out_tokens[t], out_token_chars[t] = bares[c], size
-                out_segments[g], out_segment_chars[g] = bares[c], size
-                t, g = t + 1, g + 1
-                end = begins[c] + size
-                sign = (
-                    end < offsets[d + 1] and data[end] != 32 and not 9 <= data[end] <= 13 and data[end] > 32
-                )
-                which, same = _stop_word(data, begins[c], end, size, stop_words, stop_worth, lower)
-                if which >= 0:
-                    if same:
-                        seen |= _ONE << np.uint64(which)
-                    alone += not sign
-                    cased += same and not sign
-                segment_total += size
-                word_token_chars += size
-                alpha_tokens += 1
-                word_tokens += 1
-                alpha += 1
-                led_words += 1 if led else 0
-                chars = size + sign
-                if sign:
-                    out_tokens[t], out_token_chars[t] = _hash(data, end, end + 1), 1
-                    t += 1
-            else:
-                k = -1 - letters[c]
-                chars = words[k, _CHARS] + 0
-                alpha += words[k, _ALPHA_WORD]
-                symbols += words[k, _SYMBOL_WORD]
-                alone += words[k, _STOP]
-                cased += words[k, _STOP_CASED]
-                led_words += words[k, _INNER] + (words[k, _LED] if led else 0)
-                seen |= stop_tokens[k]
-                for at in range(token_offsets[k], token_offsets[k + 1]):
-                    out_tokens[t], out_token_chars[t] = token_hashes[at], token_chars[at]
-                    alpha_tokens += token_kinds[at] & 1
-                    if token_kinds[at] & 2 != 0:
-                        word_tokens += 1
-                        word_token_chars += token_chars[at]
-                    t += 1
-                for at in range(segment_offsets[k], segment_offsets[k + 1]):
-                    out_segments[g], out_segment_chars[g] = segment_hashes[at], segment_chars[at]
-                    segment_total += segment_chars[at]
-                    g += 1
-            out_chars[c] = chars
-            total += chars
-            longest = max(longest, chars)
-        row[0], row[1], row[2], row[3], row[4] = bounds[d + 1] - bounds[d], total, longest, alpha, symbols
-        row[5], row[6], row[7], row[8] = alone, cased, led_words, t - token_bounds[d]
-        row[9], row[10], row[11] = alpha_tokens, word_tokens, word_token_chars
-        row[13], row[14] = g - segment_bounds[d], segment_total
-        while seen != _ZERO:
-            row[12] += np.int64(seen & _ONE)
-            seen >>= _ONE
-        token_bounds[d + 1], segment_bounds[d + 1] = t, g
-    return counts, token_bounds, segment_bounds
 
 
 @njit(cache=True, nogil=True)

@@ -24,11 +24,12 @@ from mixloom.pipeline import characters as ch
 from mixloom.pipeline import chunk_kernel as ck
 from mixloom.pipeline import token_kernel as tk
 from mixloom.pipeline.english_tokens import UNITS, special_cases, token_flags
+from mixloom.pipeline.gather_kernel import gather
 from mixloom.pipeline.segment_kernel import segment_kernel
 from mixloom.pipeline.utf8 import utf8_buffers
 from mixloom.pipeline.word_breaks import word_break_classes
 
-Stops = tuple[NDArray[np.int64], NDArray[np.bool_]]
+Stops = tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.uint64], NDArray[np.int8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,10 @@ def _special_table() -> _Table:
 
 @lru_cache(maxsize=16)
 def _stop_table(stop_words: tuple[str, ...]) -> Stops:
-    """The stop words for the kernel, and where it is worth looking: by length and first byte, in either case."""
+    """The stop words for the kernel, and where it is worth looking: by length and first byte, in either case.
+
+    Then a table of those of up to eight ASCII letters, open addressing by their bytes as one number, the first lowest.
+    """
     longest = max(map(len, stop_words), default=0)
     codes = np.zeros((len(stop_words), longest + 1), np.int64)
     worth = np.zeros((longest + 1, 256), np.bool_)
@@ -133,13 +137,38 @@ def _stop_table(stop_words: tuple[str, ...]) -> Stops:
             worth[len(word), [ord(word[0]), ord(word[0].upper()), 0xE2]] = True
         else:
             worth[len(word), :] = True
-    return codes, worth
+    keys, numbers = np.zeros(256, np.uint64), np.full(256, -1, np.int8)
+    for k, word in enumerate(stop_words):
+        if not (len(word) <= 8 and word.isascii() and word.isalpha() and word.islower()):
+            continue
+        key = int.from_bytes(word.encode(), "little")
+        at = ck.stop_place(key)
+        while keys[at] not in (0, key):
+            at = (at + 1) % 256
+        if numbers[at] < 0:
+            keys[at], numbers[at] = key, k
+    return codes, worth, keys, numbers
 
 
-def cut_chunks(texts: pa.Array, stop_words: Sequence[str] = ()) -> Chunks:
+@lru_cache(maxsize=1)
+def _sign_hashes() -> NDArray[np.uint64]:
+    places = np.arange(256)
+    return ck.hash_spans(np.arange(256).astype(np.uint8), places, places + 1)  # type: ignore[no-any-return]
+
+
+def _no_parts(count: int) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int32]]:
+    """The offsets, hashes and characters of the parts of chunks that were not asked for."""
+    return np.zeros(count + 1, np.int64), np.empty(0, np.uint64), np.empty(0, np.int32)
+
+
+def cut_chunks(
+    texts: pa.Array, stop_words: Sequence[str] = (), tokens: bool = True, segments: bool = True
+) -> Chunks:
     """Cut every document of a string or large_string array of n rows; a null is an empty document.
 
     stop_words: at most 64, each one term in lower case (`annotate_config.check_stop_words`).
+    tokens, segments: False leaves them out. Their offsets are then zeros, their hashes and lengths empty, and what
+    counts them (also "stop_tokens_distinct") is 0; everything else is the same.
     Raises TypeError where `texts` holds no strings.
     """
     data, offsets = utf8_buffers(texts)
@@ -148,28 +177,37 @@ def cut_chunks(texts: pa.Array, stop_words: Sequence[str] = ()) -> Chunks:
     # Arrays that can be large are made here: numpy asks the system for large pages, which cost less to touch first.
     most = int(offsets[-1] - offsets[0]) // 2 + len(texts)
     hashes, bares = np.empty(most, np.uint64), np.empty(most, np.uint64)
-    begins, letters = np.empty(most, np.int64), np.empty(most, np.int32)
-    bounds, starts, ends = ck.find_chunks(
-        data, offsets, _byte_kinds(), flags, table.keys, table.listed, hashes, bares, begins, letters
+    letters, signs = np.empty(most, np.int32), np.empty(most, np.uint8)
+    bounds, sums, starts, ends = ck.find_chunks(
+        *(data, offsets, _byte_kinds(), flags, lower, table.keys, table.listed, *stops),
+        *(hashes, bares, letters, signs),
     )
-    count = int(bounds[-1])
-    words = ck.describe_words(data, starts, ends, flags, lower, *stops)
-    tokens = tk.token_kernel(data, starts, ends, token_flags(), table.keys, table.meta, table.worth)
-    stop_tokens = ck.find_stop_tokens(data, starts, tokens[0], tokens[2], tokens[4], lower, *stops)
-    segments = segment_kernel(data, starts, ends, flags, word_break_classes())
+    count, distinct = int(bounds[-1]), len(starts)
+    words = ck.describe_words(data, starts, ends, flags, lower, *stops[:2])
+    token_parts: list[Any] = [*_no_parts(distinct), np.empty(0, np.uint8)]
+    stop_tokens = np.empty(0, np.uint64)
+    if tokens:
+        *token_parts, last = tk.token_kernel(
+            data, starts, ends, token_flags(), table.keys, table.meta, table.worth
+        )
+        stop_tokens = ck.find_stop_tokens(
+            data, starts, token_parts[0], token_parts[2], last, lower, *stops[:2]
+        )
+    segment_parts = _no_parts(distinct)
+    if segments:
+        segment_parts = segment_kernel(data, starts, ends, flags, word_break_classes())
     others = -1 - letters[:count][letters[:count] < 0]
     plain = count - len(others)
+    most_tokens = 2 * plain + int(np.diff(token_parts[0])[others].sum()) + 1 if tokens else 0
+    most_segments = plain + int(np.diff(segment_parts[0])[others].sum()) if segments else 0
     out: list[Any] = [np.empty(count, np.int32)]
-    for most in (
-        2 * plain + int(np.diff(tokens[0])[others].sum()),
-        plain + int(np.diff(segments[0])[others].sum()),
-    ):
-        out += [np.empty(most, np.uint64), np.empty(most, np.int32)]
-    known: list[Any] = [data, offsets, bounds, bares, begins, letters, words, lower, *stops]
-    known += [*tokens[:4], stop_tokens, *segments]
-    counts, token_bounds, segment_bounds = ck.gather(*(known + out))
-    t, g = int(token_bounds[-1]), int(segment_bounds[-1])
+    for size in (most_tokens, most_segments):
+        out += [np.empty(size, np.uint64), np.empty(size, np.int32)]
+    known: list[Any] = [bounds, sums, bares, letters, signs, _sign_hashes(), words]
+    parts: list[Any] = [*token_parts, stop_tokens, *segment_parts]
+    counts, token_bounds, segment_bounds = gather(*(known + parts + out))
     chars, token_hashes, token_chars, segment_hashes, segment_chars = out
+    t, g = int(token_bounds[-1]), int(segment_bounds[-1])
     return Chunks(
         *(counts, bounds, hashes[:count], chars),
         *(token_bounds, token_hashes[:t], token_chars[:t]),

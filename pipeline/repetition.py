@@ -66,6 +66,7 @@ _GRAMS = len(_ITEMS)
 _DENOMINATORS = _GRAMS + 3 * _ORDERS
 _LENGTHS = 256  # word lengths counted one by one for the median; longer ones are sorted
 _GRAM = np.uint64(0xD6E8FEB86659FD93)
+_MARKS = 2  # how many marks for every place of a table
 _S32 = np.uint64(32)
 
 
@@ -110,18 +111,20 @@ def _duplicates(hashes, chars, seen_chars, first, last, keys, counts):  # type: 
 
 
 @njit(cache=True, nogil=True)
-def _distinct(hashes, first, last, keys, counts):  # type: ignore[no-untyped-def]
+def _distinct(hashes, first, last, keys):  # type: ignore[no-untyped-def]
     size = _table_size(last - first)
     mask = np.uint64(size - 1)
-    counts[:size] = 0
-    found = 0
+    keys[:size] = 0
+    found, zero = 0, False
     for i in range(first, last):
-        at = _slot(keys, counts, mask, hashes[i])
-        if counts[at] == 0:
-            keys[at] = hashes[i]
-            counts[at] = 1
-            found += 1
-    return found
+        key = hashes[i]
+        zero |= key == 0  # which is what an empty place holds
+        at = np.int64(key & mask)
+        while keys[at] != key and keys[at] != 0:
+            at = np.int64(np.uint64(at + 1) & mask)
+        found += keys[at] != key
+        keys[at] = key
+    return found + zero
 
 
 @njit(cache=True, nogil=True)
@@ -144,22 +147,22 @@ def _middle(chars, first, last, lengths):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _likely(grams, at, m, marks):  # type: ignore[no-untyped-def]
-    """Keep of the m positions in `at` those whose gram may occur twice among them; how many, in place.
+def _likely_pairs(hashes, count, at, marks):  # type: ignore[no-untyped-def]
+    """Fill `at` with the positions of all bigrams that occur twice, and of some that do not; how many.
 
-    A gram that does is always kept; marks counts, up to two, by a few bits of the gram, without asking which it is.
+    marks counts, up to two, by a few bits of the two hashes, without asking whose they are: most bigrams of a text occur
+    once, and this costs them less than a table of their own.
     """
-    size = 4 * _table_size(m)
+    size = _MARKS * _table_size(count)
     mask = np.uint64(size - 1)
     marks[:size] = 0
-    for k in range(m):
-        place = np.int64(grams[at[k]] & mask)
+    for i in range(count - 1):
+        place = np.int64(((hashes[i] >> _S32) + hashes[i + 1]) & mask)
         marks[place] = min(marks[place] + 1, 2)
     kept = 0
-    for k in range(m):
-        i = at[k]
+    for i in range(count - 1):
         at[kept] = i
-        kept += marks[np.int64(grams[i] & mask)] == 2
+        kept += marks[np.int64(((hashes[i] >> _S32) + hashes[i + 1]) & mask)] == 2
     return kept
 
 
@@ -231,16 +234,10 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
     if sort != _SEGMENTS:  # the first n-gram is the top one where none repeats
         for n in range(_FIRST, min(_LAST_TOP, count) + 1):
             row[n - _FIRST] = starts[n] + (n - 1 if sort == _TOKENS else 0)
-    for i in range(count):
-        grams[i] = hashes[i]
-        at[i] = i
-    m = _likely(grams, at, count, marks)
+    candidates = _likely_pairs(hashes, count, at, marks)
+    for k in range(candidates):
+        grams[at[k]] = hashes[at[k]]
     for n in range(2, _LAST + 1):
-        candidates = 0
-        for k in range(m - 1):
-            if at[k + 1] == at[k] + 1:
-                at[candidates] = at[k]
-                candidates += 1
         if candidates == 0:
             return
         for k in range(candidates):
@@ -248,13 +245,18 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
             g = (grams[i] ^ (grams[i] >> _S32)) * _GRAM + hashes[i + n - 1]
             g = (g ^ (g >> _S32)) * _GRAM
             grams[i] = g ^ (g >> _S32)
-        m = _repeated(grams, at, _likely(grams, at, candidates, marks), slots, keys, counts)
+        m = _repeated(grams, at, candidates, slots, keys, counts)
         if n <= _LAST_TOP:
             chars = _top(sort, n, m, starts, at, slots, counts)
             if chars > 0:
                 row[n - _FIRST] = chars
         else:
             row[n - _FIRST] = _long(sort, n, m, starts, at, slots, counts)
+        candidates = 0
+        for k in range(m - 1):
+            i = at[k]
+            at[candidates] = i
+            candidates += at[k + 1] == i + 1
 
 
 @njit(cache=True, nogil=True)
@@ -316,7 +318,7 @@ def _repeated_items(  # type: ignore[no-untyped-def]
     lengths = np.empty(_LENGTHS, np.int64)
     for d in range(out.shape[0]):
         row = out[d]
-        row[0] = _distinct(term_hashes, term_offsets[d], term_offsets[d + 1], keys, counts)
+        row[0] = _distinct(term_hashes, term_offsets[d], term_offsets[d + 1], keys)
         _item_measures(
             row, piece_offsets[d], piece_offsets[d + 1], empty[d], ends[d], piece_hashes, piece_chars, line_hashes,
             line_chars, para_offsets[d], para_offsets[d + 1], block_hashes, block_chars, para_hashes, para_chars,
@@ -334,7 +336,7 @@ def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-unty
     keys, counts = np.empty(_table_size(most), np.uint64), np.zeros(_table_size(most), np.int32)
     grams, at = np.empty(most, np.uint64), np.empty(most, np.int32)
     slots, starts = np.empty(most, np.int32), np.zeros(most + 1, np.int64)
-    marks = np.empty(4 * _table_size(most), np.uint8)
+    marks = np.empty(_MARKS * _table_size(most), np.uint8)
     column = _GRAMS + sort * _ORDERS
     for d in range(out.shape[0]):
         first, count = offsets[d], offsets[d + 1] - offsets[d]
@@ -352,8 +354,14 @@ def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-unty
                 out[d, _DENOMINATORS + n - _FIRST_LONG] = total
 
 
-def repetition(cuts: Cuts) -> NDArray[np.int64]:
-    """Count what repeats in each of n documents: int64 [n, len(REPEATS)], columns as `REPEATS` names them."""
+def repetition(
+    cuts: Cuts, tokens: bool = True, words: bool = True, segments: bool = True
+) -> NDArray[np.int64]:
+    """Count what repeats in each of n documents: int64 [n, len(REPEATS)], columns as `REPEATS` names them.
+
+    tokens, words, segments: False leaves out the n-grams of these; their columns are 0 (those of words include
+    "all_*_word_chars"). What is no n-gram is always counted.
+    """
     out = np.zeros((len(cuts.counts), len(REPEATS)), np.int64)
     c, p = cuts.chunks, cuts.layout
     empty = cuts.count("all_lines") - np.diff(p.piece_offsets)
@@ -362,7 +370,10 @@ def repetition(cuts: Cuts) -> NDArray[np.int64]:
         p.piece_offsets, p.piece_hashes, p.piece_chars, p.line_hashes, p.line_chars,
         p.paragraph_offsets, p.block_hashes, p.block_chars, p.paragraph_hashes, p.paragraph_chars,
     )  # fmt: skip
-    _repeated_ngrams(_TOKENS, c.token_offsets, c.token_hashes, c.token_chars, out)
-    _repeated_ngrams(_WORDS, c.word_offsets, c.word_hashes, c.word_chars, out)
-    _repeated_ngrams(_SEGMENTS, c.segment_offsets, c.segment_hashes, c.segment_chars, out)
+    if tokens:
+        _repeated_ngrams(_TOKENS, c.token_offsets, c.token_hashes, c.token_chars, out)
+    if words:
+        _repeated_ngrams(_WORDS, c.word_offsets, c.word_hashes, c.word_chars, out)
+    if segments:
+        _repeated_ngrams(_SEGMENTS, c.segment_offsets, c.segment_hashes, c.segment_chars, out)
     return out
