@@ -10,23 +10,20 @@ ImageHash package are measured beside ours where it is installed.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import importlib.util
 import io
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import pyarrow as pa
 import soundfile
 from PIL import Image
+from recording import options_parser, save
 
 from mixloom.pipeline.annotate import annotate
 from mixloom.pipeline.annotate_config import AnnotateConfig
@@ -43,6 +40,7 @@ from mixloom.pipeline.media_checks import measure_media
 from mixloom.pipeline.rules import load_ruleset
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
 
+PACKAGES = ("mixloom", "numpy", "numba", "pillow", "pyarrow", "soundfile", "ImageHash")
 CONFIG = MediaCheckConfig()
 IMAGES = ("jpg", "jpeg", "png", "webp")
 SOUND = ("wav", "flac")
@@ -268,20 +266,9 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    parser.add_argument("--quick", action="store_true", help="one round, and fewer re-encodings")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    options = parser.parse_args()
+    options = options_parser(__doc__ or "").parse_args()
     root = options.data.resolve()
-    versions = {"python": platform.python_version(), "pillow": PIL.__version__, "numpy": np.__version__}
-    result: dict[str, Any] = {
-        "command": f"python benchmarks/media.py --data ROOT{' --quick' if options.quick else ''}",
-        "versions": versions,
-        "machine": {"processor": platform.machine(), "system": platform.system()},
-    }
+    result: dict[str, Any] = {}
     pictures = [*found(root, "photo-*", IMAGES), *found(root, "inter-*", IMAGES)]
     sets = {"image": pictures, "speech": found(root, "speech-*", SOUND)}
     said = transcripts(root)
@@ -298,8 +285,7 @@ def main() -> None:
         result["found_again"] = found_again(pictures[:: 4 if options.quick else 1], options.quick)
     result["hamming"] = hamming(options.quick)
     show(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    save(options.json, options.quick, result, PACKAGES)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time of one update: Mixture-of-Transformers against the dense model of equal active FLOPs, side by side.
+"""What does an update of a Mixture-of-Transformers cost against the dense model of equal active FLOPs?
 
     python benchmarks/mot.py [--quick] [--threads 1] [--only demo] [--json FILE]
 
@@ -10,18 +10,17 @@ at most 1.03 on one GPU. Rows for a device that is not there say "not measured".
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import platform
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from recording import options_parser, save
 
 from mixloom.trainers.attention import Kind
 from mixloom.trainers.config import DENSE, MOT, ModelConfig, TrainConfig, Untied
@@ -163,11 +162,7 @@ def rows_of(case: Case, rounds: int, warm: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser = options_parser(__doc__ or "", data=False)
     parser.add_argument("--rounds", type=int, help="updates of each model that count")
     parser.add_argument("--threads", type=int, help="CPU threads; 1 is the steadier figure on a busy machine")
     parser.add_argument("--only", help="only the case of this name")
@@ -197,8 +192,8 @@ def main() -> None:
                 f"{case.name:<20}{case.device:<8}{compared:<30}{row['base_seconds'] * 1e3:>8.0f}ms"
                 f"{row['other_seconds'] * 1e3:>8.0f}ms{row['ratio']:>8.3f}   {row['ratio_low']:.3f} to {row['ratio_high']:.3f}"
             )
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": results}, indent=1), encoding="utf-8")
+    figures = {"threads": machine["threads"], "gpu": machine["gpu"], "rows": results}
+    save(options.json, options.quick, figures, ("mixloom", "numpy", "torch"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,24 +51,38 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return out
 
 
+def command(arguments: Sequence[str]) -> str:
+    """A command line (sys.argv) as it is told: without --json, and paths by the names of their options."""
+    script, *rest = arguments
+    shown = ["python", f"benchmarks/{Path(script).name}"]
+    option = ""
+    for word in (x for argument in rest for x in _split(argument)):
+        if word.startswith("--"):
+            option = word
+        if option == "--json":
+            continue
+        where = not word.startswith("--") and os.sep in word  # where things lie is nobody's business
+        shown.append(option.lstrip("-").replace("-", "_").upper() if where and option else word)
+    return " ".join(shown)
+
+
+def _split(argument: str) -> list[str]:
+    return argument.split("=", 1) if argument.startswith("--") else [argument]
+
+
 def save(path: Path | None, quick: bool, figures: Any, packages: Iterable[str] = ()) -> None:
     """Write what a script has found, with the command, the versions and the machine it was found on.
 
     Args:
         path: the file; None writes nothing.
-        figures: JSON values; tables are lists of rows with equal keys.
+        figures: JSON values by name: tables are lists of rows with equal keys, the rest are facts.
+        packages: names of the packages whose versions matter.
     """
     if path is None:
         return
-    script = Path(sys.argv[0])
-    shown = [a for a in sys.argv[1:]]
-    for option in ("--json", "--data", "--peer-python"):  # where things lie is nobody's business
-        if option in shown:
-            at = shown.index(option)
-            shown[at : at + 2] = [] if option == "--json" else [option, option[2:].upper()]
     result = {
-        "name": script.stem,
-        "command": " ".join(["python", f"benchmarks/{script.name}", *shown]),
+        "name": Path(sys.argv[0]).stem,
+        "command": command(sys.argv),
         "quick": quick,
         "versions": versions(packages),
         "machine": machine(),
