@@ -123,15 +123,17 @@ def _cuts(
     """
     spans, ends, rest, sizes = found
     counts = np.zeros(m + 1, np.int32)
+    if len(spans) == 0:
+        return _Cuts(np.zeros(0, np.int32), counts, asked[:0], {})
     counts[asked + 1] = np.diff(ends)
     have = np.flatnonzero(np.diff(ends))
     asked, base = asked[have], base[have]
     measured, first = _measured(rest, sizes, keep_ends=True)
+    is_line = first[have] < first[have + 1]  # nothing may be left of it
     left: Columns = {}
-    for name, column in measured.items():
-        left[name] = np.zeros(len(have), column.dtype)
-        is_line = first[have] < first[have + 1]  # nothing may be left of it
-        left[name][is_line] = column[first[have][is_line]]
+    for name in ("start", "stop", "words", "alnum_words", "sentences", "ends", "phrases"):
+        left[name] = np.zeros(len(have), measured[name].dtype)
+        left[name][is_line] = measured[name][first[have][is_line]]
     start, stop = left["start"].astype(np.int64), left["stop"].astype(np.int64)
     left["start"] = whence(spans, step, ends, low, have, start) - base
     last = whence(spans, step, ends, low, have, np.maximum(stop - 1, 0)) + 1 - base
@@ -185,7 +187,7 @@ def _asked(
     column: Columns, first: NDArray[np.int64], offsets: NDArray[np.int64], bits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The lines with one of `bits` in `again`, and where in the data their text and they themselves begin, int64 [k]."""
-    lines = np.flatnonzero(column["again"] & np.uint8(bits))
+    lines = np.flatnonzero((column["again"] & np.uint8(bits)) != 0)
     text = np.searchsorted(first, lines, side="right") - 1
     base = offsets[text]
     behind = column["next"][np.maximum(lines - 1, 0)]
