@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
-from mixloom.pipeline.measures import DIFFERENCES, MEASURES, MEDIA_MEASURES
+from mixloom.pipeline.measures import DIFFERENCES, MEASURES, MEDIA_MEASURES, family_of
 from mixloom.pipeline.noise_measures import NOISE_MEASURES
 from mixloom.pipeline.repetition import REPEATS, repetition
 from mixloom.pipeline.signatures import cut_signatures
@@ -47,13 +47,18 @@ def _scores(config: AnnotateConfig) -> dict[str, pa.DataType]:
     return {**language, **{f"quality_{name}": pa.float32() for name in sorted(config.quality)}, **noise}
 
 
+def measured(config: AnnotateConfig) -> list[str]:
+    """The names of the text measures this config asks for, in the order of `MEASURES`."""
+    return [name for name in MEASURES if (family := family_of(name)) is None or family in config.families]
+
+
 def annotations_schema(config: AnnotateConfig) -> pa.Schema:
     """Schema of what `annotate` returns under this config (the length of a signature is part of it)."""
     return pa.schema(
         [
             pa.field("doc_id", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
-            *(pa.field(name, m.type, nullable=False) for name, m in MEASURES.items()),
+            *(pa.field(name, MEASURES[name].type, nullable=False) for name in measured(config)),
             *(pa.field(name, kind) for name, (kind, _) in MEDIA_MEASURES.items()),
             *(pa.field(name, kind) for name, kind in _scores(config).items()),
             pa.field("content_hash", pa.binary(16), nullable=False),
@@ -64,17 +69,20 @@ def annotations_schema(config: AnnotateConfig) -> pa.Schema:
     )
 
 
-ANNOTATIONS = annotations_schema(AnnotateConfig())
+ALL = AnnotateConfig()
+ANNOTATIONS = annotations_schema(ALL)
 
 
-def text_measures(cuts: Cuts) -> dict[str, pa.Array]:
-    """All `MEASURES` of n documents, by name: int64, int32 or float32 arrays of length n, without nulls."""
-    repeats = repetition(cuts)
+def text_measures(cuts: Cuts, config: AnnotateConfig = ALL) -> dict[str, pa.Array]:
+    """The measures of n documents that `config` asks for: int64, int32 or float32 arrays of length n, without nulls."""
+    families = config.families
+    repeats = repetition(cuts, "tokens" in families, "word_ngrams" in families, "segments" in families)
     counts = {name: cuts.counts[:, k] for k, name in enumerate(COUNTS)}
     counts |= {name: repeats[:, k] for k, name in enumerate(REPEATS)}
     counts |= {name: counts[a] - counts[b] for name, (a, b) in DIFFERENCES.items()}
     out: dict[str, pa.Array] = {}
-    for name, m in MEASURES.items():
+    for name in measured(config):
+        m = MEASURES[name]
         value = counts[m.count]
         if m.over is not None:
             over = counts[m.over]
@@ -205,11 +213,17 @@ class Annotator:
         """
         config = self.config
         texts = document_text(documents)
-        cuts = cut(texts, stop_words=config.stop_words, short_line_chars=config.short_line_chars)
+        cuts = cut(
+            texts,
+            stop_words=config.stop_words,
+            short_line_chars=config.short_line_chars,
+            tokens="tokens" in config.families,
+            segments="segments" in config.families,
+        )
         columns: dict[str, pa.Array] = {
             "doc_id": documents.column("doc_id"),
             "source": documents.column("source"),
-            **text_measures(cuts),
+            **text_measures(cuts, config),
             **media_measures(documents),
             **self._language_columns(texts),
             **self._quality_columns(texts),

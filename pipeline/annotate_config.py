@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -15,6 +15,7 @@ from mixloom.pipeline.media_check_config import MediaCheckConfig
 from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.quality.config import QualityModelConfig
 
+Family = Literal["tokens", "word_ngrams", "segments"]  # `measures.FAMILIES`
 GOPHER_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 _MOST_STOP_WORDS = 64  # the kernel remembers which ones it has seen in the bits of one integer
 
@@ -71,6 +72,11 @@ class AnnotateConfig(BaseModel):
     )
     short_line_chars: int = Field(
         default=30, ge=0, le=1_000_000, description="a line of at most so many characters is short"
+    )
+    families: tuple[Family, ...] = Field(
+        default=("tokens", "word_ngrams", "segments"),
+        description="measures beside those that are always there: tokens (the rules of datatrove and FineWeb), "
+        "word_ngrams (Dolma), segments (DCLM); rules that ask for one left out are told. Fewer take less time",
     )
     lines: bool = Field(
         default=True,

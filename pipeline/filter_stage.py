@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from mixloom.pipeline.decide import RulePlan
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.measures import family_of
 from mixloom.pipeline.noise_measures import NOISE_MEASURES
 from mixloom.pipeline.stage import OutputTable, Stage, StageContext, UnitOutput
 
@@ -235,6 +236,14 @@ def check_annotations(plan: RulePlan, step: int, annotate: dict[str, Any]) -> No
             "a rule asks for the language of documents, but languages were not identified",
             fix="add `annotate: {language: {}}`, or leave that rule (or filter.by_language) out",
         )
+    families = annotate.get("families", ())
+    for measure in sorted(read):
+        family = family_of(measure)
+        if family is not None and family not in families:
+            raise UserError(
+                f"a rule asks for '{measure}', but annotate.families leaves '{family}' out",
+                fix=f"add '{family}' to annotate.families, or leave that rule set out",
+            )
     noisy = sorted(read & set(NOISE_MEASURES))
     if noisy and annotate.get("noise") is None:
         raise UserError(

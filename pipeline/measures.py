@@ -272,3 +272,21 @@ MEDIA_MEASURES: dict[str, tuple[pa.DataType, str]] = {
 }
 
 MEASURE_NAMES: tuple[str, ...] = (*MEASURES, *MEDIA_MEASURES)
+
+# Measures that need a cut or a count of their own; whoever needs none of a family may leave it out (annotate.families).
+FAMILIES: dict[str, str] = {
+    "tokens": "Tokens of spaCy's English tokenizer and their n-grams (datatrove: gopher@datatrove, fineweb@*).",
+    "word_ngrams": "N-grams of words between white space (Dolma: gopher@dolma, dolma).",
+    "segments": "Words by Unicode Annex 29 and their n-grams (DCLM: gopher@dclm, dclm).",
+}
+
+
+def family_of(name: str) -> str | None:
+    """The family a text measure belongs to, or None for one that is always there."""
+    m = MEASURES.get(name)
+    counts = () if m is None else (m.count, m.over or "")
+    if any("segment" in c for c in counts):
+        return "segments"
+    if any("gram_word_chars" in c for c in counts):
+        return "word_ngrams"
+    return "tokens" if any("token" in c or c.endswith("gram_chars") for c in counts) else None

@@ -78,20 +78,28 @@ def cut_terms(texts: pa.Array, *, stop_words: Sequence[str] = ()) -> TermCuts:
     return _run(texts, np.unique(listed.term_hashes))
 
 
-def cut(texts: pa.Array, *, stop_words: Sequence[str] = (), short_line_chars: int = 30) -> Cuts:
+def cut(
+    texts: pa.Array,
+    *,
+    stop_words: Sequence[str] = (),
+    short_line_chars: int = 30,
+    tokens: bool = True,
+    segments: bool = True,
+) -> Cuts:
     """Cut every document of a string or large_string array of n rows once; a null is an empty document.
 
     Args:
         texts: Arrow string or large_string array [n].
         stop_words: at most 64 words to count, in lower case, each one term.
         short_line_chars: a line of at most so many characters is short.
+        tokens, segments: False leaves these out (see `chunks.cut_chunks`).
 
     Raises:
         UserError: more than 64 stop words, or one that is not a single term in lower case.
         TypeError: `texts` holds no strings.
     """
     terms = cut_terms(texts, stop_words=stop_words)
-    chunks = cut_chunks(texts, tuple(dict.fromkeys(stop_words)))
+    chunks = cut_chunks(texts, tuple(dict.fromkeys(stop_words)), tokens, segments)
     layout = cut_layout(texts, short_line_chars)
     counts = np.hstack([terms.counts, chunks.counts, layout.counts])
     return Cuts(counts, terms.term_offsets, terms.term_hashes, chunks, layout)

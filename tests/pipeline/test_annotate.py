@@ -19,7 +19,7 @@ from mixloom.pipeline.annotate import (
     media_measures,
 )
 from mixloom.pipeline.annotate_config import MinHashConfig
-from mixloom.pipeline.measures import MEASURE_NAMES, MEASURES, MEDIA_MEASURES
+from mixloom.pipeline.measures import MEASURE_NAMES, MEASURES, MEDIA_MEASURES, family_of
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, content_id, documents_batch
 from mixloom.pipeline.signatures import signatures
 
@@ -140,3 +140,20 @@ def test_an_impossible_setting_is_refused_before_anything_is_read() -> None:
         AnnotateConfig(stop_words=("The",))
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         AnnotateConfig.model_validate({"stopwords": []})
+
+
+@pytest.mark.parametrize("families", [(), ("tokens",), ("word_ngrams",), ("segments",)])
+def test_a_family_left_out_changes_no_other_measure(families: tuple[str, ...]) -> None:
+    texts = ["One line of text, and it's fine: see 3.14 (or not).\n" * n for n in (0, 1, 3)]
+    batch = documents_batch(
+        [
+            Document(source="s", locator=Locator(uri=str(i)), segments=(Segment(kind="text", text=t),))
+            for i, t in enumerate(texts)
+        ]
+    )
+    whole = annotate(batch, AnnotateConfig())
+    some = annotate(batch, AnnotateConfig.model_validate({"families": families}))
+    wanted = [n for n in whole.schema.names if family_of(n) is None or family_of(n) in families]
+    assert some.schema.names == wanted
+    for name in wanted:
+        assert some.column(name).equals(whole.column(name)), name

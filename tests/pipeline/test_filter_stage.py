@@ -164,6 +164,7 @@ def test_rules_of_a_language_go_to_its_documents_and_a_source_goes_first():
             "set annotate.lines: true",
         ),
         ({"rules": ["obelics"]}, {}, "were not measured", "annotate: {media: {}}"),
+        ({"rules": ["dolma"]}, {"families": ["tokens"]}, "leaves 'word_ngrams' out", "add 'word_ngrams'"),
         ({"by_language": {"de": ["basic"]}}, {}, "languages were not identified", "annotate: {language: {}}"),
     ],
 )
