@@ -7,6 +7,7 @@ denominator is 0 is 0. This is the table alone: rules are checked against it wit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import pyarrow as pa
 
@@ -281,6 +282,7 @@ FAMILIES: dict[str, str] = {
 }
 
 
+@cache
 def family_of(name: str) -> str | None:
     """The family a text measure belongs to, or None for one that is always there."""
     m = MEASURES.get(name)
