@@ -54,7 +54,7 @@ from mixloom.pipeline.earlier_runs import Corpus
 from mixloom.pipeline.engine import one_batch, read_part
 from mixloom.pipeline.exact import JUDGED
 from mixloom.pipeline.near_rows import ReadTextsOf, part_media_keys
-from mixloom.pipeline.shuffle import Gather, GatherDoFn, Keyed, by_schema, keyed, last
+from mixloom.pipeline.shuffle import Gather, GatherDoFn, Keyed, Typed, by_schema, keyed, last
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.pipeline.verify import SKETCHES, WANTED, Sets, blobs_of, wanted_of
 
@@ -170,6 +170,10 @@ class _KeyDoFn(beam.DoFn):
         for kind, gathered in self._buckets.items():
             for found in gathered.rest():
                 yield last(found, kind)
+
+
+def _batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch  # tells its type, see `shuffle.Typed`
 
 
 class _MarkFn(beam.CombineFn):
@@ -339,7 +343,8 @@ class AgainstEarlier(beam.PTransform):
             | "Own keys"
             >> beam.ParDo(key).with_output_types(Keyed).with_outputs(*kinds, "keys", main="hashes")
         )
-        bitmap = mine["keys"] | "Mark" >> beam.CombineGlobally(_MarkFn(self._bitmap_bytes))
+        own_keys = mine["keys"] | "Typed" >> beam.Map(_batch).with_output_types(pa.RecordBatch)
+        bitmap = own_keys | "Mark" >> beam.CombineGlobally(_MarkFn(self._bitmap_bytes))
         theirs = (
             root
             | "Earlier parts" >> beam.Create(numbers[len(own) :], reshuffle=True).with_output_types(int)
@@ -349,14 +354,15 @@ class AgainstEarlier(beam.PTransform):
             .with_outputs(*kinds, main="hashes")
         )
         exact = (
-            (mine["hashes"], theirs["hashes"])
+            (mine["hashes"] | "Own hashes" >> Typed(), theirs["hashes"] | "Earlier hashes" >> Typed())
             | "Hashes" >> beam.Flatten()
             | "ByHash" >> beam.GroupByKey()
             | "Exact" >> beam.ParDo(_ExactDoFn(n)).with_output_types(Keyed)
         )
         matches = [exact]
         for kind in kinds:
-            buckets = (mine[kind], theirs[kind]) | f"Buckets {kind}" >> beam.Flatten()
+            sides = (mine[kind] | f"Own {kind}" >> Typed(), theirs[kind] | f"Earlier {kind}" >> Typed())
+            buckets = sides | f"Buckets {kind}" >> beam.Flatten()
             matches.append(self._near_matches(buckets, kind))
         drop = beam.ParDo(_DropDoFn(self._corpora)).with_output_types(pa.RecordBatch)
         return matches | beam.Flatten() | "ByDocument" >> beam.GroupByKey() | "Drop" >> drop
@@ -372,10 +378,11 @@ class AgainstEarlier(beam.PTransform):
             | f"Want {kind}" >> want.with_outputs("wanted", main="pairs")
         )
         read = beam.ParDo(_ReadSetsDoFn(self._corpora, kind)).with_output_types(Keyed)
-        sets = pairs["wanted"] | f"ByPart {kind}" >> beam.GroupByKey() | f"Read {kind}" >> read
+        wanted = pairs["wanted"] | f"Wanted {kind}" >> Typed()
+        sets = wanted | f"ByPart {kind}" >> beam.GroupByKey() | f"Read {kind}" >> read
         match = beam.ParDo(_MatchDoFn(c, kind, n)).with_output_types(Keyed)
         return (
-            (pairs["pairs"], sets)
+            (pairs["pairs"] | f"Pairs {kind}" >> Typed(), sets)
             | f"With sets {kind}" >> beam.Flatten()
             | f"Meet {kind}" >> beam.GroupByKey()
             | f"Match {kind}" >> match

@@ -37,6 +37,7 @@ from mixloom.pipeline.shuffle import (
     ReadSpilled,
     RunPipeline,
     SpillBatches,
+    Typed,
     WriteBatches,
     by_schema,
     last,
@@ -188,10 +189,10 @@ class _ChooseDoFn(beam.DoFn):
 
 
 class JoinComponents(beam.PTransform):
-    """(partition, batches of `_DOCUMENTS`, `STARS` and `EDGES`) -> (partition, batch): components, and shingles they lack.
+    """(partition, batches of `_DOCUMENTS`, `STARS` and `EDGES`) -> components, and shingles they lack.
 
-    Documents in no component fall away. A partition of the result holds `MEMBERS` and edges of whole components
-    and, with `merge: greedy`, the `SKETCHES` of components in which some two documents have not been compared.
+    Documents in no component fall away. The result is two collections of (partition, batch): `MEMBERS` and edges of
+    whole components and, with `merge: greedy`, `SKETCHES` where some two of a component have not been compared.
 
     Args:
         read_texts, parts: as for `verify.ReadPairs`.
@@ -216,7 +217,8 @@ class JoinComponents(beam.PTransform):
         compared = self._config.compare_cap if self._config.merge == "greedy" else 0
         want = beam.ParDo(_WantDoFn(compared)).with_output_types(Keyed)
         tagged = rooted | "Want" >> want.with_outputs(_WANTED, main="rows")
-        return (tagged["rows"], tagged[_WANTED] | "Shingles" >> self._shingles) | beam.Flatten()
+        wanted = tagged[_WANTED] | "Wanted" >> Typed()
+        return tagged["rows"] | "Rows" >> Typed(), wanted | "Shingles" >> self._shingles
 
 
 class ChooseSurvivors(beam.PTransform):
@@ -277,18 +279,14 @@ class Search:
         keys, pairs, sets, edges = (self.work.child(x) for x in ("keys", "pairs", "sets", "edges"))
         bounds = BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
         shingles = (self.read_texts, self.parts, self.ngram, c.max_shingles)
+        keyed_by_band = KeyBands(self.parts, self.bands, self.rows, n)
         search: list[Step] = [
-            (
-                keys,
-                lambda p: (
-                    self.documents(p) | KeyBands(self.parts, self.bands, self.rows, n) | SpillBatches(keys)
-                ),
-            ),
+            (keys, lambda p: self.documents(p) | keyed_by_band | SpillBatches(keys)),
             (
                 pairs,
                 lambda p: p | ReadSpilled(keys) | PairBuckets(bounds, n, self._told) | SpillBatches(pairs),
             ),
-            (sets, lambda p: p | ReadSpilled(pairs) | ReadPairs(*shingles) | SpillBatches(sets)),
+            (sets, lambda p: _spilled(p | ReadSpilled(pairs) | ReadPairs(*shingles), sets)),
             (
                 edges,
                 lambda p: p | ReadSpilled(sets) | ComparePairs(c.threshold, self._told) | WriteBatches(edges),
@@ -299,8 +297,8 @@ class Search:
         ids, members = self.work.child("ids"), self.work.child("members")
         join = JoinComponents(self.read_texts, self.parts, c, self.ngram, n)
         choice: list[Step] = [
-            (ids, lambda p: self._ids(p, edges, stars) | SpillBatches(ids)),
-            (members, lambda p: p | ReadSpilled(ids) | join | SpillBatches(members)),
+            (ids, lambda p: _spilled(self._by_id(p, edges, stars), ids)),
+            (members, lambda p: _spilled(p | ReadSpilled(ids) | join, members)),
         ]
         _run_steps(choice, run)
         return lambda p: p | ReadSpilled(members) | ChooseSurvivors(self.parts, c)
@@ -314,10 +312,10 @@ class Search:
             stars.write_json(DONE, {})
         return stars
 
-    def _ids(self, pipeline: beam.Pipeline, edges: Store, stars: Store) -> Any:
+    def _by_id(self, pipeline: beam.Pipeline, edges: Store, stars: Store) -> tuple[Any, Any, Any]:
         """Documents, components and edges, each with the partition of its (first) document."""
         n = self.partitions
-        by_id = (
+        return (
             self.ranked(pipeline)
             | "Documents" >> beam.ParDo(_DocumentsDoFn(tuple(self.parts), n)).with_output_types(Keyed),
             pipeline
@@ -327,7 +325,6 @@ class Search:
             | "ReadEdges" >> ReadBatches(edges)
             | "Edges" >> beam.ParDo(_EdgesDoFn(n)).with_output_types(Keyed),
         )
-        return by_id | "ById" >> beam.Flatten()
 
     def told(self) -> dict[str, Any]:
         """What the search for edges tells: the banding, `candidates`, `edges`, and of buckets `capped` and `largest`."""
@@ -348,6 +345,11 @@ class Search:
 
 Step = tuple[Store, Callable[[beam.Pipeline], Any]]
 """A folder, and what fills it."""
+
+
+def _spilled(collections: Sequence[Any], folder: Store) -> None:
+    for i, collection in enumerate(collections):
+        _ = collection | f"Spill {i}" >> SpillBatches(folder)
 
 
 def _run_steps(steps: Sequence[Step], run: RunPipeline) -> None:

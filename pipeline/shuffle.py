@@ -31,6 +31,20 @@ def keyed(batch: pa.RecordBatch, partition: I64) -> Iterator[Keyed]:
         yield from split(batch, partition)
 
 
+def _same(element: Keyed) -> Keyed:
+    return element
+
+
+class Typed(beam.PTransform):
+    """(int, RecordBatch) of a tagged output -> the same, with its type told.
+
+    Beam knows no type of tagged outputs and pickles their elements, and a pickled slice carries its whole parent.
+    """
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.Map(_same).with_output_types(Keyed)
+
+
 GATHERED = 16 << 20  # bytes collected before they are cut by partition
 
 

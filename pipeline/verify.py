@@ -30,7 +30,7 @@ from mixloom.pipeline.doc_ids import (
     run_bounds,
     run_starts,
 )
-from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed, by_schema, last
+from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed, Typed, by_schema, last
 from mixloom.pipeline.storage import Store
 
 F64 = npt.NDArray[np.float64]
@@ -262,7 +262,10 @@ class _CompareDoFn(beam.DoFn):
 
 
 class ReadPairs(beam.PTransform):
-    """(partition, `PAIRS` batches), each partition once -> (partition, batch): its distinct `PAIRS`, and their `SKETCHES`.
+    """(partition, `PAIRS` batches), each partition once -> its distinct pairs, and the shingles of their documents.
+
+    Two collections of (partition, batch), of schema `PAIRS` and `SKETCHES`. Not one: flattening them would make
+    a runner hold them all.
 
     Args:
         read_texts: see `ReadTexts`.
@@ -278,7 +281,8 @@ class ReadPairs(beam.PTransform):
     def expand(self, pcoll: Any) -> Any:
         want = beam.ParDo(_WantDoFn()).with_output_types(Keyed)
         tagged = pcoll | "Want" >> want.with_outputs(_WANTED, main="pairs")
-        return (tagged["pairs"], tagged[_WANTED] | "Shingles" >> self._shingles) | beam.Flatten()
+        wanted = tagged[_WANTED] | "Wanted" >> Typed()
+        return tagged["pairs"] | "Pairs" >> Typed(), wanted | "Shingles" >> self._shingles
 
 
 class ComparePairs(beam.PTransform):
