@@ -32,7 +32,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "List rule sets; decide again about a run, without its text",
     ),
     "quality": ("mixloom.pipeline.quality_cli", "app", "Fit a quality classifier, score a run with it"),
-    "losses": ("mixloom.trainers.losses", "losses", "Losses of documents under trained models (for PreSelect)"),
+    "losses": (
+        "mixloom.trainers.losses",
+        "losses",
+        "Losses of documents under trained models (for PreSelect)",
+    ),
     "report": ("mixloom.trainers.cli", "report", "Write report.html for a run"),
     "mix": ("mixloom.mixers.cli", "app", "Estimate and show mixture weights"),
 }

@@ -66,7 +66,7 @@ class FilterStage(Stage):
             ctx.beam(
                 lambda p: (
                     p
-                    | beam.Create(ctx.todo(parts))
+                    | beam.Create(ctx.todo(parts), reshuffle=False)
                     | "Spread" >> beam.Reshuffle()
                     | "Judge" >> beam.FlatMap(work)
                     | Commit(ctx.directory)
@@ -80,7 +80,7 @@ class FilterStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
+                | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.reader("annotate"), self.plan.columns(0))
                 | ApplyRules(self.plan, self.name, 0, lines, items)
                 | Commit(ctx.directory)

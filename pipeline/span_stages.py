@@ -77,7 +77,7 @@ class _SpanStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
+                | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.documents(), ["doc_id", "source", "segments"], survivors)
                 | "Edit" >> beam.FlatMap(work)
                 | Commit(ctx.directory)

@@ -58,7 +58,7 @@ class AnnotateStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
+                | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.reader("ingest"))
                 | Annotate(self.config, self.roots)
                 | Commit(ctx.directory)
@@ -92,7 +92,7 @@ def collect_sample(
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create([u.removeprefix("sample-") for u in todo])
+                | beam.Create([u.removeprefix("sample-") for u in todo], reshuffle=False)
                 | ReadParts(ctx.documents(), columns, ctx.reader(survivors))
                 | "Sample" >> beam.Map(sample_output, bound=bound, select=select)
                 | Commit(ctx.directory)
@@ -137,7 +137,7 @@ class EmbedStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
+                | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.documents(), columns, ctx.reader(survivors))
                 | Embed(model)
                 | "Rows" >> beam.Map(rows_output)
@@ -173,7 +173,7 @@ class ClusterStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
+                | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.reader("embed"))
                 | AssignDomains(model)
                 | "Rows" >> beam.Map(rows_output)
@@ -234,7 +234,7 @@ class OrderStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(vector_parts(ctx))
+                | beam.Create(vector_parts(ctx), reshuffle=False)
                 | ReadParts(ctx.reader("embed"), ["doc_id", "row", "vector"])
                 | OrderCells(assignments, self.config, finished)
                 | Commit(ctx.directory)

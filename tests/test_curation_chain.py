@@ -27,7 +27,32 @@ BASE64 = "".join(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[(i * i * 37 + i * 11) % 64]
     for i in range(400)
 )
-WORDS = ["river", "stone", "bridge", "lantern", "market", "harbour", "winter", "garden", "letter", "window", "silver", "mountain", "teacher", "sailor", "orchard", "kitchen", "morning", "engine", "village", "copper", "thunder", "basket", "island", "shadow"]
+WORDS = [
+    "river",
+    "stone",
+    "bridge",
+    "lantern",
+    "market",
+    "harbour",
+    "winter",
+    "garden",
+    "letter",
+    "window",
+    "silver",
+    "mountain",
+    "teacher",
+    "sailor",
+    "orchard",
+    "kitchen",
+    "morning",
+    "engine",
+    "village",
+    "copper",
+    "thunder",
+    "basket",
+    "island",
+    "shadow",
+]
 
 
 def prose(seed):

@@ -61,9 +61,7 @@ class TokenizerStage(Stage):
         parts = len(ctx.part_names("ingest"))
         select = partial(sample_segments, media=max(16, -(-4 * self.config.image.max_images // parts)))
         columns = ["doc_id", "source", "segments"]
-        sample = collect_sample(
-            ctx, columns, self.config.text.sample_documents, self.inputs[1], select
-        )
+        sample = collect_sample(ctx, columns, self.config.text.sample_documents, self.inputs[1], select)
         rows = sample.to_pylist()
         if ctx.todo(["text"]):
             ctx.commit(self._text(ctx, [r["text"] for r in rows if r["kind"] == "text"]))

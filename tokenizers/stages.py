@@ -56,7 +56,7 @@ class TokenizeStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
+                | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.documents(), ["doc_id", "source", "segments"], assignments)
                 | Tokenize(tokenizer, assignments, self.roots)
                 | Commit(ctx.directory)
