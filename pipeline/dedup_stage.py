@@ -38,27 +38,36 @@ class ExactDedupStage(Stage):
         import pyarrow as pa
 
         from mixloom.pipeline.engine import Commit, ReadParts
-        from mixloom.pipeline.exact import ExactDuplicates, exact_rows
+        from mixloom.pipeline.exact import DropCopies, KeyHashes, exact_rows
         from mixloom.pipeline.settle import Settle
+        from mixloom.pipeline.shuffle import DONE, ReadSpilled, SpillBatches
 
         survivors, annotations = ctx.reader(self.inputs[0]), ctx.annotations()
         parts = ctx.part_names(self.inputs[0])
         todo = ctx.todo(parts)
         if not todo:
             return
+        partitions = partitions_of(self.config, ctx.manifest(self.inputs[0]).counts.kept)
+        hashes = ctx.directory.store.child(f"{WORK}/{partitions}")
+        if not hashes.exists(DONE):
+            hashes.remove("")  # of an interrupted attempt
+            ctx.beam(
+                lambda p: (
+                    p
+                    | beam.Create(parts, reshuffle=False)
+                    | ReadParts(annotations, ["doc_id", "source", "content_hash"], survivors)
+                    | "Rank"
+                    >> beam.Map(exact_rows, priority=self.config.priority).with_output_types(pa.RecordBatch)
+                    | KeyHashes(partitions)
+                    | SpillBatches(hashes)
+                )
+            )
+            hashes.write_json(DONE, {})
+        settle = Settle(todo, survivors, annotations, self.name, "exact_duplicate", 1.0)
         ctx.beam(
-            lambda p: (
-                p
-                | beam.Create(parts)
-                | ReadParts(annotations, ["doc_id", "source", "content_hash"], survivors)
-                | "Rank"
-                >> beam.Map(exact_rows, priority=self.config.priority).with_output_types(pa.RecordBatch)
-                | ExactDuplicates(self.config.partitions)
-                | Settle(todo, survivors, annotations, self.name, "exact_duplicate", 1.0)
-                | Commit(ctx.directory)
-            ),
-            len(parts),
+            lambda p: p | ReadSpilled(hashes) | DropCopies() | settle | Commit(ctx.directory), len(parts)
         )
+        ctx.directory.store.remove(WORK)
 
 
 class NearDedupStage(Stage):
@@ -99,7 +108,7 @@ class NearDedupStage(Stage):
         if todo:
             self._warn_of_banding(ctx, bands, rows)
             read = (parts, documents, annotations, survivors, self.config)
-            partitions = max(self.config.partitions, ctx.manifest(self.inputs[0]).counts.kept // PIECE + 1)
+            partitions = partitions_of(self.config, ctx.manifest(self.inputs[0]).counts.kept)
             search = Search(
                 lambda p: p | ReadNearRows(*read),
                 lambda p: p | ReadNearRows(*read, signatures=False),
@@ -138,6 +147,11 @@ class NearDedupStage(Stage):
                 f"({self.near.bucket_warn}); each is compared with {self.near.leaders} leaders and "
                 f"{self.near.neighbours} neighbours, not with all. A text that so many share is often a template"
             )
+
+
+def partitions_of(config: DedupConfig, documents: int) -> int:
+    """Pieces of a shuffle of so many documents: as configured, or more where one would hold more than `PIECE`."""
+    return max(config.partitions, documents // PIECE + 1)
 
 
 def banding_of(near: NearConfig, signature: MinHashConfig) -> tuple[int, int]:

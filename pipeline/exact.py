@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -23,7 +23,7 @@ from mixloom.pipeline.doc_ids import (
 )
 from mixloom.pipeline.engine import like, part_of
 from mixloom.pipeline.preference import source_priority
-from mixloom.pipeline.shuffle import GatherDoFn, Keyed
+from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed
 
 F64 = npt.NDArray[np.float64]
 
@@ -123,10 +123,28 @@ class _KeyByHashDoFn(GatherDoFn):
 
 
 class _DropDoFn(beam.DoFn):
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    def process(self, element: Grouped) -> Iterator[pa.RecordBatch]:
         drops = exact_drops(concatenate(element[1], _SHUFFLED))
         if drops.num_rows:
             yield drops
+
+
+class KeyHashes(beam.PTransform):
+    """One `ROWS` batch per part -> (partition, batch): its documents where their copies are."""
+
+    def __init__(self, partitions: int) -> None:
+        super().__init__()
+        self._partitions = partitions
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(_KeyByHashDoFn(self._partitions)).with_output_types(Keyed)
+
+
+class DropCopies(beam.PTransform):
+    """(partition, what `KeyHashes` gives), each partition once -> `DROPS` batches."""
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(_DropDoFn()).with_output_types(pa.RecordBatch)
 
 
 class ExactDuplicates(beam.PTransform):
@@ -141,9 +159,5 @@ class ExactDuplicates(beam.PTransform):
         self._partitions = partitions
 
     def expand(self, pcoll: Any) -> Any:
-        return (
-            pcoll
-            | "ByHash" >> beam.ParDo(_KeyByHashDoFn(self._partitions)).with_output_types(Keyed)
-            | "Group" >> beam.GroupByKey()
-            | "Drop" >> beam.ParDo(_DropDoFn()).with_output_types(pa.RecordBatch)
-        )
+        keyed_by_hash = pcoll | "ByHash" >> KeyHashes(self._partitions)
+        return keyed_by_hash | "Group" >> beam.GroupByKey() | "Drop" >> DropCopies()
