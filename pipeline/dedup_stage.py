@@ -46,6 +46,7 @@ class ExactDedupStage(Stage):
         parts = ctx.part_names(self.inputs[0])
         todo = ctx.todo(parts)
         if not todo:
+            ctx.directory.store.remove(WORK)
             return
         partitions = partitions_of(self.config, ctx.manifest(self.inputs[0]).counts.kept)
         hashes = ctx.directory.store.child(f"{WORK}/{partitions}")
