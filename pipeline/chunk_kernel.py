@@ -263,7 +263,8 @@ def _scan(  # type: ignore[no-untyped-def]
     """
     mask = np.uint64(special.size - 1)
     c, distinct = found[0], found[1]
-    plains, in_letters, longest, leds, alone, cased, seen = 0, 0, row[2], 0, 0, 0, np.uint64(row[6])
+    plains, in_letters, leds, alone, cased = 0, 0, 0, 0, 0
+    longest, seen = row[2], np.uint64(row[6])
     while i < stop:
         if bytes_[data[i]] == SPACE_BYTE:
             i += 1
@@ -313,8 +314,8 @@ def _scan(  # type: ignore[no-untyped-def]
                 cased += same and sign == 0
             plains += 1
             in_letters += count
-            leds += led
-            longest = max(longest, count + 1 if sign != 0 else count)  # type: ignore[assignment]
+            leds += 1 if led else 0
+            longest = max(longest, count + 1 if sign != 0 else count)
             continue
         while i < stop and bytes_[data[i]] != SPACE_BYTE:
             if bytes_[data[i]] == HIGH_BYTE:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import chunk_kernel as ck
 from mixloom.pipeline import token_kernel as tk
-from mixloom.pipeline.english_tokens import UNITS, special_cases, token_flags
+from mixloom.pipeline.english_tokens import ICON, UNITS, special_cases, token_flags
 from mixloom.pipeline.gather_kernel import gather
 from mixloom.pipeline.segment_kernel import segment_kernel
 from mixloom.pipeline.utf8 import utf8_buffers
@@ -80,6 +80,15 @@ class _Table:
     listed: NDArray[np.uint8]
 
 
+@lru_cache(maxsize=1)
+def _flags() -> NDArray[np.uint16]:
+    """The flags of every code point for `token_kernel`, uint16 [0x110000]."""
+    flags = token_flags().copy()
+    flags[flags & ICON != 0] |= tk.INFIX
+    flags[[ord(c) for c in tk.INFIXES]] |= tk.INFIX
+    return flags
+
+
 def _empty_table(size: int) -> _Table:
     return _Table(
         np.zeros(size, np.uint64),
@@ -97,7 +106,7 @@ def _special_table() -> _Table:
     data, bounds = utf8_buffers(pa.array(strings, pa.large_string()))
     none = _empty_table(16)
     offsets, _, chars, _, _ = tk.token_kernel(
-        data, bounds[:-1], bounds[1:], token_flags(), none.keys, none.meta, none.worth
+        data, bounds[:-1], bounds[1:], _flags(), none.keys, none.meta, none.worth
     )
     hashes = ck.hash_spans(data, bounds[:-1], bounds[1:])
     table = _empty_table(1 << 12)
@@ -188,7 +197,7 @@ def cut_chunks(
     stop_tokens = np.empty(0, np.uint64)
     if tokens:
         *token_parts, last = tk.token_kernel(
-            data, starts, ends, token_flags(), table.keys, table.meta, table.worth
+            data, starts, ends, _flags(), table.keys, table.meta, table.worth
         )
         stop_tokens = ck.find_stop_tokens(
             data, starts, token_parts[0], token_parts[2], last, lower, *stops[:2]

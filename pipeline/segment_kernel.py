@@ -146,33 +146,13 @@ def _segment(work, m):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _reserve(a, used, more):  # type: ignore[no-untyped-def]
-    """`a` with room for `more` items after the first `used` (memory that is never touched costs nothing)."""
-    if used + more <= a.size:
-        return a
-    bigger = np.empty(max(2 * a.size, used + more), a.dtype)
-    bigger[:used] = a[:used]
-    return bigger
+def _cut_all(data, starts, stops, flags, breaks, work, offsets, hashes, chars):  # type: ignore[no-untyped-def]
+    """The loop of `segment_kernel`; returns how many segments there are.
 
-
-@njit(cache=True, nogil=True)
-def segment_kernel(data, starts, stops, flags, breaks):  # type: ignore[no-untyped-def]
-    """Cut the k chunks data[starts[c]:stops[c]], which hold no white space, into segments.
-
-    data uint8, starts and stops int64 [k], flags uint16 (`characters`) and breaks uint8 (`word_breaks`) [0x110000].
-    Returns offsets int64 [k+1] and for each segment its hash uint64 and its characters int32.
+    No array is made or exchanged here: numba would count references to it in every round of the loop.
     """
-    count = starts.size
-    offsets = np.zeros(count + 1, np.int64)
-    hashes, chars = np.empty(0, np.uint64), np.empty(0, np.int32)
-    work = np.empty((_ROWS, 256), np.int64)
     g = 0
-    for c in range(count):
-        size = stops[c] - starts[c] + 1
-        if size > work.shape[1]:
-            work = np.empty((_ROWS, 2 * size), np.int64)
-        if g + size > hashes.size:
-            hashes, chars = _reserve(hashes, g, size), _reserve(chars, g, size)
+    for c in range(starts.size):
         i, m = starts[c], 0
         while i < stops[c]:
             code, width = np.int64(data[i]), np.int64(1)
@@ -190,4 +170,20 @@ def segment_kernel(data, starts, stops, flags, breaks):  # type: ignore[no-untyp
                 g += 1
             lo = hi
         offsets[c + 1] = g
+    return g
+
+
+@njit(cache=True, nogil=True)
+def segment_kernel(data, starts, stops, flags, breaks):  # type: ignore[no-untyped-def]
+    """Cut the k chunks data[starts[c]:stops[c]], which hold no white space, into segments.
+
+    data uint8, starts and stops int64 [k], flags uint16 (`characters`) and breaks uint8 (`word_breaks`) [0x110000].
+    Returns offsets int64 [k+1] and for each segment its hash uint64 and its characters int32.
+    """
+    longest, most = 255, 0  # no segment is shorter than a byte
+    for c in range(starts.size):
+        longest, most = max(longest, stops[c] - starts[c]), most + stops[c] - starts[c]
+    offsets, work = np.zeros(starts.size + 1, np.int64), np.empty((_ROWS, longest + 1), np.int64)
+    hashes, chars = np.empty(most, np.uint64), np.empty(most, np.int32)
+    g = _cut_all(data, starts, stops, flags, breaks, work, offsets, hashes, chars)
     return offsets, hashes[:g], chars[:g]

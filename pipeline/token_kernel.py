@@ -11,11 +11,16 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import english_tokens as en
+from mixloom.pipeline.lend import lend
 
+INFIX = (
+    1 << 14
+)  # a flag beside those of `english_tokens`: of the characters that may cut a chunk, as `_infix` knows them
+INFIXES = "….+-*^,:<>=/~–—"  # and all that are an ICON
 # What an entry of the table is: a special case, a unit, a special case that the rules alone would cut.
 SPECIAL, UNIT, REJOINED = 1, 2, 4
 LONGEST_SPECIAL = 12  # characters
-FILTER_BITS = 1 << 14
+FILTER_BITS = 1 << 18
 # What a token is: it has a letter, and it has more than signs.
 ALPHA_TOKEN, WORD_TOKEN = 1, 2
 
@@ -95,20 +100,7 @@ def _digit(code):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, inline="always")
 def filter_bit(chars, first, last):  # type: ignore[no-untyped-def]
     """Where the filter of special cases and units looks for a string of so many characters and these ends."""
-    return ((chars << 10) ^ (first << 7) ^ last) & (FILTER_BITS - 1)
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _find(data, i, j, keys, meta):  # type: ignore[no-untyped-def]
-    """The place of data[i:j] in the table of special cases and units, or -1."""
-    mask = np.uint64(keys.size - 1)
-    h = _hash(data, i, j)
-    at = np.int64(h & mask)
-    while meta[KIND, at] != 0:
-        if keys[at] == h:
-            return at
-        at = np.int64(np.uint64(at + 1) & mask)
-    return np.int64(-1)
+    return (chars & 15) << 14 | (first & 127) << 7 | (last & 127)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -117,8 +109,11 @@ def _special(data, work, lo, hi, keys, meta, worth, kind):  # type: ignore[no-un
     n = hi - lo
     if n <= 0 or n > LONGEST_SPECIAL or not worth[filter_bit(n, work[_CODE, lo], work[_CODE, hi - 1])]:
         return np.int64(-1)
-    at = _find(data, work[_BYTE, lo], work[_BYTE, hi], keys, meta)
-    return at if at >= 0 and meta[KIND, at] & kind != 0 else np.int64(-1)
+    h = _hash(data, work[_BYTE, lo], work[_BYTE, hi])
+    at = np.int64(h & np.uint64(keys.size - 1))
+    while meta[KIND, at] != 0 and keys[at] != h:
+        at = np.int64(np.uint64(at + 1) & np.uint64(keys.size - 1))
+    return at if meta[KIND, at] & kind != 0 else np.int64(-1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -295,13 +290,8 @@ def _is_address(work, lo, hi):  # type: ignore[no-untyped-def]
     i = lo
     while i < hi and (work[_FLAG, i] & (_ALPHA | _NUMBER) != 0 or work[_CODE, i] in (43, 45, 46, 95)):
         i += 1
-    scheme = (
-        i - lo >= 2
-        and i + 2 < hi
-        and work[_CODE, i] == 58
-        and work[_CODE, i + 1] == 47
-        and work[_CODE, i + 2] == 47
-    )
+    scheme = i - lo >= 2 and i + 2 < hi and work[_CODE, i] == 58
+    scheme = scheme and work[_CODE, i + 1] == 47 and work[_CODE, i + 2] == 47
     if scheme and (_is_name(work, i + 3, hi) or _is_ip(work, i + 3, hi)):
         return True
     for k in range(lo + 1, hi):
@@ -313,13 +303,14 @@ def _is_address(work, lo, hi):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, forceinline=True)
 def _split_middle(work, lo, hi, n):  # type: ignore[no-untyped-def]
     """Cut lo:hi at its infixes: append the ends of its tokens to `ends`; returns how many there are now."""
-    dot = False
-    for k in range(lo + 1, hi - 1):
-        dot = dot or work[_CODE, k] == 46
-    if not (dot and _is_address(work, lo, hi)):
+    dot, cuts = False, False
+    for k in range(lo + 1, hi):  # there is no cut before the first character
+        dot |= (work[_CODE, k] == 46) & (k < hi - 1)
+        cuts |= work[_FLAG, k] & INFIX != 0
+    if cuts and not (dot and _is_address(work, lo, hi)):
         start, i = lo, lo
         while i < hi:
-            width = _infix(work, i, lo, hi)
+            width = _infix(work, i, lo, hi) if work[_FLAG, i] & INFIX != 0 else 0
             if width > 0 and i > lo:
                 if i > start:
                     work[_ENDS, n] = i
@@ -398,9 +389,11 @@ def _rejoin(data, work, n, keys, meta, worth):  # type: ignore[no-untyped-def]
                 break
             found = found or _special(data, work, lo, hi, keys, meta, worth, REJOINED) >= 0
     if not found:
-        work[_FINAL, :n] = work[_ENDS, :n]
+        for i in range(n):
+            work[_FINAL, i] = work[_ENDS, i]
         return n
-    work[_SEEN, :n] = 0  # 1: part of a match; 2 + place: a match begins here and is taken
+    for i in range(n):
+        work[_SEEN, i] = 0  # 1: part of a match; 2 + place: a match begins here and is taken
     for count in range(min(n, LONGEST_SPECIAL), 1, -1):
         for i in range(n - count + 1):
             lo, hi = work[_ENDS, i - 1] if i > 0 else 0, work[_ENDS, i + count - 1]
@@ -453,29 +446,15 @@ def _read(data, i, stop, flags, work):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def token_kernel(data, starts, stops, flags, keys, meta, worth):  # type: ignore[no-untyped-def]
-    """Cut the k chunks data[starts[c]:stops[c]], which hold no white space, into tokens.
+def _cut_all(  # type: ignore[no-untyped-def]
+    data, starts, stops, flags, keys, meta, worth, work, offsets, hashes, chars, kinds, ends
+):
+    """The loop of `token_kernel`; returns how many tokens there are.
 
-    data uint8, starts and stops int64 [k], flags uint16 [0x110000]. keys uint64 [a power of two], meta int64 [3, as
-    many] and worth bool [FILTER_BITS]: the table of special cases and units. Returns offsets int64 [k+1] and for each
-    token its hash uint64, its characters int32, its kind uint8 and the byte where it stops int64.
+    No array is made or exchanged here: numba would count references to it in every round of the loop.
     """
-    count = starts.size
-    offsets = np.zeros(count + 1, np.int64)
-    hashes, chars = np.empty(0, np.uint64), np.empty(0, np.int32)
-    kinds, ends = np.empty(0, np.uint8), np.empty(0, np.int64)
-    work = np.empty((_ROWS, 256), np.int64)
     t = 0
-    for c in range(count):
-        size = stops[c] - starts[c] + 1
-        if size > work.shape[1]:
-            work = np.empty((_ROWS, 2 * size), np.int64)
-        if t + size > hashes.size:
-            more = max(hashes.size, size)
-            hashes = np.concatenate((hashes, np.empty(more, np.uint64)))
-            chars = np.concatenate((chars, np.empty(more, np.int32)))
-            kinds = np.concatenate((kinds, np.empty(more, np.uint8)))
-            ends = np.concatenate((ends, np.empty(more, np.int64)))
+    for c in range(starts.size):
         m = _read(data, starts[c], stops[c], flags, work)
         n = _tokenize(data, work, m, keys, meta, worth)
         if n > 1:
@@ -494,4 +473,25 @@ def token_kernel(data, starts, stops, flags, keys, meta, worth):  # type: ignore
             t += 1
             lo = hi
         offsets[c + 1] = t
+    return t
+
+
+@njit(cache=True, nogil=True)
+def token_kernel(data, starts, stops, flags, keys, meta, worth):  # type: ignore[no-untyped-def]
+    """Cut the k chunks data[starts[c]:stops[c]], which hold no white space, into tokens.
+
+    data uint8, starts and stops int64 [k], flags uint16 [0x110000]. keys uint64 [a power of two], meta int64 [3, as
+    many] and worth bool [FILTER_BITS]: the table of special cases and units. Returns offsets int64 [k+1] and for each
+    token its hash uint64, its characters int32, its kind uint8 and the byte where it stops int64.
+    """
+    longest, most = 255, 0  # no token is shorter than a byte
+    for c in range(starts.size):
+        longest, most = max(longest, stops[c] - starts[c]), most + stops[c] - starts[c]
+    offsets, work = np.zeros(starts.size + 1, np.int64), np.empty((_ROWS, longest + 1), np.int64)
+    hashes, chars = np.empty(most, np.uint64), np.empty(most, np.int32)
+    kinds, ends = np.empty(most, np.uint8), np.empty(most, np.int64)
+    t = _cut_all(
+        lend(data), lend(starts), lend(stops), lend(flags), lend(keys), lend(meta), lend(worth), lend(work),
+        lend(offsets), lend(hashes), lend(chars), lend(kinds), lend(ends),
+    )  # fmt: skip
     return offsets, hashes[:t], chars[:t], kinds[:t], ends[:t]
