@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 REPORT_INTERVAL = 3.0  # seconds between two notes on the progress of a long loop
+COUNTING_SHARE = 50  # counting finished parts takes at most one part in so many of the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +145,16 @@ class StageContext:
         if units is not None:
             self.directory.set_total(units)
         with self.console.progress(self.stage.name) as advance:
-            poll = (
-                (lambda: advance(self.directory.finished_units(), units or None))
-                if units is not None
-                else None
-            )
+            asked = 0.0  # when finished units may be counted next: with many parts that takes a while
+
+            def count() -> None:
+                nonlocal asked
+                began = time.monotonic()
+                if began >= asked:
+                    advance(self.directory.finished_units(), units or None)
+                    asked = time.monotonic() + COUNTING_SHARE * (time.monotonic() - began)
+
+            poll = count if units is not None else None
             run_pipeline(
                 build, self.settings.workers, self.settings.runner_args, self.stage.parallelism, poll
             )
