@@ -66,7 +66,7 @@ _GRAMS = len(_ITEMS)
 _DENOMINATORS = _GRAMS + 3 * _ORDERS
 _LENGTHS = 256  # word lengths counted one by one for the median; longer ones are sorted
 _GRAM = np.uint64(0xD6E8FEB86659FD93)
-_MARKS = 2  # how many marks for every place of a table
+_NEAR = 1 << 17  # bytes that stay near the processor
 _S32 = np.uint64(32)
 
 
@@ -147,13 +147,20 @@ def _middle(chars, first, last, lengths):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _marks_size(items):  # type: ignore[no-untyped-def]
+    """How many marks to sift so many bigrams by: a power of two, the more the better while they stay in the cache."""
+    places = _table_size(items)
+    return max(2 * places, min(8 * places, _NEAR))
+
+
+@njit(cache=True, nogil=True)
 def _likely_pairs(hashes, count, at, marks):  # type: ignore[no-untyped-def]
     """Fill `at` with the positions of all bigrams that occur twice, and of some that do not; how many.
 
     marks counts, up to two, by a few bits of the two hashes, without asking whose they are: most bigrams of a text occur
     once, and this costs them less than a table of their own.
     """
-    size = _MARKS * _table_size(count)
+    size = _marks_size(count)
     mask = np.uint64(size - 1)
     marks[:size] = 0
     for i in range(count - 1):
@@ -336,7 +343,7 @@ def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-unty
     keys, counts = np.empty(_table_size(most), np.uint64), np.zeros(_table_size(most), np.int32)
     grams, at = np.empty(most, np.uint64), np.empty(most, np.int32)
     slots, starts = np.empty(most, np.int32), np.zeros(most + 1, np.int64)
-    marks = np.empty(_MARKS * _table_size(most), np.uint8)
+    marks = np.empty(_marks_size(most), np.uint8)
     column = _GRAMS + sort * _ORDERS
     for d in range(out.shape[0]):
         first, count = offsets[d], offsets[d + 1] - offsets[d]
