@@ -83,6 +83,12 @@ class NearConfig(BaseModel):
         default="distributed",
         description="connected components in Beam rounds, or in one process over all edges",
     )
+    local_edges: int = Field(
+        default=1_000_000,
+        ge=0,
+        description="so few edges (32 bytes each) are joined in one process in any case, which spares the pipelines of the rounds; "
+        "0: never",
+    )
     merge: Literal["greedy", "components"] = Field(
         default="greedy",
         description="greedy: drop a document only if it is a duplicate of a kept one; "

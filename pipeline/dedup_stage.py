@@ -88,7 +88,7 @@ class NearDedupStage(Stage):
         self.inputs = (survivors, "annotate", "ingest")
 
     def settings(self) -> dict[str, Any]:
-        neutral = {"components", "max_rounds", "bucket_warn"}  # how, not what
+        neutral = {"components", "local_edges", "max_rounds", "bucket_warn"}  # how, not what
         near = self.near.model_dump(mode="json", exclude=neutral)
         rest = self.config.model_dump(mode="json", include={"priority", "quality", "length"})
         return {"near": near, **rest}

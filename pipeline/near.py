@@ -305,7 +305,7 @@ class Search:
 
     def _stars(self, run: RunPipeline, edges: Store) -> Store:
         stars = self.work.child("components")
-        if self.config.components == "distributed":
+        if self.config.components == "distributed" and self.told()["edges"] > self.config.local_edges:
             return connected_components(edges, stars, run, self.partitions, self.config.max_rounds)
         if not stars.exists(DONE):
             _components_here(edges, stars)

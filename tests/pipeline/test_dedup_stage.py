@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from mixloom.pipeline import near
 from mixloom.pipeline.annotate import annotate, document_text
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.console import Console
@@ -122,7 +123,7 @@ def planted(seed: int) -> list[Document]:
 def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
     documents = planted(7)
     run, before = make_run(tmp_path / "a", documents, per_part=100)
-    config = DedupConfig(priority=("s2", "s0"))
+    config = DedupConfig(priority=("s2", "s0"), near=NearConfig(local_edges=0))  # in rounds
     after = deduplicate(run, before, config)
     by_id = {d.doc_id: d for d in documents}
 
@@ -325,9 +326,23 @@ def test_a_column_to_rank_by_that_does_not_exist_is_refused_before_any_work(tmp_
         run_stage(stage, run, RunSettings(), Console(quiet=True), before)
 
 
+@pytest.mark.parametrize(("local_edges", "rounds"), [(0, True), (2, True), (3, False)])
+def test_only_more_edges_than_declared_are_joined_in_rounds(tmp_path, monkeypatch, local_edges, rounds):
+    text = " ".join(words(np.random.default_rng(3), 100))
+    documents = [document(f"{text} {end}", f"{end}.txt") for end in ("alpha", "beta", "gamma")]  # three edges
+    run, before = make_run(tmp_path, documents, per_part=2)
+    called = []
+    distributed = near.connected_components
+    monkeypatch.setattr(near, "connected_components", lambda *a: called.append(1) or distributed(*a))
+    after = deduplicate(run, before, DedupConfig(near=NearConfig(local_edges=local_edges)))
+    assert bool(called) == rounds
+    assert after["dedup_near"].counts.kept == 1
+    assert after["dedup_near"].info["search"]["edges"] == 3
+
+
 def test_knobs_of_execution_do_not_change_the_key_of_the_stage():
     plain = NearDedupStage(DedupConfig(), "filter").settings()
-    how = DedupConfig(partitions=99, near=NearConfig(components="local", max_rounds=7))
+    how = DedupConfig(partitions=99, near=NearConfig(components="local", local_edges=7, max_rounds=7))
     assert NearDedupStage(how, "filter").settings() == plain
     what = DedupConfig(near=NearConfig(threshold=0.7))
     assert NearDedupStage(what, "filter").settings() != plain
