@@ -154,11 +154,11 @@ def decide(
             ruleset,
             rows[of].astype(np.int32),
         )
-        v = judged.verdicts
+        v, names = judged.verdicts, ruleset.names
         keep[of], value[of], limit[of] = v.keep, v.value, v.limit
         for at, rule in zip(of.tolist(), v.rule.tolist()):
-            reason[at] = ruleset.names[rule] if rule >= 0 else None
-        fired.update(dict(zip(ruleset.names, v.fired.tolist())))
+            reason[at] = names[rule] if rule >= 0 else None
+        fired.update(dict(zip(names, v.fired.tolist())))
         if judged.edits is not None and judged.edits.num_rows:
             edits.append(judged.edits)
     return Decision(keep, reason, value, limit, _named(edits, rows, annotations), dict(fired))

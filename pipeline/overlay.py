@@ -105,6 +105,22 @@ class EditedMedia(PartReader):
         return table if columns is None else table.select(columns)
 
 
+@dataclass(frozen=True, slots=True)
+class SurvivingRows(PartReader):
+    """Parts of a stage with a column `row`, without the rows that a later stage dropped; reads as a `PartReader`."""
+
+    survivors: PartReader | None = None
+
+    def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A whole part, as far as it is alive."""
+        assert self.survivors is not None
+        wanted = None if columns is None else [*dict.fromkeys([*columns, "row"])]
+        table = PartReader.read(self, name, wanted)
+        alive = self.survivors.read(name, ["row"])["row"].combine_chunks()
+        table = table.filter(pc.is_in(table["row"], alive))
+        return table if columns is None else table.select(columns)
+
+
 def edited_documents(base: PartReader, stages: Sequence[PartReader]) -> PartReader:
     """`base` (parts of ingest) as the documents are after these stages, in their order."""
     return EditedDocuments(base.store, base.parts, tuple(stages)) if stages else base
@@ -113,6 +129,11 @@ def edited_documents(base: PartReader, stages: Sequence[PartReader]) -> PartRead
 def edited_annotations(base: PartReader, stages: Sequence[PartReader]) -> PartReader:
     """`base` (parts of annotate) as the annotations are after these stages, in their order."""
     return EditedAnnotations(base.store, base.parts, tuple(stages)) if stages else base
+
+
+def surviving(base: PartReader, survivors: PartReader | None) -> PartReader:
+    """`base` without what a deciding stage after it dropped; as it is where there is none."""
+    return base if survivors is None else SurvivingRows(base.store, base.parts, survivors)
 
 
 def edited_media(base: PartReader, stages: Sequence[PartReader]) -> EditedMedia:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mixloom.pipeline import sampling
+from mixloom.pipeline.overlay import surviving
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
@@ -215,10 +216,12 @@ class OrderStage(Stage):
 
     name = "order"
     version = 1
-    inputs = ("cluster", "embed")
+    inputs: tuple[str, ...] = ("cluster", "embed")
 
-    def __init__(self, config: OrderConfig) -> None:
-        self.config = config
+    def __init__(self, config: OrderConfig, survivors: str | None = None) -> None:
+        self.config, self.survivors = config, survivors
+        if survivors is not None:  # a stage that dropped documents after they had their cells
+            self.inputs = (survivors, "cluster", "embed")
 
     def settings(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
@@ -230,12 +233,14 @@ class OrderStage(Stage):
         from mixloom.pipeline.transforms import OrderCells
 
         finished = frozenset(u.unit for u in ctx.directory.units())
-        assignments = ctx.reader("cluster")
+        alive = ctx.reader(self.survivors) if self.survivors is not None else None
+        assignments = surviving(ctx.reader("cluster"), alive)
+        vectors = surviving(ctx.reader("embed"), alive)
         ctx.beam(
             lambda p: (
                 p
                 | beam.Create(vector_parts(ctx), reshuffle=False)
-                | ReadParts(ctx.reader("embed"), ["doc_id", "row", "vector"])
+                | ReadParts(vectors, ["doc_id", "row", "vector"])
                 | OrderCells(assignments, self.config, finished)
                 | Commit(ctx.directory)
             ),

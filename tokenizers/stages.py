@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.overlay import surviving
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
 
@@ -36,10 +37,13 @@ class TokenizeStage(Stage):
 
     name = "tokenize"
     version = 1
-    inputs = ("cluster", "ingest", "tokenizer")
+    inputs: tuple[str, ...] = ("cluster", "ingest", "tokenizer")
 
-    def __init__(self, roots: dict[str, str]) -> None:
+    def __init__(self, roots: dict[str, str], survivors: str | None = None) -> None:
         self.roots = roots  # where sources lie; moving them changes nothing
+        self.survivors = survivors
+        if survivors is not None:  # a stage that dropped documents after they had their cells
+            self.inputs = (survivors, *TokenizeStage.inputs)
 
     def settings(self) -> dict[str, Any]:
         return {}  # everything that matters is in the fitted tokenizers, which are an input
@@ -51,7 +55,8 @@ class TokenizeStage(Stage):
         from mixloom.tokenizers.transform import Tokenize
 
         parts = [n for n in ctx.part_names("cluster") if n.startswith("part-")]
-        assignments = ctx.reader("cluster")
+        alive = ctx.reader(self.survivors) if self.survivors is not None else None
+        assignments = surviving(ctx.reader("cluster"), alive)
         tokenizer = ctx.run.stage("tokenizer").store
         ctx.beam(
             lambda p: (

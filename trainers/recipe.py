@@ -35,6 +35,8 @@ from mixloom.pipeline.paragraph_config import ParagraphConfig
 from mixloom.pipeline.paragraph_stage import ParagraphDedupStage
 from mixloom.pipeline.pii_config import PiiConfig
 from mixloom.pipeline.run import RunDirectory, StageManifest
+from mixloom.pipeline.semantic_config import SemanticConfig
+from mixloom.pipeline.semantic_stage import SemanticDedupStage
 from mixloom.pipeline.span_stages import NoiseStage, PiiStage
 from mixloom.pipeline.stage import RunSettings, Stage, run_stage
 from mixloom.pipeline.stages import (
@@ -111,6 +113,10 @@ class RunConfig(BaseModel):
     dedup_images: ImageDedupConfig | None = Field(
         None, description="remove repeated images; needs annotate.media; left out: they stay"
     )
+    dedup_semantic: SemanticConfig | None = Field(
+        None,
+        description="drop documents whose vectors are nearly equal, inside each cell; left out: they stay",
+    )
     decontaminate: DecontaminateConfig | None = Field(
         None, description="drop or cut what overlaps with evaluation sets; left out: nothing is compared"
     )
@@ -166,6 +172,8 @@ class _Chain:
     def __init__(self, survivors: str, edits: list[str]) -> None:
         self.survivors = survivors  # the stage whose survivors are alive now
         self.edits = edits  # the stages whose edits are in the documents now
+        self.late: str | None = None  # the stage that dropped documents after they had their cells
+        self.compared: tuple[str, ...] = ()  # the edits in the text that is compared with earlier runs
         self.stages: list[Stage] = []
 
     def seen_by(self, stage: Stage) -> Stage:
@@ -188,6 +196,7 @@ def _curation(config: RunConfig, chain: _Chain) -> _Chain:
         chain.add(NoiseStage(config.noise, chain.survivors, annotate), changes=True)
     if dedup.exact:
         chain.add(ExactDedupStage(dedup, chain.survivors))
+    chain.compared = tuple(chain.edits)
     if dedup.against:
         chain.add(AgainstDedupStage(dedup, chain.survivors))
     if dedup.near is not None:
@@ -199,11 +208,23 @@ def _curation(config: RunConfig, chain: _Chain) -> _Chain:
     if config.decontaminate is not None:
         stage = DecontaminateStage(config.decontaminate, chain.survivors, annotate, config.data_root)
         chain.add(stage, changes=True)
-    if dedup.index is not None:
-        chain.stages.append(chain.seen_by(DedupIndexStage(dedup, chain.survivors)))
     if config.pii is not None:
         chain.add(PiiStage(config.pii, chain.survivors, annotate), changes=True)
     return chain
+
+
+def _semantic(config: RunConfig, chain: _Chain) -> list[Stage]:
+    """What decides when documents have their cells, and the index for later runs, which comes after every drop."""
+    out: list[Stage] = []
+    if config.dedup_semantic is not None:
+        stage = SemanticDedupStage(config.dedup_semantic, config.dedup, chain.survivors)
+        out.append(chain.seen_by(stage))
+        chain.survivors = chain.late = stage.name
+    if config.dedup.index is not None:
+        index = DedupIndexStage(config.dedup, chain.survivors)
+        index.edits = chain.compared
+        out.append(index)
+    return out
 
 
 def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
@@ -222,9 +243,10 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         *chain.stages,
         chain.seen_by(EmbedStage(config.embed, chain.survivors)),
         ClusterStage(config.cluster),
-        OrderStage(config.order),
+        *_semantic(config, chain),
+        OrderStage(config.order, chain.late),
         chain.seen_by(TokenizerStage(config.tokenizer, chain.survivors, roots)),
-        chain.seen_by(TokenizeStage(roots)),
+        chain.seen_by(TokenizeStage(roots, chain.late)),
         PackStage(config.shards),
         ShardsStage(config.shards),
         MixtureStage(config.mixture, config.training_contexts),
