@@ -154,8 +154,8 @@ def _text_left(judged: _Lines, n: int, what: str | None) -> dict[str, NDArray[np
     out["removed_line_share"] = out["removed_lines"] / np.maximum(whole, 1)
     out["removed_word_share"] = (words - out["kept_words"]) / np.maximum(words, 1)
     out["removed_alnum_word_share"] = (alnum - total(left["alnum_words"], stays)) / np.maximum(alnum, 1)
-    pairs = np.unique(np.stack([owner[kept], number["segment"][kept].astype(np.int64)]), axis=1)
-    out["kept_text_segments"] = np.bincount(pairs[0], minlength=n).astype(np.float64)
+    segments = np.unique(owner[kept] << 32 | number["segment"][kept].astype(np.int64))
+    out["kept_text_segments"] = np.bincount(segments >> 32, minlength=n).astype(np.float64)
     return out
 
 
