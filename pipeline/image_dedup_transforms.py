@@ -32,7 +32,16 @@ from mixloom.pipeline.image_pairs import (
 )
 from mixloom.pipeline.preference import source_priority
 from mixloom.pipeline.run import PartReader
-from mixloom.pipeline.shuffle import DONE, Keyed, ReadBatches, RunPipeline, WriteBatches, by_schema, keyed
+from mixloom.pipeline.shuffle import (
+    DONE,
+    Keyed,
+    ReadBatches,
+    RunPipeline,
+    Typed,
+    WriteBatches,
+    by_schema,
+    keyed,
+)
 from mixloom.pipeline.storage import Store
 
 _BANDED = pa.schema([pa.field("band", pa.uint64(), nullable=False), *CONTENTS])
@@ -196,10 +205,11 @@ class ImageEdges(beam.PTransform):
         )
         near = (
             found[_BANDS]
+            | "Bands" >> Typed()
             | "Band" >> beam.GroupByKey()
             | "NearHash" >> beam.ParDo(_NearHashDoFn(config.distance, n)).with_output_types(Keyed)
         )
-        pairs = (found[_PAIRS], near) | "AllPairs" >> beam.Flatten()
+        pairs = (found[_PAIRS] | "Equal" >> Typed(), near) | "AllPairs" >> beam.Flatten()
         thumbs = (
             pairs
             | "Want" >> beam.ParDo(_WantThumbsDoFn()).with_output_types(Keyed)

@@ -97,6 +97,8 @@ def tree(root, run_dir, **more):
         "dedup_images": {},
         "decontaminate": {"sets": [{"name": "sums", "path": "eval.jsonl", "fields": ["question"]}]},
         "pii": {},
+        "dedup": {"index": {}},
+        "dedup_semantic": {"eps": 1e-6},
         "embed": {"dim": 4, "min_df": 1},
         "cluster": {"k": 2},
         "tokenizer": {"text": {"vocab_size": 400}, "image": {"steps": 2, "size": 32}},
@@ -156,6 +158,10 @@ def test_every_stage_is_conserved_and_tells_its_edits(world):
     assert manifests["dedup_paragraphs"].info["edits"]["duplicate_paragraph"] == 13
     assert manifests["decontaminate"].counts.dropped == {"contaminated": 1}
     assert manifests["pii"].info["edits"] == {"pii_email": 1}
+    late = manifests["dedup_semantic"].counts
+    assert late.documents_in == 13
+    assert manifests["dedup_index"].counts.kept == manifests["order"].counts.kept == late.kept
+    assert manifests["tokenize"].counts.documents_in == late.kept
 
 
 def test_the_life_of_a_masked_page_never_shows_what_was_masked(world):
