@@ -1,6 +1,6 @@
 """What does curation cost from reading to writing, against copying the same Parquet and against plain loops?
 
-    python benchmarks/end_to_end.py --data ROOT [--quick] [--megabytes 200] [--rounds 5] [--work FOLDER] [--json FILE]
+    python benchmarks/end_to_end.py --data ROOT [--quick] [--megabytes 200] [--rounds 3] [--work FOLDER] [--json FILE]
 
 The documents are real ones and re-mixes of them (see remix.py), as Parquet parts of a run. Four things are done to
 them in turn, in one process pinned to one core, and CPU seconds are compared round by round:
@@ -144,29 +144,27 @@ class Bench:
         flat = (one_batch(t).column("segments").flatten().field("text") for t in tables)
         self.text_bytes = sum(pa.compute.sum(pa.compute.binary_length(t)).as_py() for t in flat)
 
-    def fresh(self, name: str) -> Path:
-        """An empty folder."""
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        return self.folder / name
+    def clean(self) -> None:
+        """Remove all that was made of the corpus."""
+        for path in (*self.root.iterdir(), self.folder / "copy", self.folder / "loop"):
+            if path.is_dir() and path.name != "ingest":
+                shutil.rmtree(path)
 
     def copy(self) -> None:
         """Read, decompress, compress and write every part."""
         source = self.reader.store
-        out = RunDirectory(str(self.fresh("copy"))).store
+        out = RunDirectory(str(self.folder / "copy")).store
         for part in self.reader.parts.values():
             table = pq.read_table(pa.BufferReader(source.read(part.file)), use_threads=False)
             out.write(part.file, parquet_bytes(table))
 
     def loop(self, case: Case) -> int:
         """Curation in loops and in memory; returns how many documents survive."""
-        out = RunDirectory(str(self.fresh("loop"))).store
+        out = RunDirectory(str(self.folder / "loop")).store
         return InMemory(self.reader, case.annotate, case.plan, DedupConfig(), out).run()
 
     def staged(self, case: Case, classes: tuple[type[Any], ...]) -> dict[str, tuple[float, StageManifest]]:
         """Curation in stages: CPU seconds and manifest of each."""
-        for path in self.root.iterdir():
-            if path.is_dir() and path.name != "ingest":
-                shutil.rmtree(path)
         run, settings = RunDirectory(str(self.root)), RunSettings()
         manifests = {"ingest": self.ingest}
         out = {}
@@ -186,7 +184,13 @@ class Bench:
 
 def beam_fixed(small: Bench, case: Case) -> float:
     """CPU seconds that Beam adds for a handful of documents."""
-    spent = [[clocked(lambda how=how: small.staged(case, how))[0] for how in (BEAM, LOOPS)] for _ in range(3)]
+    spent = []
+    for _ in range(3):
+        both = []
+        for how in (BEAM, LOOPS):
+            small.clean()
+            both.append(clocked(lambda how=how: small.staged(case, how))[0])
+        spent.append(both)
     return statistics.median(a - b for a, b in spent)
 
 
@@ -205,9 +209,12 @@ def compare(bench: Bench, case: Case, rounds: int, fixed: float = 0.0) -> dict[s
         order = list(works)[turn % 4 :] + list(works)[: turn % 4]
         made: dict[str, Any] = {}
         for name in order:
+            bench.clean()
             seconds, clock, made[name] = clocked(works[name])
             cpu[name].append(seconds)
             wall[name].append(clock)
+            if name == "run":
+                disk = bench.written()
         parts.append({name: seconds for name, (seconds, _) in made["run"].items()})
         same = {n: made["run"][n][1].fingerprint == made["files"][n][1].fingerprint for n in made["run"]}
         left = made["run"]["surviving"][1].counts.kept
@@ -232,29 +239,38 @@ def compare(bench: Bench, case: Case, rounds: int, fixed: float = 0.0) -> dict[s
         "run documents/s": bench.documents / middle["run"],
         "run MB/s": megabytes / middle["run"],
         "survive": left,
+        "written MB": sum(disk[name] for name in made["run"]) / 1e6,
     }
     by_stage = {n: statistics.median(p[n] for p in parts) for n in parts[0]}
-    return {"row": row, "stages": by_stage, "copy": middle["copy"], "manifests": made["run"]}
+    return {"row": row, "stages": by_stage, "copy": middle["copy"]}
 
 
 def steps_of(bench: Bench, case: Case) -> dict[str, float]:
     """CPU seconds of each step of a run; the rest is Beam's and that of everything not named."""
+    bench.clean()
     with measured() as times:
         cpu, _, _ = clocked(lambda: bench.staged(case, BEAM))
     out = {step: times.seconds[step] for step in STEPS}
     return out | {"Beam and the rest": cpu - sum(out.values())}
 
 
+def say(row: dict[str, Any]) -> None:
+    """Print a row."""
+    print(
+        "  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True
+    )
+
+
 def main() -> None:
     parser = options_parser(__doc__ or "")
     parser.add_argument("--megabytes", type=float, help="text, about (200; 40 with --quick)")
-    parser.add_argument("--rounds", type=int, help="rounds (5; 3 with --quick)")
+    parser.add_argument("--rounds", type=int, help="rounds (3)")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the runs are written for a while")
     options = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    rounds = options.rounds or (3 if options.quick else 5)
+    rounds = options.rounds or 3
     corpus = Corpus(real_documents(options.data))
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         small = Bench(corpus, 300, Path(folder, "warm"))
@@ -262,43 +278,30 @@ def main() -> None:
             compare(small, case, 1)
         wanted = corpus.documents_of(options.megabytes or (40 if options.quick else 200))
         bench = Bench(corpus, wanted, Path(folder, "bench"))
-        rows, by_stage, by_step = [], [], []
+        rows: list[dict[str, Any]] = []
+        by_stage: dict[str, dict[str, Any]] = {}
+        by_step: dict[str, dict[str, Any]] = {}
         for case in CASES:
             made = compare(bench, case, rounds, beam_fixed(small, case))
             rows.append(made["row"])
-            print(
-                "  ".join(
-                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in made["row"].items()
-                )
-            )
-            disk = bench.written()
+            say(made["row"])
             for name, seconds in made["stages"].items():
-                counts = made["manifests"][name][1].counts
-                of = {
-                    "case": case.name,
-                    "stage": name,
-                    "CPU s": seconds,
-                    "times copy": seconds / made["copy"],
-                }
-                told = {
-                    "documents in": counts.documents_in,
-                    "kept": counts.kept,
-                    "written MB": disk[name] / 1e6,
-                }
-                by_stage.append(of | told)
-            for step, seconds in sorted(steps_of(bench, case).items(), key=lambda x: -x[1]):
-                per = seconds / made["copy"]
-                by_step.append({"case": case.name, "step": step, "CPU s": seconds, "times copy": per})
-        for row in (*by_stage, *by_step):
-            print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+                by_stage.setdefault(name, {})[f"{case.name}, times copy"] = seconds / made["copy"]
+            for step, seconds in steps_of(bench, case).items():
+                by_step.setdefault(step, {})[f"{case.name}, times copy"] = seconds / made["copy"]
+        ordered = sorted(by_step.items(), key=lambda x: -max(x[1].values()))
+        stage_rows = [{"stage": name, **row} for name, row in by_stage.items()]
+        step_rows = [{"step": name, **row} for name, row in ordered]
+        for row in (*stage_rows, *step_rows):
+            say(row)
         figures = {
             "documents": bench.documents,
             "text_mb": bench.text_bytes / 1e6,
             "parquet_mb": bench.written()["ingest"] / 1e6,
             "rounds": rounds,
             "curation": rows,
-            "stages": by_stage,
-            "steps": by_step,
+            "stages": stage_rows,
+            "steps": step_rows,
         }
     save(options.json, options.quick, figures, PACKAGES)
 

@@ -139,12 +139,21 @@ def compared(rows: list[dict[str, Any]]) -> None:
     """Add to the last row how it compares with those before it."""
     row, before = rows[-1], rows[-2] if len(rows) > 1 else None
     speed = "documents per CPU s"
-    row["speed against the first"] = row[speed] / rows[0][speed]
-    # A run costs about two seconds however small it is; what a further document costs is free of them.
+    row["against the first size"] = row[speed] / rows[0][speed]
+    # A run costs some seconds however small it is; what a further document costs is free of them.
     row["further documents per CPU s"] = None
     if before is not None:
         seconds = row["documents"] / row[speed] - before["documents"] / before[speed]
         row["further documents per CPU s"] = (row["documents"] - before["documents"]) / seconds
+    first = (
+        "documents",
+        speed,
+        "against the first size",
+        "further documents per CPU s",
+        "minutes",
+        "peak memory MiB",
+    )
+    rows[-1] = {name: row[name] for name in dict.fromkeys([*first, *row])}
 
 
 def main() -> None:
@@ -176,7 +185,10 @@ def main() -> None:
                 rows.append(measured(texts, documents, Path(run), 3 if documents <= sizes[0] else 1))
             compared(rows)
             row = rows[-1]
-            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+            print(
+                "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
+                flush=True,
+            )
     save(options.json, options.quick, {"growth": rows}, PACKAGES)
 
 
