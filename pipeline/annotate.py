@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.edits import flat_segments
 from mixloom.pipeline.measures import DIFFERENCES, MEASURES, MEDIA_MEASURES, family_of
 from mixloom.pipeline.noise_measures import NOISE_MEASURES
 from mixloom.pipeline.repetition import REPEATS, repetition
@@ -91,13 +92,6 @@ def text_measures(cuts: Cuts, config: AnnotateConfig = ALL) -> dict[str, pa.Arra
     return out
 
 
-def _segments(documents: pa.RecordBatch) -> tuple[NDArray[np.int64], pa.StructArray]:
-    """The bounds of each document's segments (int64 [n+1], from 0) and all segments in order."""
-    lists = documents.column("segments")
-    bounds = lists.offsets.to_numpy(zero_copy_only=False).astype(np.int64)
-    return bounds - bounds[0], lists.flatten()
-
-
 def _before(mask: NDArray[np.bool_], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many selected segments lie before each bound, int64 [n+1]."""
     return np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])[bounds]
@@ -108,7 +102,7 @@ def document_text(documents: pa.RecordBatch) -> pa.LargeStringArray:
 
     Returns a large_string array of length n without nulls; "" where a document has no text segment.
     """
-    bounds, segments = _segments(documents)
+    bounds, segments = flat_segments(documents)
     chosen = pc.equal(pc.struct_field(segments, "kind"), "text")
     texts = pc.fill_null(pc.struct_field(segments, "text").filter(chosen).cast(pa.large_string()), "")
     offsets = _before(chosen.to_numpy(zero_copy_only=False), bounds)
@@ -126,7 +120,7 @@ def _length_prefixed(values: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 def content_hashes(documents: pa.RecordBatch) -> pa.FixedSizeBinaryArray:
     """`schema.content_id` of each of n documents as 16 bytes: equal for exact duplicates, whatever their source."""
-    bounds, segments = _segments(documents)
+    bounds, segments = flat_segments(documents)
     parts = [
         column
         for values in (
@@ -169,7 +163,7 @@ def _reduced(values: pa.Array, owner: NDArray[np.int64], n: int, how: str, kind:
 
 def media_measures(documents: pa.RecordBatch) -> dict[str, pa.Array]:
     """`MEDIA_MEASURES` of n documents, by name, from what the segments say of their media."""
-    bounds, segments = _segments(documents)
+    bounds, segments = flat_segments(documents)
     n = len(documents)
     owner = np.repeat(np.arange(n, dtype=np.int64), np.diff(bounds))
     kind = pc.struct_field(segments, "kind")

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixloom.pipeline.edits import EDITS
 from mixloom.pipeline.judgement import judge_document
+from mixloom.pipeline.ledger import dropped_documents
 from mixloom.pipeline.rules import LANGUAGE, RuleSet, load_ruleset, split_at_edits
-from mixloom.pipeline.schema import REJECTS, SURVIVORS
+from mixloom.pipeline.schema import SURVIVORS
 
 
 class FilterConfig(BaseModel):
@@ -190,23 +191,8 @@ def survivors_and_rejects(
     survivors = pa.table([annotations.column("doc_id"), rows], schema=SURVIVORS).filter(keep)
     gone = pc.invert(keep)
     dropped = annotations.select(["doc_id", "source"]).filter(gone)
-    m = dropped.num_rows
-    numbers = {
-        name: pa.array(values, pa.float64(), mask=np.isnan(values)).filter(gone)
-        for name, values in (("value", decision.value), ("limit", decision.limit))
-    }
-    rejects = pa.table(
-        {
-            "doc_id": dropped.column("doc_id"),
-            "source": dropped.column("source"),
-            "locator": pa.nulls(m, REJECTS.field("locator").type),
-            "stage": pa.array([stage] * m, pa.string()),
-            "scope": pa.array(["document"] * m, pa.string()),
-            "outcome": pa.array(["dropped"] * m, pa.string()),
-            "reason": pa.array(decision.reason, pa.string()).filter(gone),
-            **numbers,
-            "detail": pa.nulls(m, pa.string()),
-        },
-        schema=REJECTS,
-    )
+    why = {"reason": pa.array(decision.reason, pa.string()).filter(gone)}
+    for name, values in (("value", decision.value), ("limit", decision.limit)):
+        why[name] = pa.array(values, pa.float64(), mask=np.isnan(values)).filter(gone)
+    rejects = dropped_documents(dropped.column("doc_id"), dropped.column("source"), stage, why)
     return survivors, rejects

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate import Annotator
 from mixloom.pipeline.edits import EDITS, WHOLE, apply_edits, changed_rows, flat_segments, rows_of
+from mixloom.pipeline.ledger import dropped_documents
 from mixloom.pipeline.overlay import ANNOTATIONS_FOLDER, EDITS_FOLDER, MEDIA_FOLDER
 from mixloom.pipeline.schema import REJECTS, SURVIVORS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
@@ -135,18 +136,9 @@ def _rejects(documents: pa.RecordBatch, dropped: pa.Table, stage: str) -> pa.Tab
     dropped = dropped.sort_by("row")
     rows = rows_of(documents)
     at = pa.array(np.searchsorted(rows, np.asarray(dropped["row"])))
-    n = dropped.num_rows
-    return pa.table(
-        {
-            "doc_id": documents.column("doc_id").take(at),
-            "source": documents.column("source").take(at),
-            "locator": pa.nulls(n, REJECTS.field("locator").type),
-            "stage": pa.array([stage] * n, pa.string()),
-            "scope": pa.array(["document"] * n, pa.string()),
-            "outcome": pa.array(["dropped"] * n, pa.string()),
-            **{c: dropped[c] for c in ("reason", "value", "limit", "detail")},
-        },
-        schema=REJECTS,
+    why = {c: dropped[c] for c in ("reason", "value", "limit", "detail")}
+    return dropped_documents(
+        documents.column("doc_id").take(at), documents.column("source").take(at), stage, why
     )
 
 

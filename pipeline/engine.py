@@ -25,7 +25,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms import environments
 
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.run import PartReader, StageDirectory
+from mixloom.pipeline.run import PartReader, StageDirectory, one_batch
 from mixloom.pipeline.stage import UnitOutput, commit_unit
 
 PART_KEY = b"mixloom.part"
@@ -79,15 +79,6 @@ def like(batch: pa.RecordBatch, source: pa.RecordBatch) -> pa.RecordBatch:
 def seconds_since_start(batch: pa.RecordBatch) -> float:
     started = float((batch.schema.metadata or {}).get(STARTED_KEY, b"0"))
     return max(0.0, time.time() - started) if started else 0.0
-
-
-def one_batch(table: pa.Table) -> pa.RecordBatch:
-    """A table as a single record batch (also when it has no rows)."""
-    combined = table.combine_chunks()
-    batches = combined.to_batches()
-    if not batches:
-        return pa.RecordBatch.from_pylist([], schema=table.schema)
-    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 class _ReadPartDoFn(beam.DoFn):

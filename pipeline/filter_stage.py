@@ -17,6 +17,16 @@ from mixloom.pipeline.decide import RulePlan
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.measures import family_of
 from mixloom.pipeline.noise_measures import NOISE_MEASURES
+from mixloom.pipeline.overlay import (
+    ANNOTATIONS_FOLDER,
+    EDITS_FOLDER,
+    LINES_FOLDER,
+    MEDIA_FOLDER,
+    EditedDocuments,
+    replace_items,
+    replace_rows,
+)
+from mixloom.pipeline.run import one_batch
 from mixloom.pipeline.stage import OutputTable, Stage, StageContext, UnitOutput
 
 if TYPE_CHECKING:
@@ -107,30 +117,30 @@ class _Refilter:
         before = filter_name(stage.step - 1)
         self._plan, self._step, self._stage = stage.plan, stage.step, stage.name
         self._annotator = Annotator(AnnotateConfig.model_validate(config))
-        self._survivors: PartReader = ctx.reader(before)
-        self._changes: PartReader = ctx.reader(before)
+        self._before: PartReader = ctx.reader(before)  # survivors and edits of the step before
         self._documents, self._annotations = ctx.documents(), ctx.annotations()
         self._base = ctx.reader("annotate")
         self._items: EditedMedia | None = ctx.media() if config["media"] is not None else None
-        self._seconds = 0.0
 
     def __call__(self, part: str) -> Iterator[UnitOutput]:
         import time
 
         from mixloom.pipeline.decide import decide
         from mixloom.pipeline.edited import NOTHING_LEFT
-        from mixloom.pipeline.engine import one_batch, read_part, with_part
+        from mixloom.pipeline.engine import read_part, with_part
         from mixloom.pipeline.transforms import decision_output
 
         started = time.time()
         columns = sorted({*self._plan.columns(self._step), "doc_id", "source"})
-        annotations = read_part(part, self._annotations, columns, self._survivors)
-        changed, dropped = self._measured(part)
+        annotations = read_part(part, self._annotations, columns, self._before)
+        alive = np.asarray(annotations.column("row"))
+        changed, dropped = self._measured(part, alive)
         tables: list[OutputTable] = []
         if changed is not None:
             tables = self._tables(part, changed)
-            annotations = one_batch(_overlaid(annotations, tables[0].table.select([*columns, "row"])))
-        emptied = np.isin(np.asarray(annotations.column("row")), dropped)
+            old = pa.Table.from_batches([annotations]).replace_schema_metadata(None)
+            annotations = one_batch(replace_rows(old, alive, tables[0].table))
+        emptied = np.isin(alive, dropped)
         lines, items = self._lines(part, changed), self._media(part, tables)
         decision = decide(annotations, self._plan, self._step, lines, items)
         for at in np.flatnonzero(emptied):
@@ -138,15 +148,12 @@ class _Refilter:
             decision.value[at] = decision.limit[at] = np.nan
         yield decision_output(with_part(annotations, part, started), decision, part, self._stage, tables)
 
-    def _measured(self, part: str) -> tuple[pa.RecordBatch | None, np.ndarray]:
+    def _measured(self, part: str, alive: np.ndarray) -> tuple[pa.RecordBatch | None, np.ndarray]:
         """The surviving documents changed by the step before, as they are now, and the rows that were emptied."""
-        from mixloom.pipeline.engine import one_batch
-
-        name = f"edits/{part}"
-        if name not in self._changes:
+        name = f"{EDITS_FOLDER}/{part}"
+        if name not in self._before:
             return None, np.zeros(0, np.int32)
-        alive = np.asarray(self._survivors.read(part, ["row"])["row"])
-        rows = np.unique(np.asarray(self._changes.read(name, ["row"])["row"]))
+        rows = np.unique(np.asarray(self._before.read(name, ["row"])["row"]))
         rows = rows[np.isin(rows, alive)]
         if not len(rows):
             return None, rows
@@ -156,15 +163,13 @@ class _Refilter:
         return documents, rows[size == 0]
 
     def _tables(self, part: str, changed: pa.RecordBatch) -> list[OutputTable]:
-        from mixloom.pipeline.overlay import ANNOTATIONS_FOLDER, MEDIA_FOLDER
-
         measured = pa.Table.from_batches([self._annotator.annotate(changed)]).replace_schema_metadata(None)
         measured = measured.append_column("row", changed.column("row"))
         out = [OutputTable(f"{ANNOTATIONS_FOLDER}/{part}", measured)]
         if self._items is not None:
             from mixloom.pipeline.edited import renumbered_items
 
-            edits = self._changes.read(f"edits/{part}")
+            edits = self._before.read(f"{EDITS_FOLDER}/{part}")
             items = renumbered_items(self._items.read(part), edits, changed)
             out.append(OutputTable(f"{MEDIA_FOLDER}/{part}", items))
         return out
@@ -174,12 +179,10 @@ class _Refilter:
             return None
         # Lines of documents changed two steps ago are measured again too: their table was never written.
         edited = self._all_changed(part)
-        table = self._base.read(f"lines/{part}")
+        table = self._base.read(f"{LINES_FOLDER}/{part}")
         table = table.filter(pc.invert(pc.is_in(table["row"], pa.array(edited, pa.int32()))))
         if not len(edited):
             return table
-        from mixloom.pipeline.engine import one_batch
-
         documents = one_batch(self._documents.read_rows(part, edited, ["segments"]))
         new = pa.Table.from_batches([self._annotator.lines(documents)])
         rows = pa.array(edited[np.asarray(new["row"])].astype(np.int32))
@@ -188,33 +191,19 @@ class _Refilter:
         return pa.concat_tables([table, new.cast(table.schema)]).sort_by(order)
 
     def _all_changed(self, part: str) -> np.ndarray:
-        from mixloom.pipeline.overlay import EditedDocuments
-
         assert isinstance(self._documents, EditedDocuments)
-        readers = [r for r in self._documents.edits if f"edits/{part}" in r]
-        rows = [np.asarray(r.read(f"edits/{part}", ["row"])["row"]) for r in readers]
+        readers = [r for r in self._documents.edits if f"{EDITS_FOLDER}/{part}" in r]
+        rows = [np.asarray(r.read(f"{EDITS_FOLDER}/{part}", ["row"])["row"]) for r in readers]
         return np.unique(np.concatenate(rows)) if rows else np.zeros(0, np.int32)
 
     def _media(self, part: str, tables: list[OutputTable]) -> pa.Table | None:
         if self._items is None or not any(r.needs_items for r in self._plan.rulesets(self._step)):
             return None
         table = self._items.read(part)
-        new = next((t.table for t in tables if t.name.startswith("media/")), None)
+        new = next((t.table for t in tables if t.name.startswith(f"{MEDIA_FOLDER}/")), None)
         if new is None:
             return table
-        changed = tables[0].table["row"]
-        rest = table.filter(pc.invert(pc.is_in(table["row"], changed.combine_chunks())))
-        return pa.concat_tables([rest, new]).sort_by([("row", "ascending"), ("segment", "ascending")])
-
-
-def _overlaid(annotations: pa.RecordBatch, new: pa.Table) -> pa.Table:
-    """Rows of `new` in the place of those of the same row."""
-    rows = np.asarray(annotations.column("row"))
-    order = np.arange(len(rows))
-    order[np.searchsorted(rows, np.asarray(new["row"]))] = len(rows) + np.arange(new.num_rows)
-    old = pa.Table.from_batches([annotations]).replace_schema_metadata(None)
-    both = pa.concat_tables([old, new.select(old.column_names).cast(old.schema)])
-    return both.take(pa.array(order))
+        return replace_items(table, tables[0].table["row"], new)
 
 
 def check_annotations(plan: RulePlan, step: int, annotate: dict[str, Any]) -> None:

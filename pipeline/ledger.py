@@ -7,7 +7,7 @@ documents in = kept + dropped (by reason) + failed (by error).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.schema import REJECTS
 
 # Below this many documents a share says little: one bad file of twenty is not a broken corpus.
 SMALL_STAGE = 1000
@@ -58,6 +59,26 @@ class Counts:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Counts:
         return cls(value["in"], value["kept"], value["dropped"], value["failed"], value.get("media", {}))
+
+
+def dropped_documents(
+    doc_ids: pa.Array, sources: pa.Array, stage: str, why: Mapping[str, pa.Array | pa.ChunkedArray]
+) -> pa.Table:
+    """The ledger (`REJECTS`) of n documents that a stage judged and dropped.
+
+    why: reason, value and limit of each, and detail where there is one.
+    """
+    n = len(doc_ids)
+    columns = {
+        "doc_id": doc_ids,
+        "source": sources,
+        "locator": pa.nulls(n, REJECTS.field("locator").type),
+        "stage": pa.array([stage] * n, pa.string()),
+        "scope": pa.array(["document"] * n, pa.string()),
+        "outcome": pa.array(["dropped"] * n, pa.string()),
+        "detail": pa.nulls(n, pa.string()),
+    }
+    return pa.table({**columns, **why}).select(REJECTS.names).cast(REJECTS)
 
 
 def counts_of(kept: int, rejects: pa.Table | pa.RecordBatch | None) -> Counts:

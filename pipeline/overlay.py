@@ -15,14 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixloom.pipeline.edits import apply_edits
-from mixloom.pipeline.run import PartReader
+from mixloom.pipeline.run import PartReader, one_batch
 
 EDITS_FOLDER, ANNOTATIONS_FOLDER, MEDIA_FOLDER, LINES_FOLDER = "edits", "annotations", "media", "lines"
-
-
-def _batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +45,7 @@ class EditedDocuments(PartReader):
         if "segments" not in table.column_names or not any(part in e for e in self.edits):
             return table
         numbers = np.arange(table.num_rows) if rows is None else np.asarray(rows)
-        batch = _batch(table.append_column("row", pa.array(numbers.astype(np.int32))))
+        batch = one_batch(table.append_column("row", pa.array(numbers.astype(np.int32))))
         for reader in self.edits:
             if part in reader:
                 batch = apply_edits(batch, reader.read(part))
@@ -70,7 +65,7 @@ class EditedAnnotations(PartReader):
         for reader in self.replaced:
             if part in reader:
                 wanted = None if columns is None else [*dict.fromkeys([*columns, "row"])]
-                table = _replace(table, reader.read(part, wanted))
+                table = replace_rows(table, np.arange(table.num_rows), reader.read(part, wanted))
         return table
 
     def read_rows(self, name: str, rows: np.ndarray, columns: list[str]) -> pa.Table:
@@ -78,11 +73,19 @@ class EditedAnnotations(PartReader):
         return self.read(name, columns).take(pa.array(rows))
 
 
-def _replace(table: pa.Table, new: pa.Table) -> pa.Table:
-    order = np.arange(table.num_rows)
-    order[np.asarray(new["row"])] = table.num_rows + np.arange(new.num_rows)
+def replace_rows(table: pa.Table, rows: np.ndarray, new: pa.Table) -> pa.Table:
+    """`table`, whose rows are these rows of a part (ascending), with those of `new` (a column `row`) in their place."""
+    order = np.arange(len(rows))
+    order[np.searchsorted(rows, np.asarray(new["row"]))] = len(rows) + np.arange(new.num_rows)
     both = pa.concat_tables([table, new.select(table.column_names).cast(table.schema)])
     return both.take(pa.array(order)).combine_chunks()
+
+
+def replace_items(items: pa.Table, changed: pa.ChunkedArray, new: pa.Table) -> pa.Table:
+    """Items of documents (row, segment, ...) with those of the `changed` rows given anew, in order."""
+    old = items.filter(pc.invert(pc.is_in(items["row"], changed.combine_chunks())))
+    both = pa.concat_tables([old, new.select(old.column_names).cast(old.schema)])
+    return both.sort_by([("row", "ascending"), ("segment", "ascending")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,7 @@ class EditedMedia(PartReader):
         for reader in self.replaced:
             if part in reader:
                 changed = reader.read(f"{ANNOTATIONS_FOLDER}/{name}", ["row"])["row"]
-                old = table.filter(pc.invert(pc.is_in(table["row"], changed)))
-                new = reader.read(part, wanted).select(old.column_names).cast(old.schema)
-                table = pa.concat_tables([old, new]).sort_by([("row", "ascending"), ("segment", "ascending")])
+                table = replace_items(table, changed, reader.read(part, wanted))
         return table if columns is None else table.select(columns)
 
 

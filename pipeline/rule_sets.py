@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -54,7 +55,7 @@ class Bounds(BaseModel):
         return self
 
 
-class AnyRule(Bounds):
+class AnyRule(Bounds, ABC):
     """What the rules of every section have in common."""
 
     name: str = Field(pattern=r"^[a-z0-9_]+$", description="the reason in the ledger, in snake_case")
@@ -73,8 +74,9 @@ class AnyRule(Bounds):
                 )
         return self
 
+    @abstractmethod
     def _check(self, measure: str) -> None:
-        raise NotImplementedError
+        """Raise ValueError where the measure is none that these rules can ask."""
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from mixloom.pipeline.config import read_yaml, validate
 from mixloom.pipeline.decide import FilterConfig, RulePlan, decide
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.filter_stage import check_annotations
 from mixloom.pipeline.overlay import LINES_FOLDER, MEDIA_FOLDER
-from mixloom.pipeline.run import PartReader, RunDirectory
+from mixloom.pipeline.run import PartReader, RunDirectory, one_batch
 
 
 def filter_config(names: Sequence[str]) -> FilterConfig:
@@ -33,11 +32,6 @@ def filter_config(names: Sequence[str]) -> FilterConfig:
         if "filter" in tree:
             return validate(FilterConfig, tree["filter"] or {}, names[0])
     return FilterConfig(rules=list(names))
-
-
-def _one(table: pa.Table) -> pa.RecordBatch:
-    batches = table.combine_chunks().to_batches()
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def apply_rules(run_dir: str, config: FilterConfig) -> dict[str, Any]:
@@ -65,7 +59,7 @@ def apply_rules(run_dir: str, config: FilterConfig) -> dict[str, Any]:
     drops, fires, edits = Counter[str](), Counter[str](), Counter[str]()
     documents = kept = edited = now_kept = now_dropped = 0
     for name in sorted(p for p in reader.parts if "/" not in p):
-        annotations = _one(reader.read(name, plan.columns(0)))
+        annotations = one_batch(reader.read(name, plan.columns(0)))
         decision = decide(
             annotations,
             plan,

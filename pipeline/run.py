@@ -128,6 +128,15 @@ class StageManifest:
         return cls(**fields)
 
 
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """A table as a single record batch (also when it has no rows)."""
+    combined = table.combine_chunks()
+    batches = combined.to_batches()
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=table.schema)
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+
+
 def parquet_bytes(table: pa.Table, row_groups: list[int] | None = None) -> bytes:
     """Serialise a table deterministically; `row_groups` gives the rows of each row group (default: one)."""
     table = table.replace_schema_metadata(None)

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from mixloom.pipeline.doc_ids import concatenate, split
 from mixloom.pipeline.exact import DROPS, JUDGED
+from mixloom.pipeline.ledger import dropped_documents
 from mixloom.pipeline.run import PartReader
-from mixloom.pipeline.schema import REJECTS, SURVIVORS
+from mixloom.pipeline.schema import SURVIVORS
 from mixloom.pipeline.shuffle import last
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 
@@ -44,21 +45,13 @@ def settle_part(
     at = np.flatnonzero(gone)
     at = at[np.argsort(rows[at], kind="stable")]
     judged = "reason" in drops.schema.names
-    rejects = pa.table(
-        {
-            "doc_id": drops.column("doc_id"),
-            "source": sources.take(pa.array(at)),
-            "locator": pa.nulls(n, REJECTS.field("locator").type),
-            "stage": pa.array([stage] * n, pa.string()),
-            "scope": pa.array(["document"] * n, pa.string()),
-            "outcome": pa.array(["dropped"] * n, pa.string()),
-            "reason": drops.column("reason") if judged else pa.array([reason] * n, pa.string()),
-            "value": drops.column("similarity"),
-            "limit": drops.column("limit") if judged else pa.array(np.full(n, limit)),
-            "detail": drops.column("kept_id"),
-        },
-        schema=REJECTS,
-    )
+    why = {
+        "reason": drops.column("reason") if judged else pa.array([reason] * n, pa.string()),
+        "value": drops.column("similarity"),
+        "limit": drops.column("limit") if judged else pa.array(np.full(n, limit)),
+        "detail": drops.column("kept_id"),
+    }
+    rejects = dropped_documents(drops.column("doc_id"), sources.take(pa.array(at)), stage, why)
     return survivors.filter(pa.array(~gone)).select(SURVIVORS.names).cast(SURVIVORS), rejects
 
 
