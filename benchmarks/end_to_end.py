@@ -38,6 +38,7 @@ from remix import Corpus, ingested, real_documents
 from steps import STEPS, measured
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
 from mixloom.pipeline.dedup_config import DedupConfig
@@ -46,7 +47,6 @@ from mixloom.pipeline.engine import Commit, ReadParts, one_batch, read_part, wit
 from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.run import RunDirectory, StageManifest, parquet_bytes
 from mixloom.pipeline.stage import RunSettings, Stage, StageContext, run_stage
-from mixloom.pipeline.stages import AnnotateStage
 from mixloom.pipeline.transforms import rows_output
 
 WEB_RULES = ["gopher@datatrove", "c4@fineweb", "fineweb@code"]

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mixloom.pipeline.annotate import Annotator, document_text
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.candidates import bucket_keys, bucket_pairs, places, signature_matrix, sorted_buckets
 from mixloom.pipeline.components import components_local
 from mixloom.pipeline.decide import RulePlan, decide
@@ -33,7 +34,6 @@ from mixloom.pipeline.schema import SURVIVORS
 from mixloom.pipeline.settle import settle_part
 from mixloom.pipeline.signatures import shingle_sets
 from mixloom.pipeline.stage import OutputTable, StageContext, UnitOutput
-from mixloom.pipeline.stages import AnnotateStage
 from mixloom.pipeline.storage import Store
 from mixloom.pipeline.survivors import greedy_keepers, sorted_members
 from mixloom.pipeline.transforms import annotation_output, decision_output

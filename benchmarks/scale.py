@@ -27,6 +27,7 @@ from recording import options_parser, save
 from remix import Corpus, Text, ingested, pieces, real_documents
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
 from mixloom.pipeline.dedup_config import DedupConfig
@@ -34,7 +35,6 @@ from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
 from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import RunSettings, Stage, run_stage
-from mixloom.pipeline.stages import AnnotateStage
 
 FULL, QUICK = "10000,100000,1000000", "5000,25000"
 SHORTEST, LONGEST, PIECES = (

@@ -6,10 +6,8 @@ functions these transforms call; nothing is decided here.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -19,17 +17,13 @@ import pyarrow.compute as pc
 
 from mixloom.pipeline.annotate import Annotator
 from mixloom.pipeline.annotate_config import AnnotateConfig
-from mixloom.pipeline.cluster import Domains, assign_batch
 from mixloom.pipeline.decide import Decision, RulePlan, decide, survivors_and_rejects
-from mixloom.pipeline.embed import batch_texts, embed_batch, vectors_of
-from mixloom.pipeline.engine import like, one_batch, part_of, seconds_since_start
-from mixloom.pipeline.order import ORDER, OrderConfig, order_cell
+from mixloom.pipeline.embed import batch_texts
+from mixloom.pipeline.engine import one_batch, part_of, seconds_since_start
 from mixloom.pipeline.overlay import EDITS_FOLDER, LINES_FOLDER, MEDIA_FOLDER
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.sampling import sampled
 from mixloom.pipeline.stage import OutputTable, UnitOutput
-from mixloom.pipeline.storage import Store
-from mixloom.pipeline.tfidf import TfidfSvd
 
 
 class _AnnotateDoFn(beam.DoFn):
@@ -136,151 +130,6 @@ def rows_output(batch: pa.RecordBatch) -> UnitOutput:
     part = part_of(batch)
     table = OutputTable(part, pa.Table.from_batches([batch]))
     return UnitOutput(part, (table,), None, batch.num_rows, seconds=seconds_since_start(batch))
-
-
-class _EmbedDoFn(beam.DoFn):
-    def __init__(self, model: Store) -> None:
-        self._store = model
-        self._model: TfidfSvd | None = None
-
-    def setup(self) -> None:
-        self._model = TfidfSvd.load(self._store.root)
-
-    def process(self, documents: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        assert self._model is not None
-        vectors = embed_batch(self._model, documents)
-        if "row" in documents.schema.names:
-            at = vectors.schema.get_field_index("row")
-            vectors = vectors.set_column(at, vectors.schema.field(at), documents.column("row"))
-        yield like(vectors, documents)
-
-
-class Embed(beam.PTransform):
-    """Documents -> vectors (`embed.vectors_schema`), by a fitted and saved model; a column `row` is carried over."""
-
-    def __init__(self, model: Store) -> None:
-        super().__init__()
-        self._model = model
-
-    def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(_EmbedDoFn(self._model)).with_output_types(pa.RecordBatch)
-
-
-class _AssignDoFn(beam.DoFn):
-    def __init__(self, model: Store) -> None:
-        self._store = model
-        self._model: Domains | None = None
-
-    def setup(self) -> None:
-        self._model = Domains.load(self._store.root)
-
-    def process(self, vectors: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        assert self._model is not None
-        yield like(assign_batch(self._model, vectors), vectors)
-
-
-class AssignDomains(beam.PTransform):
-    """Vectors -> nearest domain and cell (schema `DOMAINS`), by a fitted and saved model."""
-
-    def __init__(self, model: Store) -> None:
-        super().__init__()
-        self._model = model
-
-    def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(_AssignDoFn(self._model)).with_output_types(pa.RecordBatch)
-
-
-def split_by(batch: pa.RecordBatch, keys: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Split a batch by an integer key per row, in key order; rows keep their order."""
-    order = np.argsort(keys, kind="stable")
-    values, starts = np.unique(keys[order], return_index=True)
-    rows = batch.take(pa.array(order))
-    for i, value in enumerate(values):
-        stop = starts[i + 1] if i + 1 < len(starts) else len(order)
-        yield int(value), rows.slice(int(starts[i]), int(stop - starts[i]))
-
-
-class _ByCellDoFn(beam.DoFn):
-    """Joins a part's vectors with its cells and sends ids and half-precision vectors to the cells."""
-
-    def __init__(self, assignments: Any, finished: frozenset[str]) -> None:
-        self._assignments, self._finished = assignments, finished
-
-    def process(self, vectors: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-        part = part_of(vectors)
-        table = self._assignments.read(part, ["domain", "cell"])
-        half = vectors_of(vectors).astype(np.float16)
-        dim = half.shape[1]
-        batch = pa.RecordBatch.from_pydict(
-            {
-                "doc_id": vectors.column("doc_id"),
-                "part": pa.array([part] * vectors.num_rows, pa.string()),
-                "row": vectors.column("row"),
-                "domain": table["domain"].combine_chunks(),
-                "vector": pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), dim),
-            }
-        )
-        for cell, rows in split_by(batch, np.asarray(table["cell"])):
-            if cell_name(cell) not in self._finished:
-                yield cell, rows
-
-
-def cell_name(cell: int) -> str:
-    return f"cell-{cell:06d}"
-
-
-class _OrderCellDoFn(beam.DoFn):
-    def __init__(self, config: OrderConfig) -> None:
-        self._config = config
-
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[UnitOutput]:
-        started = time.perf_counter()
-        cell, batches = element
-        rows = one_batch(pa.Table.from_batches(list(batches)).sort_by("doc_id"))
-        vectors = np.asarray(rows.column("vector").flatten()).reshape(rows.num_rows, -1).astype(np.float32)
-        # Half precision leaves the vectors a little off unit length; cosine needs them exact.
-        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.where(norm > 0, norm, 1.0)
-        order = order_cell(vectors, rows.column("doc_id").to_pylist(), self._config)
-        path = rows.take(pa.array(order.path))
-        n = rows.num_rows
-        table = pa.table(
-            {
-                "doc_id": path.column("doc_id"),
-                "part": path.column("part"),
-                "row": path.column("row"),
-                "domain": path.column("domain"),
-                "cell": pa.array(np.full(n, cell, np.int32)),
-                "rank": pa.array(np.arange(n, dtype=np.int32)),
-                "similarity": pa.array(order.similarity.astype(np.float32)),
-            },
-            schema=ORDER,
-        )
-        info = {**asdict(order.stats), "bound_share": order.stats.bound_share}
-        output = OutputTable(cell_name(cell), table)
-        yield UnitOutput(cell_name(cell), (output,), None, n, (), info, time.perf_counter() - started)
-
-
-class OrderCells(beam.PTransform):
-    """Vectors of every part -> one ordered path per cell (schema `ORDER`), as one unit of work per cell.
-
-    Only ids and half-precision vectors go through the shuffle. A cell is bounded by `cluster.max_cell`.
-    """
-
-    def __init__(self, assignments: Any, config: OrderConfig, finished: frozenset[str] = frozenset()) -> None:
-        super().__init__()
-        self._assignments, self._config, self._finished = assignments, config, finished
-
-    def expand(self, pcoll: Any) -> Any:
-        return (
-            pcoll
-            | "ByCell"
-            >> beam.ParDo(_ByCellDoFn(self._assignments, self._finished)).with_output_types(
-                tuple[int, pa.RecordBatch]
-            )
-            | "Gather" >> beam.GroupByKey()
-            | "Order" >> beam.ParDo(_OrderCellDoFn(self._config))
-        )
 
 
 def sample_output(batch: pa.RecordBatch, bound: str, select: Any) -> UnitOutput:

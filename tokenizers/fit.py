@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mixloom.pipeline.sample_parts import collect_sample
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
-from mixloom.pipeline.stages import collect_sample
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig, TextTokenizerConfig
 
 VOCAB = "vocab.json"

@@ -15,13 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mixloom.mixers.estimate import MixtureConfig
 from mixloom.mixers.stage import MixtureStage
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.cluster import ClusterConfig
+from mixloom.pipeline.cluster_stage import ClusterStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
 from mixloom.pipeline.decontaminate_config import DecontaminateConfig
 from mixloom.pipeline.decontaminate_stage import DecontaminateStage
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
+from mixloom.pipeline.embed_stage import EmbedStage
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.image_dedup_config import ImageDedupConfig
@@ -31,6 +34,7 @@ from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.order import OrderConfig
+from mixloom.pipeline.order_stage import OrderStage
 from mixloom.pipeline.paragraph_config import ParagraphConfig
 from mixloom.pipeline.paragraph_stage import ParagraphDedupStage
 from mixloom.pipeline.pii_config import PiiConfig
@@ -39,12 +43,6 @@ from mixloom.pipeline.semantic_config import SemanticConfig
 from mixloom.pipeline.semantic_stage import SemanticDedupStage
 from mixloom.pipeline.span_stages import NoiseStage, PiiStage
 from mixloom.pipeline.stage import RunSettings, Stage, run_stage
-from mixloom.pipeline.stages import (
-    AnnotateStage,
-    ClusterStage,
-    EmbedStage,
-    OrderStage,
-)
 from mixloom.pipeline.storage import resolve
 from mixloom.pipeline.tfidf import EmbedConfig
 from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage

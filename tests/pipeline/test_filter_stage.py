@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from mixloom.cli import main
 from mixloom.pipeline.annotate import document_text
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
 from mixloom.pipeline.engine import one_batch
@@ -21,7 +22,6 @@ from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.overlay import edited_annotations, edited_documents
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import RunSettings, run_stage
-from mixloom.pipeline.stages import AnnotateStage
 
 PAGES = [
     "A good line of some words.\nMENU MENU\nAnother good line, a longer one.\n",

@@ -4,22 +4,20 @@ import pytest
 from pydantic import TypeAdapter
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.cluster import ClusterConfig
+from mixloom.pipeline.cluster_stage import ClusterStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
+from mixloom.pipeline.embed_stage import EmbedStage
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.order import OrderConfig
+from mixloom.pipeline.order_stage import OrderStage
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import RunSettings, run_stage
-from mixloom.pipeline.stages import (
-    AnnotateStage,
-    ClusterStage,
-    EmbedStage,
-    OrderStage,
-)
 from mixloom.pipeline.tfidf import EmbedConfig
 
 

@@ -12,6 +12,7 @@ from mixloom.pipeline.annotate import annotate
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.decide import RulePlan, decide
 from mixloom.pipeline.engine import run_pipeline, with_part
+from mixloom.pipeline.order_transform import split_by
 from mixloom.pipeline.rules import RuleSet
 from mixloom.pipeline.sampling import sampled, threshold
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
@@ -20,7 +21,6 @@ from mixloom.pipeline.transforms import (
     ApplyRules,
     decision_output,
     sample_segments,
-    split_by,
 )
 
 TEXTS = ["one two three four five six", "short", "one two three four five six seven eight", ""]

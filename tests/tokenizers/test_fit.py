@@ -6,6 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
 from mixloom.pipeline.errors import UserError
@@ -14,7 +15,6 @@ from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import RunSettings, run_stage
-from mixloom.pipeline.stages import AnnotateStage
 from mixloom.tokenizers import codecs, text
 from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage
 from mixloom.tokenizers.fitted import Codecs
