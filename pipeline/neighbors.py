@@ -72,7 +72,7 @@ def nearest_neighbours(
     lists: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     cut: list[np.ndarray] = []
     while len(todo):
-        found = _search(x, todo, width)
+        found = nearest_rows(x, todo, width)
         left = np.repeat(todo, found.shape[1])
         right = found.reshape(-1)
         keep = (right != left) & (right >= 0)
@@ -97,7 +97,7 @@ def pair_products(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> n
     return _products(np.ascontiguousarray(vectors, np.float32), left.astype(np.int64), right.astype(np.int64))
 
 
-def _search(x: np.ndarray, queries: np.ndarray, width: int) -> np.ndarray:
+def nearest_rows(x: np.ndarray, queries: np.ndarray, width: int) -> np.ndarray:
     """Indices int64 [q, min(width + 1, n)] of the largest inner products; one thread, so that bits stay put."""
     import faiss
 
