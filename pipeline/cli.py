@@ -44,6 +44,8 @@ def status(run_dir: RunArgument, as_json: JsonOption = False) -> None:
             print(f"{'':<{width}}  {s.edited:>11,}  edited")
         for reason, n in sorted(s.edits.items(), key=lambda x: (-x[1], x[0])):
             print(f"{'':<{width}}  {n:>11,}  edits: {reason}")
+        if s.note:
+            print(f"{'':<{width}}  {s.note}")
 
 
 def _state(s: StageStatus) -> str:

@@ -3,25 +3,23 @@
 In-context pretraining (Shi et al., arXiv 2310.10638) wants related documents in one context, and packing parts some
 of them again: the wider its window, the fuller the contexts and the less alike their documents. `window_table` measures
 both for one cell, beside the same documents in random order and merely grouped by cluster. Called once per cell, by
-the stage that packs; `merged` makes one table of those of all cells.
+the stage that packs; `order_facts.merged` makes one table of those of all cells.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from mixloom.pipeline.order_facts import ORDERS, SUMMED, Row
 from mixloom.pipeline.packing import Cuts, Plan, pack
 
 Int64 = NDArray[np.int64]
-Row = dict[str, Any]
 
-ORDERS = ("path", "cluster", "random")
 WINDOWS = (1, 64, 256, 1024)
 CLUSTER_SIZE = 50  # documents in a cluster of the control, about
 _CLUSTER_ROUNDS = 5
@@ -92,26 +90,6 @@ def window_table(
     return [{"window": r["window"], "order": r["order"], **_sums(r)} for r in rows]
 
 
-def merged(tables: Iterable[Sequence[Mapping[str, Any]]]) -> list[Row]:
-    """The tables of several cells as one, by window and order, with two means: fill and similarity.
-
-    fill: share of the slots that hold a token, None without a slot. similarity: mean cosine of documents that share
-    a context, None without a pair. Windows ascend; orders stand as in `ORDERS`.
-    """
-    groups: dict[tuple[int, str], list[Row]] = {}
-    for row in (r for table in tables for r in table):
-        groups.setdefault((int(row["window"]), str(row["order"])), []).append(_sums(row))
-    out = []
-    for window, order in sorted(groups, key=lambda k: (k[0], (*ORDERS, k[1]).index(k[1]), k[1])):
-        rows = groups[window, order]
-        sums = {key: sum(r[key] for r in rows) for key in _SUMMED if key != "cosine"}
-        sums["cosine"] = math.fsum(r["cosine"] for r in rows)  # exact, so cells may come in any order
-        fill = sums["tokens"] / sums["slots"] if sums["slots"] else None
-        similarity = sums["cosine"] / sums["pairs"] if sums["pairs"] else None
-        out.append({"window": window, "order": order, **sums, "fill": fill, "similarity": similarity})
-    return out
-
-
 def cluster_order(vectors: np.ndarray, shuffled: Int64, size: int = CLUSTER_SIZE) -> Int64:
     """Documents grouped by k-means clusters of about `size`, in the order of `shuffled` inside each: int64 [n].
 
@@ -131,21 +109,8 @@ def cluster_order(vectors: np.ndarray, shuffled: Int64, size: int = CLUSTER_SIZE
     return shuffled[np.argsort(label[shuffled], kind="stable")]
 
 
-_SUMMED = (
-    "contexts",
-    "slots",
-    "tokens",
-    "extra",
-    "documents",
-    "cut_documents",
-    "long_documents",
-    "cosine",
-    "pairs",
-)
-
-
 def _sums(row: Mapping[str, Any]) -> Row:
-    return {key: row[key] for key in _SUMMED}
+    return {key: row[key] for key in SUMMED}
 
 
 def _measured(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixloom.pipeline import ledger
+from mixloom.pipeline.order_facts import told
 from mixloom.pipeline.run import RunDirectory, StageDirectory
 
 
@@ -24,6 +25,7 @@ class StageStatus:
     bytes: int
     edits: dict[str, int]  # by reason
     edited: int  # documents with any
+    note: str = ""  # what else the stage has to say, in one line
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -38,6 +40,7 @@ class StageStatus:
             "bytes": self.bytes,
             "edits": self.edits,
             "edited_documents": self.edited,
+            "note": self.note,
         }
 
 
@@ -58,6 +61,7 @@ def _unfinished(directory: StageDirectory, running: bool) -> StageStatus | None:
         {"unit": slowest.unit, "seconds": slowest.seconds} if slowest else {},
         sum(p.bytes for r in records for p in r.parts),
         *_edits([r.info for r in records]),
+        told(directory.name, [r.info for r in records]),
     )
 
 
@@ -79,7 +83,8 @@ def stage_status(run: RunDirectory, name: str, running: bool) -> StageStatus | N
         return _unfinished(directory, running)
     size = sum(p.bytes for p in m.parts)
     edits = _edits([m.info])
-    return StageStatus(name, "finished", m.counts, m.seconds, m.units, m.units, m.slowest, size, *edits)
+    note = told(name, [v for _, v in sorted(m.info.items()) if isinstance(v, dict)], m.config)
+    return StageStatus(name, "finished", m.counts, m.seconds, m.units, m.units, m.slowest, size, *edits, note)
 
 
 def run_status(run: RunDirectory) -> list[StageStatus]:

@@ -19,6 +19,7 @@ from mixloom.pipeline.report import (
     duplicates,
     edits,
     funnel,
+    order,
     overview,
     samples,
     tokens,
@@ -78,7 +79,8 @@ def render_report(run: RunDirectory) -> str:
             _dropped(curation, budget),
             *edits.sections(run, curation.manifests),
             duplicates.section(run, curation.manifests, documents),
-            *_domains(curation),
+            _domains(curation),
+            order.section(curation.manifests),
             _tokens(curation, shards),
             _mixture(run, curation),
             *_trainings(run, curation),
@@ -132,26 +134,17 @@ def _dropped(curation: Curation, budget: Budget) -> Section:
     return Section("dropped", "Samples dropped and failed", body, lead)
 
 
-def _domains(curation: Curation) -> list[Section]:
+def _domains(curation: Curation) -> Section:
     found, labels = curation.domains()
     body: Content = nothing("Domains have not been found yet (stage cluster).")
     if found:
         body = domains.domain_sections(found, curation.map_points(), labels)
-    order = domains.order_section(curation.cells(), curation.packs())
-    return [
-        Section(
-            "domains",
-            "Domains",
-            body,
-            "Documents grouped by what they say; the words are those that tell a domain apart.",
-        ),
-        Section(
-            "order",
-            "Order and packing",
-            order or nothing("Documents have not been ordered yet (stages order and pack)."),
-            "Related documents stand one after another in a context; packing cuts the path into contexts.",
-        ),
-    ]
+    return Section(
+        "domains",
+        "Domains",
+        body,
+        "Documents grouped by what they say; the words are those that tell a domain apart.",
+    )
 
 
 def _tokens(curation: Curation, shards: ShardManifest | None) -> Section:

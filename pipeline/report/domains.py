@@ -1,4 +1,4 @@
-"""Domains: their size, words, sources and samples, a map of documents, labels where there are any, and order."""
+"""Domains: their size, words, sources and samples, a map of documents, and labels where there are any."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from mixloom.pipeline.report.markup import (
     percent,
     plural,
     shorten,
-    significant,
 )
-from mixloom.pipeline.report.tables import Column, details, facts, table
+from mixloom.pipeline.report.tables import Column, details, table
 
 COLORS = 24  # of domains, in page.css; they repeat after that
 
@@ -41,26 +40,6 @@ class MapPoint:
     y: float
     domain: int
     title: str
-
-
-@dataclass(frozen=True, slots=True)
-class CellFacts:
-    """Order and packing of one cell; None where the stage has not run or does not say."""
-
-    documents: int
-    jumps: int | None = None
-    mean_cosine: float | None = None
-    random_cosine: float | None = None
-    near_duplicate_pairs: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PackFacts:
-    """Packing of one cell."""
-
-    contexts: int
-    fill: float
-    forced_cuts: int
 
 
 def color(domain: int) -> str:
@@ -158,44 +137,3 @@ def label_table(key: str, labels: Mapping[str, Mapping[int, int]]) -> Html:
     documents = sum(sum(by_domain.values()) for by_domain in labels.values())
     share = f"{plural(documents, 'document')} with it, purity {percent(purity(labels))}"
     return table(f"'{shorten(key, 60)}' of the source against domains: {share}", columns, rows)
-
-
-def order_section(cells: Sequence[CellFacts], packs: Sequence[PackFacts]) -> list[Content]:
-    """Neighbour similarity against a random order, jumps; fill and cuts of packing."""
-    out: list[Content] = []
-    documents = sum(c.documents for c in cells)
-    if documents:
-        ordered, random = _mean(cells, "mean_cosine"), _mean(cells, "random_cosine")
-        cards: list[tuple[Content, Content]] = [("Cells", number(len(cells)))]
-        if ordered is not None:
-            cards.append(("Similarity of neighbours (cosine)", significant(ordered)))
-        if random is not None:
-            cards.append(("The same in random order", significant(random)))
-        jumps = [c.jumps for c in cells if c.jumps is not None]
-        if jumps:
-            jumped = [number(sum(jumps)), el("small", f" of {number(documents)}")]
-            cards.append(("Jumps (no neighbour left)", jumped))
-        cut = [c.near_duplicate_pairs for c in cells if c.near_duplicate_pairs is not None]
-        if cut:
-            cards.append(("Too similar to be neighbours", [number(sum(cut)), el("small", " pairs")]))
-        out.append(facts(cards))
-    contexts = sum(p.contexts for p in packs)
-    if contexts:
-        fill = sum(p.fill * p.contexts for p in packs) / contexts
-        out.append(
-            facts(
-                [
-                    ("Contexts", number(contexts)),
-                    ("Fill", percent(fill)),
-                    ("Forced cuts", number(sum(p.forced_cuts for p in packs))),
-                ]
-            )
-        )
-    return out
-
-
-def _mean(cells: Sequence[CellFacts], field_: str) -> float | None:
-    """Weighted by documents, over the cells that say."""
-    known = [(getattr(c, field_), c.documents) for c in cells if getattr(c, field_) is not None]
-    weight = sum(n for _, n in known)
-    return sum(v * n for v, n in known) / weight if weight else None

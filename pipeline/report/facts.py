@@ -19,7 +19,7 @@ from mixloom.pipeline.report.documents import (
     spread,
     title_of,
 )
-from mixloom.pipeline.report.domains import CellFacts, DomainFacts, MapPoint, PackFacts
+from mixloom.pipeline.report.domains import DomainFacts, MapPoint
 from mixloom.pipeline.report.funnel import SourceFacts, StageFacts
 from mixloom.pipeline.report.samples import ReasonSamples, Reject
 from mixloom.pipeline.run import Part, RunDirectory, StageManifest
@@ -241,17 +241,6 @@ class Curation:
         titles = [title_of(rows[i]["segments"]) if i in rows else i for i in ids]
         return [MapPoint(float(x), float(y), d, t) for (x, y), d, t in zip(at, domains, titles, strict=True)]
 
-    def cells(self) -> list[CellFacts]:
-        """Order of every cell, as the stage measured it."""
-        m = self.manifests.get("order")
-        return [_cell(info) for _, info in sorted(m.info.items()) if "documents" in info] if m else []
-
-    def packs(self) -> list[PackFacts]:
-        """Packing of every cell."""
-        m = self.manifests.get("pack")
-        infos = [info for _, info in sorted(m.info.items()) if "contexts" in info] if m else []
-        return [PackFacts(i["contexts"], i.get("fill", 0.0), i.get("forced_cuts", 0)) for i in infos]
-
     def text_bytes(self) -> int | None:
         """UTF-8 bytes of the text of the kept documents; None where it cannot be told cheaply."""
         deciding = self._deciding()
@@ -278,20 +267,6 @@ def principal_components(vectors: np.ndarray) -> np.ndarray:
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     projected = centred @ (axes * np.where(largest < 0, -1.0, 1.0)[:, None]).T
     return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
-
-
-def _cell(info: Mapping[str, Any]) -> CellFacts:
-    return CellFacts(
-        int(info["documents"]),
-        _whole(info.get("jumps")),
-        info.get("mean_cosine"),
-        info.get("random_cosine"),
-        _whole(info.get("near_duplicate_pairs")),
-    )
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:

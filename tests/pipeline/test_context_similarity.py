@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixloom.pipeline.context_similarity import ORDERS, merged, window_table, within_context_cosine
+from mixloom.pipeline.context_similarity import window_table, within_context_cosine
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.order_facts import ORDERS, merged
 from mixloom.pipeline.packing import cut_positions, pack
 
 

@@ -15,12 +15,9 @@ from mixloom.pipeline.report.decoded import (
     decoded_section,
 )
 from mixloom.pipeline.report.domains import (
-    CellFacts,
     DomainFacts,
     MapPoint,
-    PackFacts,
     domain_sections,
-    order_section,
     purity,
 )
 from mixloom.pipeline.report.funnel import SourceFacts, StageFacts, breaks, by_source, funnel
@@ -196,16 +193,6 @@ def test_hostile_domains_stay_text(hostile, audit):
 def test_purity_is_the_share_of_the_commonest_label_of_each_domain():
     assert purity({"a": {0: 8, 1: 1}, "b": {0: 2, 1: 9}}) == pytest.approx(17 / 20)
     assert purity({}) == 0.0
-
-
-def test_order_is_averaged_over_documents_and_fill_over_contexts(audit):
-    cells = [CellFacts(100, 3, 0.8, 0.2, 1), CellFacts(300, 5, 0.4, 0.1, 0), CellFacts(10)]
-    text = audit(markup(order_section(cells, [PackFacts(10, 0.9, 1), PackFacts(30, 0.5, 2)]))).text_content()
-    assert "Similarity of neighbours (cosine)0.5" in text
-    assert "random order0.125" in text
-    assert "8 of 410" in text
-    assert "Fill60.0%" in text
-    assert order_section([], []) == []
 
 
 def manifest(name="domain-000", source="prose"):
