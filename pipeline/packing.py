@@ -8,26 +8,64 @@ context are cut, at the price of some padding and of neighbours being parted ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.packing_kernel import best_fit, chop, concatenate, separate
 
 Int64 = NDArray[np.int64]
 
-# Where a document may be cut: sorted token positions (0 < position < length), or None for "anywhere".
-Cuts = Callable[[int], "Int64 | None"] | Mapping[int, Int64]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """Token spans that must stay whole, such as an image with its sentinels.
+
+    Attributes:
+        offsets: int64 [documents + 1]; document d owns the spans offsets[d] to offsets[d + 1].
+        spans: int64 [k, 2], (start, stop) inside the document; ascending and disjoint within a document.
+    """
+
+    offsets: Int64
+    spans: Int64
+
+    @classmethod
+    def of(cls, documents: Sequence[ArrayLike]) -> Blocks:
+        """From the spans of each document, integers [k, 2] in any order; spans that overlap become one."""
+        found = [_disjoint(np.asarray(d, dtype=np.int64).reshape(-1, 2)) for d in documents]
+        offsets = np.concatenate([[0], np.cumsum([len(f) for f in found])]).astype(np.int64)
+        return cls(offsets, np.concatenate([*found, np.zeros((0, 2), np.int64)]))
+
+    def within(self, document: int, start: int, stop: int) -> Int64:
+        """The spans of a piece of a document that no plan has cut inside one: int64 [k, 2], counted from its start."""
+        own = self.spans[self.offsets[document] : self.offsets[document + 1]]
+        clipped = np.clip(own, start, stop) - start
+        return clipped[clipped[:, 1] > clipped[:, 0]]
+
+
+def _disjoint(spans: Int64) -> Int64:
+    spans = spans[spans[:, 1] - spans[:, 0] > 1]  # one token cannot be cut
+    spans = spans[np.lexsort((spans[:, 1], spans[:, 0]))]
+    if len(spans) < 2:
+        return spans
+    reach = np.maximum.accumulate(spans[:, 1])
+    first = np.r_[True, spans[1:, 0] >= reach[:-1]]
+    return np.stack([spans[first, 0], reach[np.r_[first[1:], True]]], axis=1)
+
+
+# Where a document may be cut: its blocks; or sorted token positions (0 < position < length), or None for "anywhere".
+Cuts = Blocks | Callable[[int], "Int64 | None"] | Mapping[int, Int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Which piece of which document goes into which context.
 
-    Pieces are grouped by context and lie in path order inside it; contexts are ordered by their first piece.
+    Pieces are grouped by context and lie in path order inside it, except where near duplicates are kept apart; contexts
+    are ordered by the piece that comes first on the path.
 
     Attributes:
         seq_len: tokens a context holds.
@@ -66,7 +104,13 @@ class Plan:
 
 
 def pack(
-    lengths: ArrayLike, seq_len: int, window: int, cuts: Cuts | None = None, *, carry: bool = True
+    lengths: ArrayLike,
+    seq_len: int,
+    window: int,
+    cuts: Cuts | None = None,
+    groups: ArrayLike | None = None,
+    *,
+    carry: bool = True,
 ) -> Plan:
     """Plan the contexts of documents given in path order; deterministic, every token placed exactly once.
 
@@ -75,33 +119,47 @@ def pack(
         seq_len: tokens per context.
         window: 1 concatenates and cuts every seq_len tokens; W > 1 packs each W consecutive documents by
             best fit. Any W >= n packs all documents together.
-        cuts: allowed cut positions of a document, asked only for documents that must be cut. None, or a
-            document the mapping lacks, means anywhere. A piece then ends at the last allowed position that
-            fits; a stretch longer than seq_len without one is cut at seq_len and counted in `forced_cuts`.
+        cuts: what may not be cut, as `Blocks`; or the allowed positions of a document, asked only for documents that
+            may have to be cut. None, or a document the mapping lacks, means anywhere. A piece then ends at the last
+            allowed position that fits; a stretch longer than seq_len without one is cut at seq_len and counted in
+            `forced_cuts`.
+        groups: integers [n], documents of one number (from 0) are near duplicates, -1 is none. No two of a group are
+            neighbours in a context. With window 1 the context ends between them. Otherwise best fit prefers contexts
+            without the group, then contexts in which others can stand between them, and then opens a new one.
         carry: with window > 1, the emptiest context of a window stays open for the next one.
 
     Raises:
-        UserError: seq_len or window under 1, a length under 1, or cut positions that are not sorted.
+        UserError: seq_len or window under 1, a length under 1, not one group per document, or cut positions that are
+            not sorted.
     """
     sizes = np.ascontiguousarray(np.asarray(lengths, dtype=np.int64))
     _check(sizes, seq_len, window)
-    ask = _asker(cuts)
+    group = _groups(groups, len(sizes))
+    longest = 1 if window == 1 else seq_len  # what is not longer is never cut
+    blocks = _blocks(cuts, sizes, longest)
     if window == 1:
-        if ask is None:
-            return _concatenate(sizes, seq_len)
-        return _concatenate_at_cuts(sizes, seq_len, ask)
-    doc, start, stop, forced = _chop(sizes, seq_len, ask)
-    if not len(doc):
-        return Plan(seq_len, doc, start, stop, np.zeros(1, np.int64), 0)
-    length = stop - start
-    group = doc // window
+        none = np.empty((0, 4), np.int64)
+        count, contexts, forced = concatenate(sizes, seq_len, blocks.offsets, blocks.spans, group, none)
+        pieces = np.empty((count, 4), np.int64)
+        if count:
+            concatenate(sizes, seq_len, blocks.offsets, blocks.spans, group, pieces)
+        offsets = np.searchsorted(pieces[:, 3], np.arange(contexts + 1)).astype(np.int64)
+        doc, start, stop, _ = (np.ascontiguousarray(column) for column in pieces.T)
+        return Plan(seq_len, doc, start, stop, offsets, forced)
+    count, forced = chop(sizes, seq_len, blocks.offsets, blocks.spans, np.empty((0, 3), np.int64))
+    pieces = np.empty((count, 3), np.int64)
+    if not count:
+        return Plan(seq_len, *pieces.T, np.zeros(1, np.int64), 0)
+    chop(sizes, seq_len, blocks.offsets, blocks.spans, pieces)
+    doc, start, stop = (np.ascontiguousarray(column) for column in pieces.T)
+    length, of_window = stop - start, doc // window
     # One stable sort for all windows: by window, then longest first; equal lengths stay in (document, start) order.
-    order = np.argsort(group * (seq_len + 1) + (seq_len - length), kind="stable")
-    bounds = np.flatnonzero(np.diff(group[order], prepend=-1, append=-2)).astype(np.int64)
-    packed = _best_fit(length[order], bounds, np.int64(seq_len), carry)
-    context = np.empty(len(doc), np.int64)
+    order = np.argsort(of_window * (seq_len + 1) + (seq_len - length), kind="stable")
+    bounds = np.flatnonzero(np.diff(of_window[order], prepend=-1, append=-2)).astype(np.int64)
+    packed = best_fit(length[order], group[doc[order]], bounds, np.int64(seq_len), carry)
+    context = np.empty(count, np.int64)
     context[order] = packed
-    return _group(seq_len, doc, start, stop, context, forced)
+    return _apart(_group(seq_len, doc, start, stop, context, forced), group)
 
 
 def cut_positions(length: int, blocks: ArrayLike) -> Int64:
@@ -142,109 +200,54 @@ def _check(sizes: Int64, seq_len: int, window: int) -> None:
         )
 
 
-def _asker(cuts: Cuts | None) -> Callable[[int], Int64 | None] | None:
-    if cuts is None:
-        return None
-    lookup: Callable[[int], Int64 | None] = cuts.get if isinstance(cuts, Mapping) else cuts
+def _groups(groups: ArrayLike | None, n: int) -> Int64:
+    """One number from 0 per group of two or more, -1 elsewhere: int64 [n]."""
+    if groups is None:
+        return np.full(n, -1, np.int64)
+    given = np.asarray(groups, dtype=np.int64)
+    if given.shape != (n,):
+        raise UserError(
+            f"groups of near duplicates have shape {given.shape}, and there are {n} documents",
+            fix="give one number per document, -1 for a document without near duplicates",
+        )
+    _, inverse, counts = np.unique(given, return_inverse=True, return_counts=True)
+    return np.where((given >= 0) & (counts[inverse] > 1), inverse, -1).astype(np.int64)
 
-    def ask(doc: int) -> Int64 | None:
-        found = lookup(doc)
-        if found is None:
-            return None
-        positions = np.asarray(found, dtype=np.int64)
-        if positions.ndim != 1 or bool(np.any(np.diff(positions) < 0)):
+
+def _blocks(cuts: Cuts | None, sizes: Int64, longest: int) -> Blocks:
+    """What may not be cut, asked only for documents longer than `longest`."""
+    if isinstance(cuts, Blocks):
+        if len(cuts.offsets) != len(sizes) + 1:
             raise UserError(
-                f"cut positions of document {doc} are not sorted",
-                fix="give one ascending list of token positions (see cut_positions)",
+                f"blocks are given for {len(cuts.offsets) - 1} documents, and there are {len(sizes)}",
+                fix="give the spans of every document, none for one that may be cut anywhere",
             )
-        return positions
-
-    return ask
-
-
-def _last_cut(allowed: Int64 | None, start: int, limit: int) -> int:
-    """The last allowed position in (start, limit], or -1."""
-    if allowed is None:
-        return limit
-    i = int(np.searchsorted(allowed, limit, side="right")) - 1
-    return int(allowed[i]) if i >= 0 and allowed[i] > start else -1
-
-
-def _concatenate(sizes: Int64, seq_len: int) -> Plan:
-    ends = np.cumsum(sizes)
-    begins = ends - sizes
-    total = int(ends[-1]) if len(ends) else 0
-    grid = np.arange(0, total, seq_len, dtype=np.int64)
-    edges = np.unique(np.concatenate([begins, grid]))
-    doc = (np.searchsorted(begins, edges, side="right") - 1).astype(np.int64)
-    after = np.append(edges[1:], total)
-    offsets = np.append(np.searchsorted(edges, grid), len(edges)).astype(np.int64)
-    return Plan(seq_len, doc, edges - begins[doc], after - begins[doc], offsets, 0)
+        return cuts
+    counts = np.zeros(len(sizes), np.int64)
+    spans: list[Int64] = []
+    if cuts is not None:
+        lookup: Callable[[int], Int64 | None] = cuts.get if isinstance(cuts, Mapping) else cuts
+        for d in np.flatnonzero(sizes > longest).tolist():
+            own = _spans_between(d, lookup(d), int(sizes[d]))
+            counts[d] = len(own)
+            spans.append(own)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Blocks(offsets, np.concatenate([*spans, np.zeros((0, 2), np.int64)]))
 
 
-def _concatenate_at_cuts(sizes: Int64, seq_len: int, ask: Callable[[int], Int64 | None]) -> Plan:
-    doc: list[int] = []
-    bounds: list[tuple[int, int]] = []
-    offsets = [0]
-    room, forced = seq_len, 0
-
-    def close() -> None:
-        nonlocal room
-        offsets.append(len(doc))
-        room = seq_len
-
-    for d, size in enumerate(sizes.tolist()):
-        start = 0
-        allowed = ask(d) if size > room else None
-        while start < size:
-            stop = size if size - start <= room else _last_cut(allowed, start, start + room)
-            if (
-                stop < 0 and room < seq_len
-            ):  # nothing of the rest fits here uncut: it opens a context of its own
-                close()
-                continue
-            if stop < 0:
-                stop, forced = start + seq_len, forced + 1
-            doc.append(d)
-            bounds.append((start, stop))
-            room -= stop - start
-            start = stop
-            if room == 0 or start < size:
-                close()
-    if offsets[-1] != len(doc):
-        offsets.append(len(doc))
-    spans = np.asarray(bounds, dtype=np.int64).reshape(-1, 2)
-    arrays = (np.asarray(doc, dtype=np.int64), spans[:, 0].copy(), spans[:, 1].copy())
-    return Plan(seq_len, *arrays, np.asarray(offsets, dtype=np.int64), forced)
-
-
-def _chop(
-    sizes: Int64, seq_len: int, ask: Callable[[int], Int64 | None] | None
-) -> tuple[Int64, Int64, Int64, int]:
-    """Whole documents, and the pieces of those longer than a context: (doc, start, stop, forced cuts)."""
-    forced = 0
-    stops: dict[int, list[int]] = {}
-    counts = -(-sizes // seq_len)
-    if ask is not None:
-        for d in np.flatnonzero(sizes > seq_len).tolist():
-            allowed, size, start, ends = ask(d), int(sizes[d]), 0, []
-            while size - start > seq_len:
-                stop = _last_cut(allowed, start, start + seq_len)
-                if stop < 0:
-                    stop, forced = start + seq_len, forced + 1
-                ends.append(stop)
-                start = stop
-            stops[d] = [*ends, size]
-            counts[d] = len(stops[d])
-    doc = np.repeat(np.arange(len(sizes), dtype=np.int64), counts)
-    first = np.cumsum(counts) - counts
-    nth = np.arange(len(doc), dtype=np.int64) - first[doc]
-    start_of, stop_of = nth * seq_len, np.minimum((nth + 1) * seq_len, sizes[doc])
-    for d, ends in stops.items():
-        own = slice(int(first[d]), int(first[d]) + len(ends))
-        stop_of[own] = ends
-        start_of[own] = [0, *ends[:-1]]
-    return doc, start_of, stop_of, forced
+def _spans_between(doc: int, found: Int64 | None, size: int) -> Int64:
+    """The stretches of a document between its allowed positions: int64 [k, 2]."""
+    if found is None:
+        return np.zeros((0, 2), np.int64)
+    positions = np.asarray(found, dtype=np.int64)
+    if positions.ndim != 1 or bool(np.any(np.diff(positions) < 0)):
+        raise UserError(
+            f"cut positions of document {doc} are not sorted",
+            fix="give one ascending list of token positions (see cut_positions)",
+        )
+    edges = np.concatenate([[0], positions[(positions > 0) & (positions < size)], [size]])
+    wide = np.flatnonzero(np.diff(edges) > 1)
+    return np.stack([edges[wide], edges[wide + 1]], axis=1)
 
 
 def _group(seq_len: int, doc: Int64, start: Int64, stop: Int64, context: Int64, forced: int) -> Plan:
@@ -258,85 +261,10 @@ def _group(seq_len: int, doc: Int64, start: Int64, stop: Int64, context: Int64, 
     return Plan(seq_len, doc[order], start[order], stop[order], offsets, forced)
 
 
-@njit(cache=True, nogil=True)
-def _mark(tree, leaf):  # type: ignore[no-untyped-def]
-    """Note a capacity as occupied, up to the root."""
-    node = tree.shape[0] // 2 + leaf
-    while node >= 1 and tree[node] == 0:
-        tree[node] = 1
-        node //= 2
-
-
-@njit(cache=True, nogil=True)
-def _unmark(tree, leaf):  # type: ignore[no-untyped-def]
-    """Note a capacity as empty; a parent stays occupied while its other child is."""
-    node = tree.shape[0] // 2 + leaf
-    tree[node] = 0
-    while node > 1 and tree[node ^ 1] == 0:
-        node //= 2
-        tree[node] = 0
-
-
-@njit(cache=True, nogil=True)
-def _at_least(tree, leaf):  # type: ignore[no-untyped-def]
-    """The smallest occupied capacity >= leaf, or -1: climb until a right sibling is occupied, then go down left."""
-    half = tree.shape[0] // 2
-    node = half + leaf
-    if tree[node] == 1:
-        return leaf
-    while node > 1 and (node & 1 == 1 or tree[node + 1] == 0):
-        node //= 2
-    if node <= 1:
-        return -1
-    node += 1
-    while node < half:
-        node = 2 * node if tree[2 * node] == 1 else 2 * node + 1
-    return node - half
-
-
-@njit(cache=True, nogil=True)
-def _best_fit(length, bounds, seq_len, carry):  # type: ignore[no-untyped-def]
-    """Best-fit-decreasing per window: int64 lengths [p] (longest first per window), bounds [w + 1] -> bins [p]."""
-    leaves = 1
-    while leaves < seq_len + 1:
-        leaves *= 2
-    tree = np.zeros(2 * leaves, np.uint8)
-    head = np.full(seq_len + 1, -1, np.int64)  # capacity -> the bin opened or filled last among those with it
-    below = np.full(length.shape[0], -1, np.int64)  # the next bin of the same capacity
-    room = np.zeros(length.shape[0], np.int64)
-    bins = np.empty(length.shape[0], np.int64)
-    opened, kept = 0, -1
-    for w in range(bounds.shape[0] - 1):
-        first = opened
-        for i in range(bounds[w], bounds[w + 1]):
-            space = _at_least(tree, length[i])
-            if space < 0:
-                b, space = opened, seq_len
-                opened += 1
-            else:
-                b = head[space]
-                head[space] = below[b]
-                if head[space] < 0:
-                    _unmark(tree, space)
-            bins[i] = b
-            room[b] = space - length[i]
-            if room[b] > 0:
-                below[b] = head[room[b]]
-                head[room[b]] = b
-                _mark(tree, room[b])
-        emptiest = kept
-        for b in range(first, opened):
-            if emptiest < 0 or room[b] > room[emptiest]:
-                emptiest = b
-        for b in range(first - 1, opened):
-            j = kept if b < first else b
-            if j >= 0 and room[j] > 0 and head[room[j]] >= 0:
-                head[room[j]] = -1
-                _unmark(tree, room[j])
-        kept = -1
-        if carry and emptiest >= 0 and room[emptiest] > 0:
-            kept = emptiest
-            below[kept] = -1
-            head[room[kept]] = kept
-            _mark(tree, room[kept])
-    return bins
+def _apart(plan: Plan, group: Int64) -> Plan:
+    """The plan with near duplicates parted inside their contexts."""
+    if not bool((group >= 0).any()):
+        return plan
+    order = np.arange(len(plan.doc), dtype=np.int64)
+    separate(group[plan.doc], plan.offsets, order)
+    return replace(plan, doc=plan.doc[order], start=plan.start[order], stop=plan.stop[order])
