@@ -8,6 +8,8 @@ into an order in which documents are whole, how to attend there, and how to come
     mask      [B, 1, L, L] boolean mask, causal and block-diagonal by document. The plain definition.
     flex      the same mask as a FlexAttention block mask. The way on a CUDA device.
 
+What a document is, the batch says: without a document mask (`ModelConfig.document_mask`) all of a context is one.
+
     T rows of the residual stream; S slots (T and the padding inside buckets); N heads; H head width; D = N * H
 """
 

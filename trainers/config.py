@@ -49,6 +49,11 @@ class ModelConfig(BaseModel):
     )
     qk_norm: bool = Field(default=False, description="RMSNorm over each head of the queries and keys.")
     rope_theta: float = Field(default=10000.0, gt=1.0, description="Base of the rotary position frequencies.")
+    document_mask: bool = Field(
+        default=True,
+        description="Attend within documents only. False: a document also sees those before it in its context, "
+        "and positions count on through the context, as in-context pretraining needs it.",
+    )
     tie_embeddings: bool = Field(default=False, description="Use the embedding table as the output head.")
     init_std: float = Field(
         default=0.02, gt=0.0, le=1.0, description="Standard deviation of the weights at the start."

@@ -48,7 +48,8 @@ class Batch:
     """Contexts ready for the model. All tensors are in sequence order unless they say otherwise.
 
     input_ids, targets, positions, target_modality: int64 [T]; `targets` is IGNORE at the last token of a
-    piece and in padding. documents: int64 [B, L], one number per piece, padding being a piece of its own.
+    piece and in padding. documents: int64 [B, L], one number per piece, padding being a piece of its own;
+    without a document mask the pieces of a context count as one, and so do their positions and lengths.
     perm: int64 [T], sequence index of every row of the modality-major order (stable); inverse: the way back.
     sizes: tokens per modality, padding counted as text. piece_lengths: int64 [P], in sequence order, sum T.
     target_counts: targets per modality. domains: int64 [B].
@@ -108,6 +109,7 @@ def make_batch(
     *,
     domains: np.ndarray | None = None,
     modalities: int = 3,
+    document_mask: bool = True,
 ) -> Batch:
     """Turn contexts into a Batch.
 
@@ -117,6 +119,8 @@ def make_batch(
         modality: uint8 [V], see `modality_table`.
         domains: int [B], only carried along.
         modalities: K.
+        document_mask: whether documents are read apart (`ModelConfig.document_mask`). Targets are the same
+            either way: the last token of a document never has one.
 
     Raises:
         ValueError: pieces longer than their context, or an id outside the vocabulary.
@@ -135,6 +139,10 @@ def make_batch(
     targets[:-1] = ids[1:]
     targets[starts + pieces - 1] = IGNORE
     targets[is_padding] = IGNORE
+    if not document_mask:
+        pieces = _joined(is_padding.reshape(contexts, length))
+        starts = np.cumsum(pieces) - pieces
+        piece_of = np.repeat(np.arange(pieces.shape[0]), pieces)
     valid = targets != IGNORE
     target_modality = modality[np.where(valid, targets, 0)].astype(np.int64)
 
@@ -181,7 +189,16 @@ def _pieces(doc_lengths: Sequence[np.ndarray], contexts: int, length: int) -> tu
     return pieces[keep], padding[keep]
 
 
-def micro_batches(arrays: Arrays, parts: int, modality: np.ndarray, modalities: int) -> list[Batch]:
+def _joined(padding: np.ndarray) -> np.ndarray:
+    """Lengths of the pieces that tile contexts read as a whole, int64 [P]: real tokens, then padding bool [B, L]."""
+    rest = padding.sum(axis=1)
+    both = np.stack([padding.shape[1] - rest, rest], axis=1).reshape(-1)
+    return both[both > 0]
+
+
+def micro_batches(
+    arrays: Arrays, parts: int, modality: np.ndarray, modalities: int, *, document_mask: bool = True
+) -> list[Batch]:
     """The contexts of one update cut into `parts` batches of equal height."""
     input_ids, doc_lengths, domains = arrays
     height = input_ids.shape[0] // parts
@@ -192,6 +209,7 @@ def micro_batches(arrays: Arrays, parts: int, modality: np.ndarray, modalities: 
             modality,
             domains=domains[i : i + height],
             modalities=modalities,
+            document_mask=document_mask,
         )
         for i in range(0, height * parts, height)
     ]
@@ -204,10 +222,19 @@ class Prefetcher:
     """
 
     def __init__(
-        self, stream: StreamLike, start: int, stop: int, *, parts: int, modality: np.ndarray, modalities: int
+        self,
+        stream: StreamLike,
+        start: int,
+        stop: int,
+        *,
+        parts: int,
+        modality: np.ndarray,
+        modalities: int,
+        document_mask: bool = True,
     ) -> None:
         self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
+        self._document_mask = document_mask
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._ahead = self._submit()
 
@@ -215,7 +242,13 @@ class Prefetcher:
         return self._pool.submit(self._make, self._next) if self._next < self._stop else None
 
     def _make(self, step: int) -> list[Batch]:
-        return micro_batches(self._stream.batch_arrays(step), self._parts, self._modality, self._modalities)
+        return micro_batches(
+            self._stream.batch_arrays(step),
+            self._parts,
+            self._modality,
+            self._modalities,
+            document_mask=self._document_mask,
+        )
 
     def next(self) -> list[Batch]:
         """The parts of the next update; an error of the stream is raised here.

@@ -35,8 +35,8 @@ def document_losses(
 ) -> dict[str, tuple[float, int]]:
     """Mean loss of every document of some shards, over the text tokens that are predicted.
 
-    The first token of a piece has nothing before it and does not count; a document cut into several contexts is the sum
-    of its pieces.
+    Every document is read by itself, whatever the model was trained to see beside it. The first token of a piece has
+    nothing before it and does not count; a document cut into several contexts is the sum of its pieces.
 
     Args:
         batch_contexts: contexts read at a time; changes memory and speed only.

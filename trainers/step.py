@@ -84,6 +84,11 @@ class Run:
         if compiled:
             compile_blocks(self.model)
 
+    def batches(self, arrays: Arrays, parts: int) -> list[Batch]:
+        """Contexts as this model reads them, in `parts` batches."""
+        mask = self.model.config.document_mask
+        return micro_batches(arrays, parts, self.table, len(self.names), document_mask=mask)
+
     def losses(self, batch: Batch) -> Losses:
         """Losses of one batch that is on the device."""
         hidden = self.model(self.model.rows(batch, self.kind, self.dtype), self.dtype)
@@ -133,7 +138,7 @@ class Run:
         counts = np.zeros(len(self.names), dtype=np.int64)
         for start in range(0, arrays[0].shape[0], height):
             part = tuple(a[start : start + height] for a in arrays)
-            for batch in micro_batches(part, 1, self.table, len(self.names)):  # type: ignore[arg-type]
+            for batch in self.batches(part, 1):  # type: ignore[arg-type]
                 sums += self.losses(batch.to(self.device)).sums.double().cpu().numpy()
                 counts += np.asarray(batch.target_counts)
         result: dict[str, float | None] = {

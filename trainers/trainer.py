@@ -135,6 +135,7 @@ class _Loop:
             parts=config.grad_accumulation,
             modality=self.run.table,
             modalities=self.run.model.config.modalities,
+            document_mask=self.run.model.config.document_mask,
         )
         stop = False
         try:
@@ -243,7 +244,9 @@ def _resume(folder: Path, run: Run, stream: StreamLike) -> int:
     if checkpoint is None:
         return 0
     state = read_state(checkpoint)
-    was, now = state["configs"]["model"], run.model.config.model_dump(mode="json")
+    # Settings that are younger than the checkpoint had their default then.
+    was = {**ModelConfig().model_dump(mode="json"), **state["configs"]["model"]}
+    now = run.model.config.model_dump(mode="json")
     changed = [f"model.{k}: was {was.get(k)!r}, is {v!r}" for k, v in now.items() if was.get(k) != v]
     changed += [f"train.{line}" for line in run.config.differences(state["configs"]["train"])]
     if changed:

@@ -71,6 +71,22 @@ def test_a_batch_agrees_with_a_walk_over_every_token(case):
     assert int(batch.piece_lengths.sum()) == rows * length
 
 
+@given(contexts())
+@settings(max_examples=100, deadline=None)
+def test_without_a_document_mask_a_context_is_read_as_one_document_with_the_same_targets(case):
+    ids, lengths = case
+    apart = make_batch(ids, lengths, TABLE)
+    batch = make_batch(ids, lengths, TABLE, document_mask=False)
+    whole = make_batch(ids, [np.array([d.sum()]) for d in lengths], TABLE)
+    for name in ("input_ids", "positions", "documents", "perm", "inverse"):
+        assert getattr(batch, name).tolist() == getattr(whole, name).tolist(), name
+    assert batch.piece_lengths.tolist() == whole.piece_lengths.tolist()
+    assert batch.sizes == whole.sizes
+    assert batch.targets.tolist() == apart.targets.tolist()
+    assert batch.target_modality.tolist() == apart.target_modality.tolist()
+    assert batch.target_counts == apart.target_counts
+
+
 def test_padding_counts_as_text_whatever_id_fills_it():
     batch = make_batch(np.array([[4, 5, 6, 6]], dtype=np.uint16), [np.array([2])], TABLE)
     assert batch.sizes == [2, 2, 0]

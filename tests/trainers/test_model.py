@@ -103,6 +103,23 @@ def test_changing_a_token_changes_nothing_before_it_nor_in_other_documents(
         assert not torch.allclose(after[place], before[place], atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["buckets", "mask"])
+def test_without_a_document_mask_a_token_reaches_all_that_follows_in_its_context(
+    make_contexts, vocabulary, kind
+):
+    model, table = model_of(document_mask=False), modality_table(vocabulary)
+    ids, lengths, _ = make_contexts()
+    before = hidden(model, make_batch(ids, lengths, table, document_mask=False), kind)
+    changed = ids.copy()
+    changed[1, 2] = 300 if ids[1, 2] != 300 else 301
+    after = hidden(model, make_batch(changed, lengths, table, document_mask=False), kind)
+    moved = (after - before).abs().amax(1).view(ids.shape) > 1e-6
+    filled = int(sum(lengths[1]))
+    assert int(lengths[1][0]) < filled, "there is more than one document in the context"
+    assert moved[1, 2:filled].all()
+    assert int(moved.sum()) == filled - 2
+
+
 @pytest.mark.parametrize("options", VARIANTS)
 def test_the_gradient_of_a_prediction_reaches_only_its_own_document_up_to_itself(batch_of, options):
     model, batch = model_of(**options), batch_of()

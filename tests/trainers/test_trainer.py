@@ -188,6 +188,37 @@ def test_a_checkpoint_of_other_settings_or_data_is_refused_by_name(tmp_path, mak
         train(other, vocabulary, MODEL, settings(), tmp_path)
 
 
+def test_a_checkpoint_older_than_a_setting_goes_on_with_its_default(tmp_path, make_stream, vocabulary):
+    result = train(make_stream(), vocabulary, MODEL, settings(), tmp_path, on_record=quiet)
+    file = result.checkpoint / "state.json"
+    state = json.loads(file.read_text())
+    del state["configs"]["model"]["document_mask"]
+    file.write_text(json.dumps(state))
+    assert train(make_stream(), vocabulary, MODEL, settings(), tmp_path, on_record=quiet).tokens == 0
+    other = MODEL.model_copy(update={"document_mask": False})
+    with pytest.raises(UserError, match=r"model\.document_mask: was True, is False"):
+        train(make_stream(), vocabulary, other, settings(), tmp_path)
+
+
+def test_training_and_evaluation_both_follow_the_document_mask(
+    tmp_path, make_stream, make_contexts, vocabulary
+):
+    made = {}
+    for mask in (True, False):
+        model = ModelConfig(dim=32, layers=2, heads=4, init_std=0.2, document_mask=mask)
+        folder = tmp_path / str(mask)
+        config = settings(steps=1, lr=1e-9, min_lr=0, warmup=0)
+        held_out = make_stream().batch_arrays(0)
+        made[mask] = train(
+            make_stream(), vocabulary, model, config, folder, held_out=held_out, on_record=quiet
+        )
+    # The weights hardly move in the one step, so both see the same contexts with the same weights.
+    for result in made.values():
+        assert result.loss_last == pytest.approx(result.eval_loss["all"], rel=1e-4)
+    assert made[True].tokens == made[False].tokens
+    assert abs(made[True].loss_last - made[False].loss_last) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("model", "options", "text"),
     [
