@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from mixloom.pipeline.order_facts import ORDERS, SUMMED, Row
-from mixloom.pipeline.packing import Cuts, Plan, pack
+from mixloom.pipeline.packing import Blocks, Cuts, Plan, pack
 
 Int64 = NDArray[np.int64]
 
@@ -47,6 +47,7 @@ def window_table(
     windows: Sequence[int] = WINDOWS,
     seed: int = 0,
     cuts: Cuts | None = None,
+    groups: ArrayLike | None = None,
     *,
     cluster_size: int = CLUSTER_SIZE,
 ) -> list[Row]:
@@ -57,7 +58,8 @@ def window_table(
         vectors: float16 or float32 [n, d], their vectors, in path order.
         windows: windows of `packing.pack`, each 1 or more.
         seed: of the controls, which are functions of it and of the place on the path.
-        cuts: as in `packing.pack`, by place on the path; asked for every document that a window of the table cuts.
+        cuts, groups: as in `packing.pack`, by place on the path. Where cuts are a function, it is asked for every
+            document that a window of the table may cut: with window 1, all of them.
         cluster_size: documents in a cluster of the control "cluster", about.
 
     Returns:
@@ -73,6 +75,7 @@ def window_table(
     if len(sizes) != len(vectors):
         raise ValueError(f"{len(vectors)} vectors for {len(sizes)} documents")
     unit = _unit(vectors)
+    group = None if groups is None else np.asarray(groups, dtype=np.int64)
     shuffled = np.argsort(_keys(seed, len(sizes)), kind="stable").astype(np.int64)
     orders: dict[str, Int64] = {
         "path": np.arange(len(sizes), dtype=np.int64),
@@ -85,7 +88,7 @@ def window_table(
         same = min(window, max(2, len(sizes))) if window > 1 else window
         for name in ORDERS:
             known = next((r for r in rows if r["order"] == name and r["_same"] == same), None)
-            measured = known or _measured(sizes, unit, orders[name], seq_len, same, cuts)
+            measured = known or _measured(sizes, unit, orders[name], seq_len, same, cuts, group)
             rows.append({**measured, "window": int(window), "order": name, "_same": same})
     return [{"window": r["window"], "order": r["order"], **_sums(r)} for r in rows]
 
@@ -114,10 +117,18 @@ def _sums(row: Mapping[str, Any]) -> Row:
 
 
 def _measured(
-    sizes: Int64, unit: np.ndarray, order: Int64, seq_len: int, window: int, cuts: Cuts | None
+    sizes: Int64,
+    unit: np.ndarray,
+    order: Int64,
+    seq_len: int,
+    window: int,
+    cuts: Cuts | None,
+    group: Int64 | None,
 ) -> Row:
     """The sums of one plan; `order` int64 [n] is the place on the path of each document that is packed."""
-    plan = pack(sizes[order], seq_len, window, _reordered(cuts, order))
+    plan = pack(
+        sizes[order], seq_len, window, _reordered(cuts, order), None if group is None else group[order]
+    )
     cosine, pairs = _summed(order[plan.doc], plan.offsets, unit)
     tokens = int(sizes.sum())
     return {
@@ -138,9 +149,14 @@ def _cut(plan: Plan, documents: int) -> int:
 
 
 def _reordered(cuts: Cuts | None, order: Int64) -> Cuts | None:
-    """The cut positions of documents that stand in another order: of place i, those of document order[i]."""
+    """What may not be cut of documents that stand in another order: of place i, that of document order[i]."""
     if cuts is None:
         return None
+    if isinstance(cuts, Blocks):
+        counts = np.diff(cuts.offsets)[order]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        places = np.arange(offsets[-1]) + np.repeat(cuts.offsets[order] - offsets[:-1], counts)
+        return Blocks(offsets, cuts.spans[places])
     ask = cuts.get if isinstance(cuts, Mapping) else cuts
     return lambda i: ask(int(order[i]))
 

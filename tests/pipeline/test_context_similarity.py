@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mixloom.pipeline.context_similarity import window_table, within_context_cosine
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.order_facts import ORDERS, merged
-from mixloom.pipeline.packing import cut_positions, pack
+from mixloom.pipeline.packing import Blocks, cut_positions, pack
 
 
 def unit(n: int, dim: int, seed: int) -> np.ndarray:
@@ -133,6 +133,22 @@ def test_blocks_stay_whole_in_every_order():
     assert {r["contexts"] for r in rows} == {6}
     assert {r["contexts"] for r in window_table(lengths, unit(6, 4, 0), 20, (1,), 0)} == {5}
     assert rows == window_table(lengths, unit(6, 4, 0), 20, (1,), 0, allowed)
+    assert rows == window_table(lengths, unit(6, 4, 0), 20, (1,), 0, Blocks.of([[(1, 15)]] * 6))
+
+
+def test_blocks_and_groups_follow_their_documents_into_every_order():
+    rng = np.random.default_rng(3)
+    lengths, vectors = rng.integers(8, 40, 60), unit(60, 4, 3)
+    spans = [[(2, int(n) - 1)] if i % 3 else [] for i, n in enumerate(lengths)]
+    allowed = {i: cut_positions(int(n), s) for i, (n, s) in enumerate(zip(lengths, spans))}
+    rows = window_table(lengths, vectors, 32, (1, 16), 0, Blocks.of(spans))
+    assert rows == window_table(lengths, vectors, 32, (1, 16), 0, allowed)
+    assert rows != window_table(lengths, vectors, 32, (1, 16), 0)
+    # All alike: no two documents may be neighbours, so every context of concatenation holds one document.
+    apart = window_table([10] * 20, unit(20, 4, 0), 32, (1,), 0, groups=[0] * 20)
+    assert {(r["contexts"], r["pairs"]) for r in apart} == {(20, 0)}
+    half = window_table([10] * 20, unit(20, 4, 0), 32, (1,), 0, groups=[0] * 10 + [-1] * 10)
+    assert all(r["contexts"] < 20 for r in half)
 
 
 def test_cells_without_documents_or_without_vectors_have_rows_of_zeros():
