@@ -26,7 +26,7 @@ _S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(
 _TOP = np.uint64(0xFFFFFFFFFFFFFFFF)
 __all__ = ["MinHashConfig", "cut_signatures", "jaccard", "permutations", "shingle_sets", "signatures"]
 
-_BLOCK = 256  # shingles hashed at a time: their keys stay in the first-level cache
+_BLOCK = 256  # shingles hashed at a time, a multiple of four: their keys stay in the first-level cache
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -38,38 +38,48 @@ def _mix(h):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _shingles(term_hashes, first, last, ngram, out):  # type: ignore[no-untyped-def]
-    """Hash every window of `ngram` terms of term_hashes[first:last] into out; returns how many."""
+    """Hash every window of `ngram` terms of term_hashes[first:last] into out; returns how many.
+
+    Term by term over all windows, not window by window: the processor then works on several at a time.
+    """
     count = max(0, last - first - ngram + 1)
+    out[:count] = np.uint64(ngram)
+    for k in range(ngram):
+        terms = term_hashes[first + k : first + k + count]
+        for i in range(count):
+            h = out[i]
+            out[i] = (h ^ (h >> _S32)) * _GOLDEN + terms[i]
     for i in range(count):
-        h = np.uint64(ngram)
-        for k in range(ngram):
-            h = (h ^ (h >> _S32)) * _GOLDEN + term_hashes[first + i + k]
-        out[i] = _mix(h)
+        out[i] = _mix(out[i])
     return count
+
+
+@njit(cache=True, nogil=True)
+def _lower(keys, count, a, b, least):  # type: ignore[no-untyped-def]
+    """Lower `least` to the values of `count` keys, a multiple of four, under each of the permutations."""
+    for i in range(0, count, 4):
+        w, x, y, z = keys[i], keys[i + 1], keys[i + 2], keys[i + 3]
+        for p in range(a.size):
+            scale, shift = a[p], b[p]
+            low = min(min(w * scale + shift, x * scale + shift), min(y * scale + shift, z * scale + shift))
+            least[p] = min(least[p], low)
 
 
 @njit(cache=True, nogil=True)
 def _sign(offsets, term_hashes, ngram, a, b):  # type: ignore[no-untyped-def]
     n = offsets.size - 1
     out = np.zeros((n, a.size), np.uint32)
-    hashes = np.empty(_BLOCK, np.uint64)
-    keys = np.empty(_BLOCK, np.uint32)
-    least = np.empty(a.size, np.uint64)
+    keys, least = np.empty(_BLOCK, np.uint64), np.empty(a.size, np.uint64)
     for d in range(n):
         least[:] = _TOP
-        shingles = offsets[d + 1] - offsets[d] - ngram + 1
-        for start in range(0, shingles, _BLOCK):
-            first = offsets[d] + start
-            count = _shingles(
-                term_hashes, first, min(offsets[d + 1], first + _BLOCK + ngram - 1), ngram, hashes
-            )
+        last = offsets[d + 1]
+        for first in range(offsets[d], last - ngram + 1, _BLOCK):
+            count = _shingles(term_hashes, first, min(last, first + _BLOCK + ngram - 1), ngram, keys)
             for i in range(count):
-                keys[i] = hashes[i] >> _S32
-            for p in range(a.size):
-                scale, shift, low = a[p], b[p], least[p]
-                for i in range(count):
-                    low = min(low, np.uint64(keys[i]) * scale + shift)
-                least[p] = low
+                keys[i] >>= _S32
+            padded = (count + 3) // 4 * 4
+            keys[count:padded] = keys[0]  # which changes no minimum
+            _lower(keys, padded, a, b, least)
         for p in range(a.size):
             out[d, p] = least[p] >> _S32
     return out
