@@ -189,3 +189,23 @@ class TrainConfig(BaseModel):
             for name, value in mine.items()
             if name not in self.free_to_change() and other.get(name) != value
         ]
+
+
+class RoutingConfig(BaseModel):
+    """Which experts speak for a text at inference (c-BTM, Gururangan et al., arXiv 2303.14177, equation 3)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(
+        default=0.1,
+        ge=0.0,
+        description="T of exp(-distance^2 / T). 0: the nearest expert alone. inf: all of the top_k alike.",
+    )
+    top_k: int | None = Field(
+        default=None, ge=1, description="Only so many of the nearest experts speak. Empty: all."
+    )
+    every: int = Field(
+        default=64,
+        ge=1,
+        description="Tokens by which a text grows before it is embedded again; less at its beginning.",
+    )

@@ -23,8 +23,8 @@ from mixloom.trainers.attention import choose
 from mixloom.trainers.checkpoint import latest_checkpoint
 from mixloom.trainers.data import make_batch, modality_table
 from mixloom.trainers.export import load_checkpoint_model
-from mixloom.trainers.loss import chunked_cross_entropy
 from mixloom.trainers.model import Model
+from mixloom.trainers.step import token_losses
 
 _CHUNK = 1024  # rows whose logits exist at one time
 
@@ -55,16 +55,7 @@ def document_losses(
     for ids, lengths, names in _contexts(reader, batch_contexts):
         batch = make_batch(ids, lengths, table, modalities=model.config.modalities)
         moved = batch.to(where)
-        hidden = model(model.rows(moved, kind, dtype), dtype)
-        order = model.order(moved)
-        targets, modality = moved.targets, moved.target_modality
-        if order is not None:
-            targets, modality = targets[order], modality[order]
-        per_token = chunked_cross_entropy(
-            hidden, model.head_weight, targets, modality, modalities=model.config.modalities, chunk=_CHUNK
-        ).per_token
-        if order is not None:
-            per_token = per_token[moved.inverse]
+        per_token = token_losses(model, moved, kind, dtype, _CHUNK)
         text = ((batch.targets >= 0) & (batch.target_modality == TEXT_MODALITY)).numpy()
         piece = batch.documents.reshape(-1).numpy()
         total = np.bincount(piece[text], per_token.double().cpu().numpy()[text], len(batch.piece_lengths))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mixloom.pipeline.errors import UserError
-from mixloom.trainers.attention import choose
+from mixloom.trainers.attention import Kind, choose
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import Arrays, Batch, micro_batches, modality_names, modality_table
 from mixloom.trainers.loss import Losses, chunked_cross_entropy
@@ -91,19 +91,7 @@ class Run:
 
     def losses(self, batch: Batch) -> Losses:
         """Losses of one batch that is on the device."""
-        hidden = self.model(self.model.rows(batch, self.kind, self.dtype), self.dtype)
-        order = self.model.order(batch)
-        targets, modality = batch.targets, batch.target_modality
-        if order is not None:
-            targets, modality = targets[order], modality[order]
-        return chunked_cross_entropy(
-            hidden,
-            self.model.head_weight,
-            targets,
-            modality,
-            modalities=self.model.config.modalities,
-            chunk=self.chunk,
-        )
+        return batch_losses(self.model, batch, self.kind, self.dtype, self.chunk)
 
     def update(self, batches: list[Batch], step: int, totals: Totals) -> tuple[float, Tensor, bool]:
         """One update; returns its learning rate, the norm of its gradient before clipping, and whether it was sound.
@@ -146,6 +134,29 @@ class Run:
         }
         result["all"] = float(sums.sum() / counts.sum()) if counts.sum() else None
         return result
+
+
+def batch_losses(model: Model, batch: Batch, kind: Kind, dtype: torch.dtype, chunk: int) -> Losses:
+    """Losses of a batch that is on the device of the model, rows in the order of the residual stream.
+
+    Args:
+        chunk: tokens whose logits exist at one time.
+    """
+    hidden = model(model.rows(batch, kind, dtype), dtype)
+    order = model.order(batch)
+    targets, modality = batch.targets, batch.target_modality
+    if order is not None:
+        targets, modality = targets[order], modality[order]
+    return chunked_cross_entropy(
+        hidden, model.head_weight, targets, modality, modalities=model.config.modalities, chunk=chunk
+    )
+
+
+@torch.no_grad()
+def token_losses(model: Model, batch: Batch, kind: Kind, dtype: torch.dtype, chunk: int) -> Tensor:
+    """Nats of every target of a batch, float32 [T] in sequence order; 0 where there is none."""
+    per_token = batch_losses(model, batch, kind, dtype, chunk).per_token
+    return per_token if model.order(batch) is None else per_token[batch.inverse]
 
 
 def pick_device(config: TrainConfig) -> torch.device:

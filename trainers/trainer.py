@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,6 +63,7 @@ def train(
     config: TrainConfig,
     out_dir: Path | str,
     *,
+    start: Mapping[str, Tensor] | None = None,
     held_out: Arrays | None = None,
     eval_every: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -78,6 +79,8 @@ def train(
         stream: contexts of every update. vocabulary: serialised, see `data.modality_table`.
         model_config: `vocab_size` 0 is taken from the vocabulary, `seq_len` from the contexts.
         out_dir: gets metrics.jsonl, checkpoints/ and, where the loss fails, nonfinite.json.
+        start: weights to begin with (a `state_dict` of such a model) in place of fresh ones; a run that goes on has
+            its own.
         held_out: contexts to evaluate on, never trained on: `(input_ids, doc_lengths, domains)`.
         eval_every: updates between two evaluations of them; 0: only at the end.
         progress: called with (updates made, updates in all) after every update. on_record: called with every
@@ -94,9 +97,10 @@ def train(
         torch.set_num_threads(config.threads)
     model_config = _fitted(stream, vocabulary, model_config, config)
     out_dir.mkdir(parents=True, exist_ok=True)
-    loop = _Loop(
-        stream, Run(model_config, config, vocabulary), config, out_dir, held_out, eval_every, on_record
-    )
+    run = Run(model_config, config, vocabulary)
+    if start is not None:
+        run.model.load_state_dict(start)
+    loop = _Loop(stream, run, config, out_dir, held_out, eval_every, on_record)
     began = time.perf_counter()
     with _termination() as terminated:
         loop.go(progress, lambda: terminated.is_set() or (should_stop is not None and should_stop()))
