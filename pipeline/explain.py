@@ -225,7 +225,7 @@ def _contexts(run: RunDirectory, stage: str, m: StageManifest, doc_id: str) -> d
 def _packed(run: RunDirectory, m: StageManifest, doc_id: str) -> dict[str, Any]:
     store = run.stage("pack").store
     found = []
-    for part in m.parts:
+    for part in (p for p in m.parts if "/" not in p.name):  # what lies in folders is not a context yet
         table = pq.read_table(pa.BufferReader(store.read(part.file)))
         pieces = table["pieces"].combine_chunks()
         hit = pc.equal(pieces.flatten().field("doc_id"), doc_id)

@@ -35,6 +35,7 @@ class ShardEntry(_Frozen):
     name: str = Field(description="File name of the tar, relative to the manifest.")
     domain: str = Field(description="The one domain all its contexts belong to.")
     sha256: str = Field(description="Hash of the tar's bytes.")
+    index_sha256: str = Field("", description="Hash of the index beside it; empty: not known.")
     bytes: int = Field(ge=0, description="Size of the tar.")
     contexts: int = Field(ge=0, description="Rows over all samples.")
     documents: int = Field(
@@ -54,6 +55,17 @@ class DomainEntry(_Frozen):
     tokens_by_modality: dict[str, int] = Field(description="Real tokens per modality.")
     tokens_by_source: dict[str, int] = Field(description="Real tokens per source.")
     documents: int = Field(ge=0, description="Documents.")
+
+
+class TextEntry(_Frozen):
+    """How much text of one source and language became how many tokens, before packing."""
+
+    source: str = Field(description="Name of the source.")
+    language: str = Field(description="Language of the documents; empty where none is recorded.")
+    documents: int = Field(ge=0, description="Documents with text.")
+    bytes: int = Field(ge=0, description="UTF-8 bytes of their text.")
+    tokens: int = Field(ge=0, description="Text tokens, sentinels not counted.")
+    bytes_per_token: float = Field(ge=0, description="bytes / tokens, to four digits after the point.")
 
 
 class Totals(_Frozen):
@@ -79,6 +91,7 @@ class ShardManifest(_Frozen):
     shards: tuple[ShardEntry, ...] = Field(description="Every tar, by domain and name.")
     domains: tuple[DomainEntry, ...] = Field(description="Every domain, by name.")
     totals: Totals = Field(description="Sums over all shards.")
+    texts: tuple[TextEntry, ...] = Field((), description="Text by source and language.")
     fingerprint: str = Field(description="sha256 over the rest.")
 
     def domain(self, name: str) -> DomainEntry:
@@ -140,8 +153,12 @@ def build_manifest(
     *,
     seq_len: int,
     config_fingerprint: str = "",
+    texts: Sequence[TextEntry] = (),
 ) -> ShardManifest:
     """Sum shard entries into a manifest; the order in which they come does not matter.
+
+    Args:
+        texts: how much text became how many tokens, from `text_entries`.
 
     Raises:
         UserError: no entries, two shards of one name, or a vocabulary without a known dtype.
@@ -168,8 +185,29 @@ def build_manifest(
         "shards": [e.model_dump(mode="json") for e in shards],
         "domains": domains,
         "totals": totals,
+        "texts": [t.model_dump(mode="json") for t in sorted(texts, key=lambda t: (t.source, t.language))],
     }
     return ShardManifest.model_validate({**data, "fingerprint": _fingerprint(data)})
+
+
+def text_entries(info: Mapping[str, Mapping[str, Any]]) -> list[TextEntry]:
+    """The texts that the units of the stage `tokenize` counted, summed by source and language."""
+    sums: dict[tuple[str, str], list[int]] = {}
+    for row in (row for unit in info.values() for row in unit.get("texts", ())):
+        total = sums.setdefault((row["source"], row["language"]), [0, 0, 0])
+        for i, name in enumerate(("documents", "bytes", "tokens")):
+            total[i] += row[name]
+    return [
+        TextEntry(
+            source=source,
+            language=language,
+            documents=n,
+            bytes=size,
+            tokens=tokens,
+            bytes_per_token=round(size / tokens, 4) if tokens else 0.0,
+        )
+        for (source, language), (n, size, tokens) in sorted(sums.items())
+    ]
 
 
 def _sums(entries: Sequence[ShardEntry]) -> dict[str, Any]:

@@ -189,7 +189,9 @@ def best_fit(length, group, bounds, seq_len, carry):  # type: ignore[no-untyped-
     count = np.zeros(n, np.int64)  # pieces in a bin
     held = np.zeros(n, np.int64)  # pieces of the group at hand in a bin; zeros between pieces
     bins = np.empty(n, np.int64)
-    newest = np.full((group.max() if n else -1) + 1, -1, np.int64)  # group -> its last piece that may still matter
+    newest = np.full(
+        (group.max() if n else -1) + 1, -1, np.int64
+    )  # group -> its last piece that may still matter
     before = np.full(n, -1, np.int64)  # piece -> the one of its group before it
     opened, kept = 0, -1
     for w in range(bounds.shape[0] - 1):

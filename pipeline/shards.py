@@ -127,8 +127,9 @@ def write_shard(
         raise
     digest = out.sha256.hexdigest()
     index = {"version": VERSION, "shard": name, "bytes": out.position, "sha256": digest, "samples": samples}
-    write_atomically(directory, name + INDEX_SUFFIX, _json(index) + b"\n")
-    return tally.entry(domain, digest, out.position)
+    text = _json(index) + b"\n"
+    write_atomically(directory, name + INDEX_SUFFIX, text)
+    return tally.entry(domain, digest, hashlib.sha256(text).hexdigest(), out.position)
 
 
 def _blocks(contexts: Iterable[Context], block: int) -> Iterator[list[Context]]:
@@ -204,11 +205,12 @@ class _Tally:
         for source, length in zip(row.sources, row.doc_lengths):
             self._source[source] = self._source.get(source, 0) + int(length)
 
-    def entry(self, domain: str, sha256: str, size: int) -> ShardEntry:
+    def entry(self, domain: str, sha256: str, index_sha256: str, size: int) -> ShardEntry:
         return ShardEntry(
             name=self.name,
             domain=domain,
             sha256=sha256,
+            index_sha256=index_sha256,
             bytes=size,
             contexts=self._contexts,
             documents=self._documents,

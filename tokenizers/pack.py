@@ -1,7 +1,7 @@
-"""Stages `pack` and `shards`: ordered token documents -> packed contexts -> WebDataset shards per domain.
+"""Ordered documents of a cell to packed contexts: which piece of which document stands where.
 
-Packing plans with ids and lengths only; tokens move once, from the row groups of their cell into the shard of
-their context. Contexts are shuffled by a hash of their place, never by what a worker happened to finish first.
+Packing plans with ids and lengths only; no token is read. Contexts are shuffled by a hash of their place, never by what
+a worker happened to finish first. What filled the emptiest contexts of a cell is set aside, for `tails`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from mixloom.pipeline.packing import Plan, cut_positions, pack
-from mixloom.pipeline.run import Part, PartReader, StageDirectory
-from mixloom.pipeline.shards import INDEX_SUFFIX, Context, key_prefix, shard_name, write_shard
+from mixloom.pipeline.context_similarity import window_table
+from mixloom.pipeline.packing import Blocks, Plan, cut_positions, pack
+from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.stage import OutputTable, UnitOutput
-from mixloom.pipeline.storage import sha256_hex
-from mixloom.tokenizers.stages import ShardsConfig, domain_name
+from mixloom.tokenizers.stages import ShardsConfig
 
 PIECE = pa.struct(
     [
@@ -35,11 +35,26 @@ PIECE = pa.struct(
 CONTEXTS = pa.schema(
     [
         pa.field("domain", pa.int32(), nullable=False),
-        pa.field("cell", pa.int32(), nullable=False),
+        pa.field("cell", pa.int32(), nullable=False),  # -1: joined from several cells of the domain
         pa.field("context", pa.int32(), nullable=False),  # number along the path of the cell
         pa.field("key", pa.uint64(), nullable=False),  # decides the shard and the place in it
         pa.field("tokens", pa.int32(), nullable=False),
         pa.field("pieces", pa.list_(PIECE), nullable=False),
+    ]
+)
+
+
+SPANS = pa.list_(pa.struct([pa.field("start", pa.int32()), pa.field("stop", pa.int32())]))
+
+TAILS_FOLDER = "tails"
+TAILS = pa.schema(
+    [
+        *(
+            pa.field(PIECE.field(i).name, PIECE.field(i).type, nullable=False)
+            for i in range(PIECE.num_fields)
+        ),
+        pa.field("group", pa.int32(), nullable=False),  # of near duplicates inside the cell, -1: none
+        pa.field("blocks", SPANS, nullable=False),  # what may not be cut, counted from the start of the piece
     ]
 )
 
@@ -56,217 +71,201 @@ def shuffle_keys(seed: int, cell: int, count: int) -> np.ndarray:
     return x
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """Where the tokens of a document lie."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Pieces:
+    """Documents, or pieces of them, in path order: what is packed.
 
-    part: str
-    row: int
-    length: int
-    images: list[tuple[int, int]]
+    documents: the columns doc_id, part, row; start and length int64 [n], in tokens; blocks: what may not be cut, counted
+    from the start of each; groups: int64 [n], of near duplicates, -1 none.
+    """
+
+    documents: pa.Table
+    start: np.ndarray
+    length: np.ndarray
+    blocks: Blocks
+    groups: np.ndarray
+
+    def cuts(self, i: int) -> np.ndarray | None:
+        """Where one may be cut, in the words of `packing.pack`; None: anywhere."""
+        spans = self.blocks.within(i, 0, int(self.length[i]))
+        return cut_positions(int(self.length[i]), spans) if len(spans) else None
 
 
-def _tokens_of_cell(
-    tokens: PartReader, cell: int, parts: list[str], config: ShardsConfig
-) -> dict[str, _Found]:
-    found: dict[str, _Found] = {}
+def _tokenized(tokens: PartReader, cell: int, parts: list[str]) -> pa.Table:
+    """Where the documents of a cell lie in `tokenize`: doc_id, part, row, length, images (spans)."""
+    tables = []
     for part in parts:
         table, first = tokens.read_where(part, "cell", cell, ["doc_id", "length", "spans"])
-        if not table.num_rows:
-            continue
-        lengths, spans = np.asarray(table["length"]), table["spans"].combine_chunks()
-        # Only a document that will be cut needs to know where its images are.
-        cut = np.ones(len(lengths), bool) if config.window == 1 else lengths > config.seq_len
-        for i, doc_id in enumerate(table["doc_id"].to_pylist()):
-            images = (
-                [(s["start"], s["stop"]) for s in spans[i].as_py() if s["kind"] == "image"] if cut[i] else []
+        n = table.num_rows
+        spans = table["spans"].combine_chunks()
+        lengths = np.asarray(spans.value_lengths(), np.int64)
+        flat = spans.flatten()
+        image = np.asarray(pc.equal(flat.field("kind"), "image"), bool)
+        counts = np.bincount(np.repeat(np.arange(n), lengths)[image], minlength=n)
+        inside = pa.StructArray.from_arrays(
+            [flat.field("start").filter(pa.array(image)), flat.field("stop").filter(pa.array(image))],
+            fields=list(SPANS.value_type),
+        )
+        tables.append(
+            pa.table(
+                {
+                    "doc_id": table["doc_id"],
+                    "part": pa.array([part] * n, pa.string()),
+                    "row": pa.array(np.arange(first, first + n, dtype=np.int32)),
+                    "length": table["length"],
+                    "images": list_array(counts, inside),
+                }
             )
-            found[doc_id] = _Found(part, first + i, int(lengths[i]), images)
-    return found
+        )
+    return pa.concat_tables(tables)
 
 
-def pack_cell(order: pa.Table, tokens: PartReader, config: ShardsConfig, seed: int) -> UnitOutput:
-    """Pack the documents of one cell, in path order, into contexts (schema `CONTEXTS`)."""
-    started = time.perf_counter()
+def list_array(counts: np.ndarray, values: pa.Array) -> pa.ListArray:
+    """A list array of lists of these lengths."""
+    return pa.ListArray.from_arrays(pa.array(np.r_[0, np.cumsum(counts)].astype(np.int32)), values)
+
+
+def spans_of(lists: pa.ChunkedArray) -> Blocks:
+    """A column of `SPANS` as blocks."""
+    array = lists.combine_chunks()
+    flat = array.flatten()
+    spans = np.stack([np.asarray(flat.field(name), np.int64) for name in ("start", "stop")], axis=1)
+    return Blocks(np.r_[0, np.cumsum(np.asarray(array.value_lengths(), np.int64))].astype(np.int64), spans)
+
+
+def _pieces_of_cell(order: pa.Table, tokens: PartReader) -> tuple[Pieces, np.ndarray]:
+    """The documents of a cell in path order, and their places on it (what failed to tokenize has left a gap)."""
     cell = order["cell"][0].as_py()
-    parts = sorted(set(order["part"].to_pylist()))
-    found = _tokens_of_cell(tokens, cell, parts, config)
-    path = [
-        d for d in order["doc_id"].to_pylist() if d in found
-    ]  # what failed to tokenize is in the ledger already
-    where = [found[d] for d in path]
-    plan = pack(
-        [w.length for w in where],
-        config.seq_len,
-        config.window,
-        lambda d: cut_positions(where[d].length, where[d].images),
-    )
-    table = _contexts_table(plan, path, where, order["domain"][0].as_py(), cell, seed)
+    found = _tokenized(tokens, cell, sorted(set(order["part"].to_pylist())))
+    at = pc.index_in(order["doc_id"].combine_chunks(), found["doc_id"].combine_chunks())
+    place = np.flatnonzero(np.asarray(at.is_valid()))
+    table = found.take(at.drop_null())
+    groups = np.full(len(place), -1, np.int64)
+    if "near_duplicates" in order.column_names:
+        groups = np.asarray(order["near_duplicates"], np.int64)[place]
+    length = np.asarray(table["length"], np.int64)
+    documents = table.select(["doc_id", "part", "row"])
+    return Pieces(documents, np.zeros(len(place), np.int64), length, spans_of(table["images"]), groups), place
+
+
+def pack_cell(order: PartReader, tokens: PartReader, name: str, config: ShardsConfig) -> UnitOutput:
+    """Pack the documents of one cell, in path order, into contexts (schema `CONTEXTS`), and set tails aside (`TAILS`)."""
+    started = time.perf_counter()
+    path = order.read(name)
+    domain, cell = path["domain"][0].as_py(), path["cell"][0].as_py()
+    pieces, place = _pieces_of_cell(path, tokens)
+    window = config.window_of(domain)
+    plan = pack(pieces.length, config.seq_len, window, pieces.blocks, pieces.groups)
+    aside = tail_contexts(plan, config.join_tails, window)
+    kept, tails = taken(plan, ~aside), taken(plan, aside)
     info = {
-        "domain": order["domain"][0].as_py(),
-        "contexts": len(plan),
-        "fill": plan.fill,
-        "forced_cuts": plan.forced_cuts,
+        **facts(kept, domain),
+        "cell": cell,
+        "documents": len(place),
+        "tails": len(tails),
+        "contexts_alone": len(plan),
+        "fill_alone": plan.fill,
     }
-    name = f"cell-{cell:06d}"
-    return UnitOutput(
-        name, (OutputTable(name, table),), None, len(path), (), info, time.perf_counter() - started
-    )
-
-
-def _contexts_table(
-    plan: Plan, path: list[str], where: list[_Found], domain: int, cell: int, seed: int
-) -> pa.Table:
-    n = len(plan)
-    pieces = [
-        [
-            {"doc_id": path[d], "part": where[d].part, "row": where[d].row, "start": start, "stop": stop}
-            for d, start, stop in plan.pieces(c)
-        ]
-        for c in range(n)
+    vectors = f"vectors/{name}"
+    if config.measure_windows and vectors in order:
+        column = order.read(vectors, ["vector"])["vector"].combine_chunks()
+        found = np.asarray(column.flatten()).reshape(path.num_rows, -1)[place]
+        info["windows"] = window_table(
+            pieces.length, found, config.seq_len, config.measure_windows, config.seed, pieces.cuts
+        )
+    tables = [
+        OutputTable(
+            name, contexts_table(kept, pieces, domain, cell, shuffle_keys(config.seed, cell, len(kept)))
+        )
     ]
+    if len(tails):
+        tables.append(OutputTable(f"{TAILS_FOLDER}/{name}", _tails_table(tails, pieces)))
+    seconds = time.perf_counter() - started
+    return UnitOutput(name, tuple(tables), None, len(place), (), info, seconds)
+
+
+def facts(plan: Plan, domain: int) -> dict[str, Any]:
+    """What the manifest tells of some contexts."""
+    return {"domain": domain, "contexts": len(plan), "fill": plan.fill, "forced_cuts": plan.forced_cuts}
+
+
+def tail_contexts(plan: Plan, most: int, window: int) -> np.ndarray:
+    """Contexts to be joined with those of other cells: bool [contexts], the emptiest `most` that are not full.
+
+    Where documents were concatenated, only the last: it alone is cut off by the end of the cell.
+    """
+    aside = np.zeros(len(plan), bool)
+    fills = plan.fills
+    chosen = np.argsort(fills, kind="stable")[:most] if window > 1 else np.arange(len(plan))[-min(most, 1) :]
+    if most:
+        aside[chosen] = fills[chosen] < plan.seq_len
+    return aside
+
+
+def taken(plan: Plan, keep: np.ndarray) -> Plan:
+    """The contexts of a plan for which bool [contexts] says so."""
+    counts = np.diff(plan.offsets)
+    own = np.repeat(keep, counts)
+    offsets = np.r_[0, np.cumsum(counts[keep])].astype(np.int64)
+    return Plan(plan.seq_len, plan.doc[own], plan.start[own], plan.stop[own], offsets, plan.forced_cuts)
+
+
+def contexts_table(plan: Plan, pieces: Pieces, domain: int, cell: int, keys: np.ndarray) -> pa.Table:
+    """A plan over pieces as rows of `CONTEXTS`."""
+    n = len(plan)
     columns = {
-        "domain": pa.array([domain] * n, pa.int32()),
-        "cell": pa.array([cell] * n, pa.int32()),
+        "domain": pa.array(np.full(n, domain, np.int32)),
+        "cell": pa.array(np.full(n, cell, np.int32)),
         "context": pa.array(np.arange(n, dtype=np.int32)),
-        "key": pa.array(shuffle_keys(seed, cell, n)),
+        "key": pa.array(keys),
         "tokens": pa.array(plan.fills.astype(np.int32)),
-        "pieces": pa.array(pieces, pa.list_(PIECE)),
+        "pieces": list_array(
+            np.diff(plan.offsets),
+            pa.StructArray.from_arrays(_piece_columns(plan, pieces), fields=list(PIECE)),
+        ),
     }
     return pa.table(columns, schema=CONTEXTS)
+
+
+def _piece_columns(plan: Plan, pieces: Pieces) -> list[pa.Array]:
+    named = pieces.documents.take(pa.array(plan.doc))
+    moved = pieces.start[plan.doc]
+    bounds = [(moved + x).astype(np.int32) for x in (plan.start, plan.stop)]
+    return [*(named[c].combine_chunks() for c in ("doc_id", "part", "row")), *map(pa.array, bounds)]
+
+
+def _tails_table(plan: Plan, pieces: Pieces) -> pa.Table:
+    """The pieces of a plan in path order, as rows of `TAILS`."""
+    order = np.lexsort((plan.start, plan.doc))
+    doc, start, stop = plan.doc[order], plan.start[order], plan.stop[order]
+    spans = [pieces.blocks.within(d, a, b) for d, a, b in zip(doc.tolist(), start.tolist(), stop.tolist())]
+    flat = np.concatenate([*spans, np.zeros((0, 2), np.int64)]).astype(np.int32)
+    blocks = pa.StructArray.from_arrays(
+        [pa.array(flat[:, 0]), pa.array(flat[:, 1])], fields=list(SPANS.value_type)
+    )
+    ordered = Plan(plan.seq_len, doc, start, stop, plan.offsets, 0)
+    columns = [
+        *_piece_columns(ordered, pieces),
+        pa.array(pieces.groups[doc].astype(np.int32)),
+        list_array(np.array([len(s) for s in spans]), blocks),
+    ]
+    return pa.table(columns, schema=TAILS)
 
 
 class PackCells(beam.PTransform):
     """Names of cells -> one `UnitOutput` of contexts per cell."""
 
-    def __init__(self, order: PartReader, tokens: PartReader, config: ShardsConfig, seed: int) -> None:
+    def __init__(self, order: PartReader, tokens: PartReader, config: ShardsConfig) -> None:
         super().__init__()
-        self._args = (order, tokens, config, seed)
+        self._args = (order, tokens, config)
 
     def expand(self, pcoll: Any) -> Any:
         return pcoll | "Spread" >> beam.Reshuffle() | "Pack" >> beam.ParDo(_PackDoFn(*self._args))
 
 
 class _PackDoFn(beam.DoFn):
-    def __init__(self, order: PartReader, tokens: PartReader, config: ShardsConfig, seed: int) -> None:
-        self._order, self._tokens, self._config, self._seed = order, tokens, config, seed
+    def __init__(self, order: PartReader, tokens: PartReader, config: ShardsConfig) -> None:
+        self._order, self._tokens, self._config = order, tokens, config
 
     def process(self, cell: str) -> Iterator[UnitOutput]:
-        yield pack_cell(self._order.read(cell), self._tokens, self._config, self._seed)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardSpec:
-    """One shard to write: contexts of `domain` whose key falls to number `shard` of `shards`."""
-
-    domain: int
-    shard: int
-    shards: int
-    cells: tuple[str, ...]
-
-    @property
-    def unit(self) -> str:
-        return f"{domain_name(self.domain)}-{self.shard:05d}"
-
-
-def contexts_of(spec: ShardSpec, contexts: PartReader) -> pa.Table:
-    """The contexts of a shard, in the order they are stored."""
-    tables = []
-    for cell in spec.cells:
-        table = contexts.read(cell)
-        mine = np.asarray(table["key"]) % np.uint64(spec.shards) == spec.shard
-        tables.append(table.filter(pa.array(mine)))
-    return pa.concat_tables(tables).sort_by(
-        [("key", "ascending"), ("cell", "ascending"), ("context", "ascending")]
-    )
-
-
-def _load_tokens(rows: pa.Table, tokens: PartReader) -> dict[tuple[str, int], tuple[np.ndarray, str]]:
-    """(part, row) -> (ids uint32, source) of every document the contexts hold."""
-    pieces = rows["pieces"].combine_chunks().flatten()
-    parts = np.asarray(pieces.field("part").to_pylist(), dtype=object)
-    numbers = np.asarray(pieces.field("row"))
-    loaded: dict[tuple[str, int], tuple[np.ndarray, str]] = {}
-    for part in sorted(set(parts)):
-        wanted = np.unique(numbers[parts == part])
-        table = tokens.read_rows(part, wanted, ["source", "input_ids"])
-        ids, sources = table["input_ids"].combine_chunks(), table["source"].to_pylist()
-        for i, row in enumerate(wanted.tolist()):
-            loaded[part, row] = (ids[i].values.to_numpy(), sources[i])
-    return loaded
-
-
-def _contexts(rows: pa.Table, tokens: PartReader, dtype: Any, batch: int) -> Iterator[Context]:
-    for begin in range(0, rows.num_rows, batch):  # bounds the tokens held at once
-        some = rows.slice(begin, batch)
-        loaded = _load_tokens(some, tokens)
-        for pieces in some["pieces"].to_pylist():
-            found = [loaded[p["part"], p["row"]] for p in pieces]
-            ids = [f[0][p["start"] : p["stop"]] for f, p in zip(found, pieces)]
-            yield Context(
-                np.concatenate(ids).astype(dtype),
-                [len(x) for x in ids],
-                [p["doc_id"] for p in pieces],
-                [f[1] for f in found],
-                [p["start"] for p in pieces],
-            )
-
-
-class _ShardDoFn(beam.DoFn):
-    def __init__(
-        self,
-        directory: StageDirectory,
-        contexts: PartReader,
-        tokens: PartReader,
-        config: ShardsConfig,
-        vocabulary: dict[str, Any],
-    ) -> None:
-        self._directory, self._contexts, self._tokens = directory, contexts, tokens
-        self._config, self._vocabulary = config, vocabulary
-
-    def process(self, spec: ShardSpec) -> Iterator[UnitOutput]:
-        started = time.perf_counter()
-        rows = contexts_of(spec, self._contexts)
-        if not rows.num_rows:
-            yield UnitOutput(spec.unit)
-            return
-        domain = domain_name(spec.domain)
-        name = shard_name(domain, spec.shard, spec.shards)
-        config = self._config
-        stream = _contexts(rows, self._tokens, self._vocabulary["dtype"], 8 * config.block)
-        entry = write_shard(
-            self._directory.store.root,
-            name,
-            domain,
-            stream,
-            prefix=key_prefix(spec.domain, spec.shard),
-            seq_len=config.seq_len,
-            vocabulary=self._vocabulary,
-            block=config.block,
-        )
-        index_name = name + INDEX_SUFFIX
-        index = self._directory.store.read(index_name)
-        files = (
-            Part(name, name, entry.contexts, entry.bytes, entry.sha256),
-            Part(index_name, index_name, 0, len(index), sha256_hex(index)),
-        )
-        info = {"entry": entry.model_dump(mode="json")}
-        yield UnitOutput(spec.unit, (), None, entry.documents, files, info, time.perf_counter() - started)
-
-
-class WriteShards(beam.PTransform):
-    """`ShardSpec` -> one tar with its index, as a `UnitOutput`."""
-
-    def __init__(
-        self,
-        directory: StageDirectory,
-        contexts: PartReader,
-        tokens: PartReader,
-        config: ShardsConfig,
-        vocabulary: dict[str, Any],
-    ) -> None:
-        super().__init__()
-        self._args = (directory, contexts, tokens, config, vocabulary)
-
-    def expand(self, pcoll: Any) -> Any:
-        return pcoll | "Spread" >> beam.Reshuffle() | "Write" >> beam.ParDo(_ShardDoFn(*self._args))
+        yield pack_cell(self._order, self._tokens, cell, self._config)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mixloom.pipeline.engine import part_of
 from mixloom.pipeline.errors import UserError
@@ -37,6 +39,9 @@ TOKENS = pa.schema(
         pa.field("length", pa.int32(), nullable=False),  # number of tokens
         pa.field("input_ids", pa.list_(pa.uint32()), nullable=False),
         pa.field("spans", pa.list_(SPAN), nullable=False),  # tokens of each segment, its sentinels included
+        pa.field("language", pa.string()),
+        pa.field("text_bytes", pa.int32(), nullable=False),  # UTF-8 bytes of its text segments
+        pa.field("text_tokens", pa.int32(), nullable=False),  # tokens they became, sentinels left out
     ]
 )
 
@@ -131,6 +136,8 @@ def tokens_output(
     picked = documents.select(["doc_id", "source", "domain", "cell"]).take(pa.array(order, pa.int64()))
     ids = [encoded[i][0] for i in order]
     spans = [[{"kind": s.kind, "start": s.start, "stop": s.stop} for s in encoded[i][1]] for i in order]
+    text_tokens = [sum(s.stop - s.start for s in encoded[i][1] if s.kind == "text") for i in order]
+    text_bytes = _text_bytes(documents)[order]
     lengths = np.array([len(x) for x in ids], np.int32)
     flat = np.concatenate(ids) if ids else np.zeros(0, np.uint32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -138,11 +145,46 @@ def tokens_output(
     columns += [
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat)),
         pa.array(spans, TOKENS.field("spans").type),
+        documents.column("language").take(pa.array(order, pa.int64())),
+        pa.array(text_bytes.astype(np.int32)),
+        pa.array(text_tokens, pa.int32()),
     ]
     table = pa.table(columns, schema=TOKENS)
     groups = np.unique(cells[order], return_counts=True)[1].tolist() if order else [0]
     output = OutputTable(part, table, groups)
-    return UnitOutput(part, (output,), _failures(documents, failures), len(order))
+    return UnitOutput(
+        part, (output,), _failures(documents, failures), len(order), info={"texts": text_counts(table)}
+    )
+
+
+def _text_bytes(documents: pa.RecordBatch) -> np.ndarray:
+    """UTF-8 bytes of the text segments of each document: int64 [n]."""
+    segments = documents.column("segments")
+    flat = segments.flatten()
+    lengths = pc.if_else(pc.equal(flat.field("kind"), "text"), pc.binary_length(flat.field("text")), 0)
+    row = np.repeat(np.arange(documents.num_rows), np.asarray(segments.value_lengths(), np.int64))
+    each = np.asarray(pc.fill_null(lengths, 0), np.float64)  # whole numbers far below 2 ** 53
+    return np.bincount(row, each, documents.num_rows).astype(np.int64)
+
+
+def text_counts(tokens: pa.Table) -> list[dict[str, Any]]:
+    """Documents with text, its bytes and its tokens, by source and language: rows for the manifest."""
+    some = tokens.select(["source", "language", "text_bytes", "text_tokens"])
+    some = some.filter(pc.greater(some["text_bytes"], 0))
+    sums = some.group_by(["source", "language"], use_threads=False).aggregate(
+        [("text_bytes", "sum"), ("text_tokens", "sum"), ("text_bytes", "count")]
+    )
+    rows = [
+        {
+            "source": r["source"],
+            "language": r["language"] or "",
+            "documents": r["text_bytes_count"],
+            "bytes": r["text_bytes_sum"],
+            "tokens": r["text_tokens_sum"],
+        }
+        for r in sums.to_pylist()
+    ]
+    return sorted(rows, key=lambda r: (r["source"], r["language"]))
 
 
 def _failures(documents: pa.RecordBatch, failures: list[tuple[int, str]]) -> pa.Table:
@@ -178,9 +220,7 @@ class _TokenizeDoFn(beam.DoFn):
             documents = documents.append_column(name, assigned[name].combine_chunks())
         encoded, failures = tokenize(documents, self._codecs, self._roots)
         output = tokens_output(documents, encoded, failures)
-        yield UnitOutput(
-            output.unit, output.tables, output.rejects, output.kept, seconds=time.perf_counter() - started
-        )
+        yield replace(output, seconds=time.perf_counter() - started)
 
 
 class Tokenize(beam.PTransform):

@@ -1,16 +1,21 @@
 """Packing and shards: every token of every document once, in whole images, wherever contexts end up."""
 
+from collections import defaultdict
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.order import ORDER
 from mixloom.pipeline.run import PartReader, RunDirectory
 from mixloom.tokenizers.interleave import encode_document
-from mixloom.tokenizers.pack import ShardSpec, _contexts, contexts_of, pack_cell, shuffle_keys
-from mixloom.tokenizers.stages import ShardsConfig
+from mixloom.tokenizers.pack import pack_cell, shuffle_keys
+from mixloom.tokenizers.shard_transform import ShardSpec, _contexts, contexts_of
+from mixloom.tokenizers.stages import DomainLayout, ShardsConfig
+from mixloom.tokenizers.tails import TailSpec, join_tails
 from mixloom.tokenizers.transform import TOKENS
 from mixloom.tokenizers.vocab import END_IMAGE, IMAGE, Vocabulary
 
@@ -18,6 +23,7 @@ VOCABULARY = Vocabulary.build(
     500, "a", image_size=50, image_fingerprint="b", speech_size=20, speech_fingerprint="c"
 )
 IMAGE_TOKENS = 6
+CELLS = (3, 8)
 
 
 def document(rng, words, images):
@@ -31,94 +37,180 @@ def document(rng, words, images):
     return encode_document(kinds, texts, codes, [], VOCABULARY)
 
 
-def world(root, sizes, seed=0):
-    """A finished `tokenize` of two parts and cells 3 and 8, and the order of both cells."""
+def written(root, stage, tables):
+    """A reader of a stage with these tables: name -> (table, rows of its row groups)."""
+    directory = RunDirectory(str(root)).stage(stage)
+    return PartReader(
+        directory.store,
+        {name: directory.write_table(f"{name}.parquet", name, *table) for name, table in tables.items()},
+    )
+
+
+def world(root, sizes, seed=0, groups=False, vectors=False):
+    """A finished `tokenize` of two parts and cells 3 and 8, and the order of both; documents with their tokens.
+
+    groups: every third document of a cell is a near duplicate of the others of them. vectors: `order` tells them.
+    """
     rng = np.random.default_rng(seed)
     parts = {"part-a": [], "part-b": []}
     for i, (words, images) in enumerate(sizes):
         ids, spans = document(rng, words, images)
-        row = {
-            "doc_id": f"{i:032x}",
-            "source": f"s{i % 2}",
-            "domain": 1,
-            "cell": (3, 8)[i % 3 == 0],
-            "length": len(ids),
-        }
-        row |= {"input_ids": ids.tolist(), "spans": [s._asdict() for s in spans]}
-        parts["part-a" if i % 2 else "part-b"].append(row)
-    directory = RunDirectory(str(root)).stage("tokenize")
-    written = {}
+        row = {"doc_id": f"{i:032x}", "source": f"s{i % 2}", "domain": 1, "cell": CELLS[i % 3 == 0]}
+        row |= {"length": len(ids), "input_ids": ids.tolist(), "spans": [s._asdict() for s in spans]}
+        parts["part-a" if i % 2 else "part-b"].append(row | {"text_bytes": words, "text_tokens": words})
+    tokens = {}
     for name, rows in parts.items():
         rows.sort(key=lambda r: r["cell"])
-        groups = np.unique([r["cell"] for r in rows], return_counts=True)[1].tolist() if rows else [0]
-        written[name] = directory.write_table(
-            f"{name}.parquet", name, pa.Table.from_pylist(rows, schema=TOKENS), groups
+        sizes_of_groups = (
+            np.unique([r["cell"] for r in rows], return_counts=True)[1].tolist() if rows else [0]
         )
+        tokens[name] = (pa.Table.from_pylist(rows, schema=TOKENS), sizes_of_groups)
     orders = {}
-    for cell in (3, 8):
-        path = [(name, r) for name, rows in parts.items() for r in rows if r["cell"] == cell]
+    for cell in CELLS:
+        path = [(name, r["doc_id"]) for name, rows in parts.items() for r in rows if r["cell"] == cell]
         path = [path[i] for i in rng.permutation(len(path))]
-        rows = [
-            {
-                "doc_id": r["doc_id"],
-                "part": name,
-                "row": 0,
-                "domain": 1,
-                "cell": cell,
-                "rank": k,
-                "similarity": 0.0,
-            }
-            for k, (name, r) in enumerate(path)
-        ]
-        orders[cell] = pa.Table.from_pylist(rows, schema=ORDER)
+        n = len(path)
+        if not n:
+            continue
+        columns = {"doc_id": [d for _, d in path], "part": [p for p, _ in path], "row": [0] * n}
+        columns |= {"domain": [1] * n, "cell": [cell] * n, "rank": list(range(n)), "similarity": [0.0] * n}
+        schema = pa.schema([f for f in ORDER if f.name in columns])
+        table = pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema)
+        if groups:
+            near = pa.array([0 if i % 3 else -1 for i in range(n)], pa.int32())
+            table = table.append_column("near_duplicates", near)
+        orders[f"cell-{cell:06d}"] = (table,)
+        if vectors:
+            flat = pa.array(rng.normal(size=4 * n).astype(np.float16))
+            orders[f"vectors/cell-{cell:06d}"] = (
+                pa.table({"vector": pa.FixedSizeListArray.from_arrays(flat, 4)}),
+            )
     documents = {r["doc_id"]: np.array(r["input_ids"]) for rows in parts.values() for r in rows}
-    return PartReader(directory.store, written), orders, documents
+    return written(root, "tokenize", tokens), written(root, "order", orders), documents
 
 
-def packed(root, tokens, orders, config):
-    directory = RunDirectory(str(root)).stage("pack")
-    parts, kept = {}, 0
-    for table in orders.values():
-        if table.num_rows:
-            out = pack_cell(table, tokens, config, config.seed)
-            kept += out.kept
-            parts[out.unit] = directory.write_table(f"{out.unit}.parquet", out.unit, out.tables[0].table)
-    return PartReader(directory.store, parts), kept
+def packed(root, tokens, order, config):
+    """A reader of `pack` without its tails, as the shards see it; the documents kept; the facts of its units."""
+    cells = [name for name in order.parts if "/" not in name]
+    outputs = [pack_cell(order, tokens, name, config) for name in cells]
+    tables = {t.name: (t.table,) for out in outputs for t in out.tables}
+    left = tuple(name for name in cells if f"tails/{name}" in tables)
+    if left:
+        joined = join_tails(TailSpec(1, left), written(root, "pack", tables), config)
+        outputs.append(joined)
+        tables[joined.unit] = (joined.tables[0].table,)
+    reader = written(root, "pack", {n: t for n, t in tables.items() if "/" not in n})
+    return reader, sum(out.kept for out in outputs), {out.unit: out.info for out in outputs}
+
+
+def served(contexts, tokens, shards=1):
+    """Every context of the shards."""
+    for shard in range(shards):
+        rows = contexts_of(ShardSpec(1, shard, shards, tuple(contexts.parts)), contexts)
+        yield from _contexts(rows, tokens, "uint16", 7)
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 90), st.integers(0, 3)), min_size=1, max_size=25)
 
 
-@settings(max_examples=25)
-@given(SIZES, st.sampled_from([1, 4, 64]), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.sampled_from([1, 4, 64]), st.integers(1, 3), st.sampled_from([0, 1, 4]), st.booleans())
 def test_every_token_of_every_document_is_served_once_and_no_image_is_cut(
-    tmp_path_factory, sizes, window, shards
+    tmp_path_factory, sizes, window, shards, join, groups
 ):
     root = tmp_path_factory.mktemp("pack")
-    tokens, orders, documents = world(root, sizes)
-    config = ShardsConfig(seq_len=40, window=window)
-    contexts, kept = packed(root, tokens, orders, config)
+    tokens, order, documents = world(root, sizes, groups=groups)
+    contexts, kept, _ = packed(root, tokens, order, ShardsConfig(seq_len=40, window=window, join_tails=join))
     assert kept == len(documents)
-    found: dict[str, dict[int, np.ndarray]] = {}
-    for shard in range(shards):
-        rows = contexts_of(ShardSpec(1, shard, shards, tuple(contexts.parts)), contexts)
-        for context in _contexts(rows, tokens, "uint16", 7):
-            assert len(context.input_ids) <= 40
-            start = 0
-            for doc_id, length, at in zip(context.doc_ids, context.doc_lengths, context.starts):
-                piece = context.input_ids[start : start + length]
-                assert (piece == IMAGE).sum() == (piece == END_IMAGE).sum(), "an image was cut"
-                assert at not in found.setdefault(doc_id, {})
-                found[doc_id][at] = piece
-                start += length
+    found: dict[str, dict[int, np.ndarray]] = defaultdict(dict)
+    for context in served(contexts, tokens, shards):
+        assert len(context.input_ids) <= 40
+        start = 0
+        for doc_id, length, at in zip(context.doc_ids, context.doc_lengths, context.starts):
+            piece = context.input_ids[start : start + length]
+            assert (piece == IMAGE).sum() == (piece == END_IMAGE).sum(), "an image was cut"
+            assert at not in found[doc_id]
+            found[doc_id][at] = piece
+            start += length
     for doc_id, ids in documents.items():
         pieces = [found[doc_id][at] for at in sorted(found[doc_id])]
         assert np.array_equal(np.concatenate(pieces), ids)
 
 
+@settings(max_examples=25, deadline=None)
+@given(SIZES, st.sampled_from([1, 4, 64]))
+def test_near_duplicates_of_a_cell_are_never_neighbours_in_a_context(tmp_path_factory, sizes, window):
+    root = tmp_path_factory.mktemp("pack")
+    tokens, order, _ = world(root, sizes, groups=True)
+    contexts, _, _ = packed(root, tokens, order, ShardsConfig(seq_len=40, window=window))
+    near = {}
+    for name in order.parts:
+        table = order.read(name)
+        near |= {
+            d: (name, g)
+            for d, g in zip(*(table[c].to_pylist() for c in ("doc_id", "near_duplicates")))
+            if g >= 0
+        }
+    for context in served(contexts, tokens):
+        for a, b in zip(context.doc_ids, context.doc_ids[1:]):
+            assert a == b or near.get(a, a) != near.get(b, b)
+
+
+def test_the_ends_of_cells_share_contexts(tmp_path):
+    tokens, order, documents = world(tmp_path, [(14, 0)] * 9)
+    alone, _, before = packed(tmp_path / "alone", tokens, order, ShardsConfig(seq_len=64, join_tails=0))
+    joined, _, after = packed(tmp_path, tokens, order, ShardsConfig(seq_len=64))
+    # Six documents of 16 tokens in one cell and three in the other: a context of four is full, the rest is left over.
+    assert sorted(i["contexts"] for i in before.values()) == [1, 2]
+    assert after["cell-000003"]["contexts"] == 1
+    assert after["cell-000008"]["contexts"] == 0
+    assert after["domain-001"]["contexts"] == 2
+    assert [after[c]["fill_alone"] for c in ("cell-000003", "cell-000008")] == [0.75, 0.75]
+    assert [after[c]["tails"] for c in ("cell-000003", "cell-000008")] == [1, 1]
+    assert joined.read("domain-001")["cell"].to_pylist() == [-1, -1]
+    assert sum(len(c.doc_ids) for c in served(joined, tokens)) == len(documents)
+    assert sum(len(c.doc_ids) for c in served(alone, tokens)) == len(documents)
+
+
+def test_a_domain_may_have_a_window_of_its_own(tmp_path):
+    tokens, order, _ = world(tmp_path, [(20, 0)] * 20)
+    plain = ShardsConfig(seq_len=40, window=64, join_tails=0)
+    mine = plain.model_copy(update={"layout": {"domain-00[1-3]": DomainLayout(window=1)}})
+    other = plain.model_copy(update={"layout": {"domain-002": DomainLayout(window=1)}})
+    tables = [
+        {n: r.read(n) for n in r.parts}
+        for r in (
+            packed(tmp_path / str(i), tokens, order, c)[0]
+            for i, c in enumerate((plain, mine, other, plain.model_copy(update={"window": 1})))
+        )
+    ]
+    assert tables[1] == tables[3] != tables[0] == tables[2]
+    assert mine.window_of(3) == 1
+    assert mine.window_of(4) == 64
+
+
+def test_a_layout_for_a_domain_that_is_not_there_is_refused():
+    config = ShardsConfig(layout={"domain-002": DomainLayout(window=1)})
+    config.check_domains([0, 1, 2])
+    with pytest.raises(UserError, match=r"shards\.layout names 'domain-002', and no domain is called so"):
+        config.check_domains([0, 1])
+
+
+def test_likeness_inside_contexts_is_measured_where_the_order_tells_vectors(tmp_path):
+    sizes = [(30, 0)] * 12
+    tokens, order, _ = world(tmp_path, sizes, vectors=True)
+    _, _, info = packed(tmp_path, tokens, order, ShardsConfig(seq_len=96, measure_windows=(1, 4)))
+    rows = info["cell-000003"]["windows"]
+    assert {r["window"] for r in rows} == {1, 4}
+    assert all(r["tokens"] == 8 * 32 for r in rows)
+    assert any(r["pairs"] for r in rows)
+    _, _, info = packed(tmp_path, tokens, order, ShardsConfig(seq_len=96, measure_windows=()))
+    assert "windows" not in info["cell-000003"]
+
+
 def test_contexts_fall_to_shards_by_their_key_and_lie_there_in_its_order(tmp_path):
-    tokens, orders, _ = world(tmp_path, [(60, 0)] * 40)
-    contexts, _ = packed(tmp_path, tokens, orders, ShardsConfig(seq_len=40))
+    tokens, order, _ = world(tmp_path, [(60, 0)] * 40)
+    contexts, _, _ = packed(tmp_path, tokens, order, ShardsConfig(seq_len=40))
     for shard in range(3):
         keys = np.asarray(contexts_of(ShardSpec(1, shard, 3, tuple(contexts.parts)), contexts)["key"])
         assert (keys % np.uint64(3) == shard).all()
@@ -126,11 +218,18 @@ def test_contexts_fall_to_shards_by_their_key_and_lie_there_in_its_order(tmp_pat
 
 
 def test_a_document_that_could_not_be_tokenized_is_passed_over(tmp_path):
-    tokens, orders, documents = world(tmp_path, [(10, 0)] * 6)
-    stranger = {**orders[3].to_pylist()[0], "doc_id": "f" * 32}
-    orders[3] = pa.Table.from_pylist([stranger, *orders[3].to_pylist()], schema=ORDER)
-    _, kept = packed(tmp_path, tokens, orders, ShardsConfig(seq_len=40))
+    tokens, order, documents = world(tmp_path, [(10, 0)] * 6, vectors=True)
+    table = order.read("cell-000003")
+    stranger = {**table.to_pylist()[0], "doc_id": "f" * 32}
+    rows = pa.Table.from_pylist([stranger, *table.to_pylist()], schema=table.schema)
+    flat = pa.array(np.ones(4 * rows.num_rows, np.float16))
+    parts = {n: (order.read(n),) for n in order.parts} | {
+        "cell-000003": (rows,),
+        "vectors/cell-000003": (pa.table({"vector": pa.FixedSizeListArray.from_arrays(flat, 4)}),),
+    }
+    _, kept, info = packed(tmp_path, tokens, written(tmp_path, "order", parts), ShardsConfig(seq_len=40))
     assert kept == len(documents)
+    assert info["cell-000003"]["windows"][0]["documents"] == info["cell-000003"]["documents"] == 4
 
 
 def test_shuffle_keys_are_distinct_uniform_and_change_with_cell_and_seed():
