@@ -55,7 +55,8 @@ class ClusterStage(Stage):
         from mixloom.pipeline.cluster import fit_domains
         from mixloom.pipeline.domain_report import top_words
         from mixloom.pipeline.embed import vectors_of
-        from mixloom.pipeline.tfidf import TfidfSvd
+        from mixloom.pipeline.embedder import saved_kind
+        from mixloom.pipeline.tfidf import KIND, TfidfSvd
 
         reader = ctx.reader("embed")
         bound = sampling.threshold(ctx.manifest("embed").counts.kept, self.config.sample_documents)
@@ -67,5 +68,8 @@ class ClusterStage(Stage):
         vectors = vectors_of(sample)[np.asarray(sample["has_text"])]
         domains = fit_domains(vectors, self.config, documents=ctx.manifest("embed").counts.kept)
         files = ctx.save_model(MODEL, domains.save)
-        words = top_words(TfidfSvd.load(ctx.run.stage("embed").store.url(MODEL)), domains)
+        embedder = ctx.run.stage("embed").store.url(MODEL)
+        words: list[list[str]] = [[] for _ in range(domains.k + 1)]
+        if saved_kind(embedder) == KIND:  # other embedders know no words
+            words = top_words(TfidfSvd.load(embedder), domains)
         return UnitOutput(MODEL, files=files, info={"top_words": words, "sampled": len(vectors)})

@@ -161,15 +161,15 @@ def _dotted(loc: Sequence[int | str], tree: Any) -> str:
     """The key as the user wrote it: union tags left out, list items by their name where they have one."""
     out: list[str] = []
     node = tree
-    for part in loc:
+    for i, part in enumerate(loc):
         if isinstance(part, int) and isinstance(node, list) and part < len(node):
             node = node[part]
             out.append(str(node["name"]) if isinstance(node, dict) and "name" in node else str(part))
         elif isinstance(node, dict) and part in node:
             node = node[part]
             out.append(str(part))
-        elif isinstance(node, dict) and part not in node.values():
-            out.append(str(part))  # a missing key
+        elif isinstance(node, dict) and part not in node.values() and i == len(loc) - 1:
+            out.append(str(part))  # a missing key; before the last there are tags, which may be defaults
     return ".".join(out)
 
 

@@ -1,9 +1,9 @@
 """Stage `embed`: one unit vector per document, as Arrow tables.
 
 Where each function is called:
-- `batch_texts`: per part, both for the fit sample and for the vectors;
+- `text_column`: per part, by every embedder of text;
 - `sample_keys`: by `order`, for its seeded controls;
-- `embed_batch`: per part, with the fitted model.
+- `embed_batch`: per part, with the embedder of the run.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mixloom.pipeline.tfidf import TfidfSvd
+from mixloom.pipeline.embedder import Embedder
 
 
 def vectors_schema(dim: int) -> pa.Schema:
-    """Schema VECTORS: `row` is the row in the ingest part of the same name; `vector` has length 1 or is zero."""
+    """Schema VECTORS: `row` is the row in the ingest part of the same name; `vector` has length 1 or is zero.
+
+    `has_text` says which: a document has a vector when its embedder found a word or an image it knows.
+    """
     return pa.schema(
         [
             pa.field("doc_id", pa.string(), nullable=False),
             pa.field("row", pa.int32(), nullable=False),
             pa.field("vector", pa.list_(pa.field("item", pa.float32(), nullable=False), dim), nullable=False),
-            pa.field(
-                "has_text", pa.bool_(), nullable=False
-            ),  # false: a zero vector, from no term the model knows
+            pa.field("has_text", pa.bool_(), nullable=False),
         ]
     )
 
 
-def batch_texts(batch: pa.RecordBatch) -> list[str]:
-    """The words of each document of a DOCUMENTS batch: its text segments, and the `alt` or `title` of media.
+def text_column(batch: pa.RecordBatch) -> pa.Array:
+    """The words of each document of a DOCUMENTS batch, large_string [n]: its texts, and `alt` or `title` of its media.
 
     Segments are joined by a line feed in their order; a document without any words gives "".
     """
@@ -43,10 +44,15 @@ def batch_texts(batch: pa.RecordBatch) -> list[str]:
     words = pc.coalesce(
         items.field("text"), pc.map_lookup(attrs, "alt", "first"), pc.map_lookup(attrs, "title", "first"), ""
     )
-    offsets = np.zeros(len(batch) + 1, np.int32)
+    offsets = np.zeros(len(batch) + 1, np.int64)
     np.cumsum(pc.fill_null(pc.list_value_length(segments), 0).to_numpy(zero_copy_only=False), out=offsets[1:])
-    grouped = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), words.cast(pa.large_string()))
-    return pc.binary_join(grouped, pa.scalar("\n", pa.large_string())).to_pylist()
+    grouped = pa.LargeListArray.from_arrays(pa.array(offsets), words.cast(pa.large_string()))
+    return pc.binary_join(grouped, pa.scalar("\n", pa.large_string()))
+
+
+def batch_texts(batch: pa.RecordBatch) -> list[str]:
+    """`text_column` as Python strings."""
+    return text_column(batch).to_pylist()
 
 
 def sample_keys(doc_ids: Sequence[str], seed: int) -> np.ndarray:
@@ -56,14 +62,14 @@ def sample_keys(doc_ids: Sequence[str], seed: int) -> np.ndarray:
     return np.frombuffer(raw, "<u8").astype(np.uint64)
 
 
-def embed_batch(model: TfidfSvd, batch: pa.RecordBatch, rows: np.ndarray | None = None) -> pa.RecordBatch:
+def embed_batch(model: Embedder, batch: pa.RecordBatch, rows: np.ndarray | None = None) -> pa.RecordBatch:
     """A VECTORS batch for the given rows (int [m]; all by default) of a DOCUMENTS batch, in their order."""
     if rows is None:
         rows = np.arange(len(batch), dtype=np.int32)
     else:
         batch = batch.take(pa.array(rows, pa.int64()))
-    vectors = model.transform(batch_texts(batch))
-    schema = vectors_schema(model.config.dim)
+    vectors = model.embed(batch)
+    schema = vectors_schema(model.dim)
     columns = [
         batch.column("doc_id"),
         pa.array(rows, pa.int32()),

@@ -11,31 +11,38 @@ import numpy as np
 from numba import njit
 
 
-@njit("Tuple((i4[::1],f8[::1],i8[::1]))(i4[::1],i8[::1],f8[::1],b1)", cache=True, nogil=True)
-def tfidf_rows(
-    flat: np.ndarray, starts: np.ndarray, idf: np.ndarray, sublinear: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compressed rows (columns, weights, row starts) of the tf-idf matrix, each row of unit length."""
-    columns = np.empty(len(flat), np.int32)
-    weights = np.empty(len(flat), np.float64)
+@njit("Tuple((i4[::1],i4[::1],i8[::1]))(i4[::1],i8[::1])", cache=True, nogil=True)
+def term_counts(flat: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compressed rows (columns, counts, row starts) of term ids that are sorted inside each text."""
+    columns, counts = np.empty(len(flat), np.int32), np.empty(len(flat), np.int32)
     rows = np.zeros(len(starts), np.int64)
     used = 0
     for r in range(len(starts) - 1):
-        i, first, square = starts[r], used, 0.0
-        while i < starts[r + 1]:
-            j = i + 1
-            while j < starts[r + 1] and flat[j] == flat[i]:
-                j += 1
-            tf = 1.0 + math.log(float(j - i)) if sublinear else float(j - i)
-            columns[used] = flat[i]
-            weights[used] = tf * idf[flat[i]]
-            square += weights[used] * weights[used]
-            used += 1
-            i = j
-        for x in range(first, used):
-            weights[x] /= math.sqrt(square)
+        for i in range(starts[r], starts[r + 1]):
+            if i > starts[r] and flat[i] == flat[i - 1]:
+                counts[used - 1] += 1
+            else:
+                columns[used], counts[used] = flat[i], 1
+                used += 1
         rows[r + 1] = used
-    return columns[:used].copy(), weights[:used].copy(), rows
+    return columns[:used].copy(), counts[:used].copy(), rows
+
+
+@njit("f8[::1](i4[::1],i4[::1],i8[::1],f8[::1],b1)", cache=True, nogil=True)
+def tfidf_weights(
+    columns: np.ndarray, counts: np.ndarray, rows: np.ndarray, idf: np.ndarray, sublinear: bool
+) -> np.ndarray:
+    """The tf-idf weights of compressed rows of counts, each row of unit length."""
+    weights = np.empty(len(columns), np.float64)
+    for r in range(len(rows) - 1):
+        square = 0.0
+        for x in range(rows[r], rows[r + 1]):
+            tf = 1.0 + math.log(float(counts[x])) if sublinear else float(counts[x])
+            weights[x] = tf * idf[columns[x]]
+            square += weights[x] * weights[x]
+        for x in range(rows[r], rows[r + 1]):
+            weights[x] /= math.sqrt(square)
+    return weights
 
 
 @njit("f4[:,::1](i4[::1],i8[::1],f8[::1],f4[:,::1],b1)", cache=True, nogil=True)
@@ -43,7 +50,8 @@ def project(
     flat: np.ndarray, starts: np.ndarray, idf: np.ndarray, components: np.ndarray, sublinear: bool
 ) -> np.ndarray:
     """Each tf-idf row times the components, to unit length; float32 [n, dim]."""
-    columns, weights, rows = tfidf_rows(flat, starts, idf, sublinear)
+    columns, counts, rows = term_counts(flat, starts)
+    weights = tfidf_weights(columns, counts, rows, idf, sublinear)
     dim = components.shape[1]
     out = np.zeros((len(starts) - 1, dim), np.float32)
     total = np.empty(dim, np.float64)

@@ -25,11 +25,31 @@ def collect_sample(
     Each part's share is written as a part `sample/<part>` of the stage being run, so a sample is resumable
     and drawn where the data lie. `select` maps the sampled rows (a record batch) to what is kept of them.
     """
-    import apache_beam as beam
+    from functools import partial
+
     import pyarrow as pa
 
-    from mixloom.pipeline.engine import Commit, ReadParts
     from mixloom.pipeline.transforms import sample_output
+
+    reader = draw_sample(ctx, columns, wanted, survivors, partial(sample_output, select=select))
+    return pa.concat_tables([reader.read(name) for name in sorted(reader.parts)]).sort_by("doc_id")
+
+
+def draw_sample(
+    ctx: StageContext, columns: list[str], wanted: int, survivors: str, output: Callable[..., Any]
+) -> PartReader:
+    """Draw about `wanted` of the surviving documents, chosen by their ids alone, and write what `output` makes of them.
+
+    Args:
+        output: called as output(batch, bound=...) for every part; a `UnitOutput` named `sample-<part>` of what it
+            takes of the documents that `sampling.sampled` finds below the bound.
+
+    Returns:
+        A reader of all that was written.
+    """
+    import apache_beam as beam
+
+    from mixloom.pipeline.engine import Commit, ReadParts
 
     parts = ctx.part_names("ingest")
     bound = sampling.threshold(ctx.manifest(survivors).counts.kept, wanted)
@@ -40,12 +60,15 @@ def collect_sample(
                 p
                 | beam.Create([u.removeprefix("sample-") for u in todo], reshuffle=False)
                 | ReadParts(ctx.documents(), columns, ctx.reader(survivors))
-                | "Sample" >> beam.Map(sample_output, bound=bound, select=select)
+                | "Sample" >> beam.Map(output, bound=bound)
                 | Commit(ctx.directory)
             ),
             len(parts),
         )
-    records = [u for u in ctx.directory.units() if u.unit.startswith("sample-")]
-    written = {p.name: p for r in records for p in r.parts}
-    reader = PartReader(ctx.directory.store, written)
-    return pa.concat_tables([reader.read(name) for name in sorted(written)]).sort_by("doc_id")
+    return unit_parts(ctx, "sample-")
+
+
+def unit_parts(ctx: StageContext, prefix: str) -> PartReader:
+    """A reader of what the units whose names begin with `prefix` wrote in the stage being run."""
+    records = [u for u in ctx.directory.units() if u.unit.startswith(prefix)]
+    return PartReader(ctx.directory.store, {p.name: p for r in records for p in r.parts})

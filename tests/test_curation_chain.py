@@ -99,7 +99,7 @@ def tree(root, run_dir, **more):
         "pii": {},
         "dedup": {"index": {}},
         "dedup_semantic": {"eps": 1e-6},
-        "embed": {"dim": 4, "min_df": 1},
+        "embed": {"text": {"dim": 4, "min_df": 1}},
         "cluster": {"k": 2},
         "tokenizer": {"text": {"vocab_size": 400}, "image": {"steps": 2, "size": 32}},
         "shards": {"seq_len": 256},

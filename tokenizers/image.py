@@ -78,6 +78,21 @@ class ImageCodec:
         return ids
 
     @torch.inference_mode()
+    def latents(self, pictures: Pixels) -> npt.NDArray[np.float32]:
+        """float32 [n, side, side, len(levels)] of uint8 [n, size, size, 3]: what is quantised to codes, before it is.
+
+        Raises:
+            ValueError: another dtype or shape.
+        """
+        check_pixels(pictures, self.size)
+        side = self.size // self.config.downsample
+        out = np.empty((len(pictures), side, side, len(self.config.levels)), np.float32)
+        with torch_threads(1):
+            for i, picture in enumerate(pictures):
+                out[i] = self._model.encode(to_float(picture[None]))[0].numpy()
+        return out
+
+    @torch.inference_mode()
     def decode(self, ids: npt.NDArray[np.int64]) -> Pixels:
         """uint8 [n, size, size, 3] pictures of int64 [n, tokens] codes.
 

@@ -24,6 +24,7 @@ from mixloom.pipeline.decontaminate_config import DecontaminateConfig
 from mixloom.pipeline.decontaminate_stage import DecontaminateStage
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
+from mixloom.pipeline.embed_config import EmbedConfig
 from mixloom.pipeline.embed_stage import EmbedStage
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.filter_stage import FilterStage
@@ -44,8 +45,8 @@ from mixloom.pipeline.semantic_stage import SemanticDedupStage
 from mixloom.pipeline.span_stages import NoiseStage, PiiStage
 from mixloom.pipeline.stage import RunSettings, Stage, run_stage
 from mixloom.pipeline.storage import resolve
-from mixloom.pipeline.tfidf import EmbedConfig
 from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage
+from mixloom.tokenizers.image_embedder import IMAGE_MODELS
 from mixloom.tokenizers.stages import PackStage, ShardsConfig, ShardsStage, TokenizeStage
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.stage import TrainStage
@@ -121,7 +122,7 @@ class RunConfig(BaseModel):
     pii: PiiConfig | None = Field(
         None, description="mask personal data and secrets; left out: they are not looked for"
     )
-    embed: EmbedConfig = Field(EmbedConfig(), description="document vectors")
+    embed: EmbedConfig = Field(EmbedConfig(), description="document vectors, of text, images or both")
     cluster: ClusterConfig = Field(ClusterConfig(), description="domains")
     order: OrderConfig = Field(OrderConfig(), description="order of documents in context")
     tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="text tokenizer and codecs")
@@ -239,7 +240,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         AnnotateStage(config.annotate, roots),
         *filters,
         *chain.stages,
-        chain.seen_by(EmbedStage(config.embed, chain.survivors)),
+        chain.seen_by(EmbedStage(config.embed, chain.survivors, roots, IMAGE_MODELS)),
         ClusterStage(config.cluster),
         *_semantic(config, chain),
         OrderStage(config.order, chain.late),

@@ -14,7 +14,8 @@ from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.kmeans import balanced_rounds, fit_centres, means, plus_plus, silhouette
 from mixloom.pipeline.one_thread import one_thread
 from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
-from mixloom.pipeline.tfidf import EmbedConfig, TfidfSvd
+from mixloom.pipeline.embed_config import TfidfConfig
+from mixloom.pipeline.tfidf import TfidfSvd
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -44,7 +45,7 @@ def topic_texts(topics: int, each: list[int], seed: int = 0) -> tuple[list[str],
 @pytest.mark.parametrize("balance", ["start", "strict"])
 def test_disjoint_vocabularies_are_told_apart_without_an_error(balance):
     texts, labels = topic_texts(6, [50] * 6)
-    model = TfidfSvd.fit(texts, EmbedConfig(dim=20))
+    model = TfidfSvd.fit(texts, TfidfConfig(dim=20))
     vectors = model.transform(texts)
     domains = fit_domains(vectors, ClusterConfig(k=6, balance=balance))
     found = domains.assign(vectors)[0]
@@ -60,7 +61,7 @@ def test_disjoint_vocabularies_are_told_apart_without_an_error(balance):
 
 def test_sources_of_very_different_size_are_still_told_apart_by_default():
     texts, labels = topic_texts(4, [300, 30, 60, 25])
-    vectors = TfidfSvd.fit(texts, EmbedConfig(dim=12)).transform(texts)
+    vectors = TfidfSvd.fit(texts, TfidfConfig(dim=12)).transform(texts)
     found = fit_domains(vectors, ClusterConfig(k=4, min_cell=0)).assign(vectors)[0]
     assert purity(labels, found) == 1.0
 
@@ -220,7 +221,7 @@ def test_a_part_of_vectors_becomes_a_part_of_domains():
         for i, t in enumerate([*texts, "77"])
     ]
     batch = documents_batch(documents)
-    model = TfidfSvd.fit(batch_texts(batch), EmbedConfig(dim=4))
+    model = TfidfSvd.fit(batch_texts(batch), TfidfConfig(dim=4))
     vectors = embed_batch(model, batch)
     domains = fit_domains(model.transform(texts), ClusterConfig(k=2))
     out = assign_batch(domains, vectors)

@@ -13,7 +13,9 @@ from mixloom.pipeline.embed import (
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.one_thread import one_thread
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
-from mixloom.pipeline.tfidf import EmbedConfig, TfidfSvd, tokens
+from mixloom.pipeline.embed_config import TfidfConfig
+from mixloom.pipeline.term_tokens import slow_tokens as tokens
+from mixloom.pipeline.tfidf import TfidfSvd
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrst"]
 
@@ -51,7 +53,7 @@ def test_vectors_equal_scikit_learns_tfidf_times_the_components(sublinear):
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 
     texts = [f"the {t} and 12 {t[:40]}" for t in corpus(60)]
-    config = EmbedConfig(dim=8, min_df=3, max_df=0.4, sublinear_tf=sublinear)
+    config = TfidfConfig(dim=8, min_df=3, max_df=0.4, sublinear_tf=sublinear)
     model = TfidfSvd.fit(texts, config)
     reference = TfidfVectorizer(
         tokenizer=tokens,
@@ -70,8 +72,8 @@ def test_vectors_equal_scikit_learns_tfidf_times_the_components(sublinear):
 
 def test_components_span_the_exact_singular_vectors():
     texts = corpus(80, length=12)
-    model = TfidfSvd.fit(texts, EmbedConfig(dim=4, min_df=1, max_df=1.0))
-    full = TfidfSvd.fit(texts, EmbedConfig(dim=80, min_df=1, max_df=1.0))
+    model = TfidfSvd.fit(texts, TfidfConfig(dim=4, min_df=1, max_df=1.0))
+    full = TfidfSvd.fit(texts, TfidfConfig(dim=80, min_df=1, max_df=1.0))
     assert full.components.any(axis=0).sum() > 60
     np.testing.assert_allclose(
         np.abs((model.components.T @ full.components[:, :4]).diagonal()), 1.0, atol=1e-3
@@ -81,7 +83,7 @@ def test_components_span_the_exact_singular_vectors():
 
 
 def test_vectors_have_unit_length_and_unknown_words_give_zero():
-    model = TfidfSvd.fit(corpus(50), EmbedConfig(dim=5))
+    model = TfidfSvd.fit(corpus(50), TfidfConfig(dim=5))
     vectors = model.transform([*corpus(7, seed=3), "", "zzz 77", "the and of"])
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors[:7], axis=1), 1, atol=1e-6)
@@ -92,7 +94,7 @@ def test_vectors_have_unit_length_and_unknown_words_give_zero():
 @given(st.integers(0, 49), st.integers(0, 49))
 def test_a_text_gets_the_same_bits_alone_and_in_any_batch(start, stop):
     texts = corpus(50, length=17)
-    model = TfidfSvd.fit(texts[:40], EmbedConfig(dim=10, min_df=1))
+    model = TfidfSvd.fit(texts[:40], TfidfConfig(dim=10, min_df=1))
     whole = model.transform(texts)
     assert model.transform(texts[start:stop]).tobytes() == whole[start:stop].tobytes()
     assert model.transform([texts[start]]).tobytes() == whole[start].tobytes()
@@ -105,7 +107,7 @@ def test_a_fit_does_not_depend_on_the_number_of_threads():
     prints = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            prints.append(TfidfSvd.fit(texts, EmbedConfig(dim=20)).fingerprint)
+            prints.append(TfidfSvd.fit(texts, TfidfConfig(dim=20)).fingerprint)
     assert prints[0] == prints[1]
 
 
@@ -128,7 +130,7 @@ def test_the_thread_limit_is_lifted_only_by_the_last_to_leave():
 
 def test_a_text_whose_words_lie_outside_the_kept_directions_gives_zero_not_noise():
     texts = ["apple pear plum"] * 30 + ["car bus tram"] * 20 + ["red blue"] * 3
-    model = TfidfSvd.fit(texts, EmbedConfig(dim=2, max_df=1.0))
+    model = TfidfSvd.fit(texts, TfidfConfig(dim=2, max_df=1.0))
     vectors = model.transform(texts)
     assert vectors[:50].any(axis=1).all()
     assert not vectors[50:].any()
@@ -136,7 +138,7 @@ def test_a_text_whose_words_lie_outside_the_kept_directions_gives_zero_not_noise
 
 def test_dim_holds_for_corpora_smaller_than_it():
     for texts in ([], [""], ["apple"], ["apple pie", "apple tart"], ["same words"] * 5):
-        model = TfidfSvd.fit(texts, EmbedConfig(dim=16))
+        model = TfidfSvd.fit(texts, TfidfConfig(dim=16))
         vectors = model.transform([*texts, "pear"])
         assert vectors.shape == (len(texts) + 1, 16)
         assert not vectors[-1].any()
@@ -147,19 +149,19 @@ def test_dim_holds_for_corpora_smaller_than_it():
 
 def test_vocabulary_keeps_the_most_frequent_terms_with_ties_by_name():
     texts = ["kiwi lemon mango", "kiwi lemon", "kiwi mango", "plum"]
-    model = TfidfSvd.fit(texts, EmbedConfig(dim=2, vocabulary=2, min_df=1, max_df=1.0))
+    model = TfidfSvd.fit(texts, TfidfConfig(dim=2, vocabulary=2, min_df=1, max_df=1.0))
     assert model.terms == ("kiwi", "lemon")
 
 
 def test_only_the_first_characters_are_read():
     model = TfidfSvd.fit(
-        ["apple pear", "pear plum"], EmbedConfig(dim=2, min_df=1, max_df=1.0, max_characters=5)
+        ["apple pear", "pear plum"], TfidfConfig(dim=2, min_df=1, max_df=1.0, max_characters=5)
     )
     assert model.terms == ("apple", "pear")
 
 
 def test_a_saved_model_is_the_same_model_and_the_same_bytes(tmp_path):
-    model = TfidfSvd.fit(corpus(50), EmbedConfig(dim=6))
+    model = TfidfSvd.fit(corpus(50), TfidfConfig(dim=6))
     model.save(tmp_path / "a")
     again = TfidfSvd.load(tmp_path / "a")
     again.save(tmp_path / "b")
@@ -167,11 +169,11 @@ def test_a_saved_model_is_the_same_model_and_the_same_bytes(tmp_path):
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
     assert again.fingerprint == model.fingerprint
     assert again.transform(corpus(9, 4)).tobytes() == model.transform(corpus(9, 4)).tobytes()
-    assert TfidfSvd.fit(corpus(50, 1), EmbedConfig(dim=6)).fingerprint != model.fingerprint
+    assert TfidfSvd.fit(corpus(50, 1), TfidfConfig(dim=6)).fingerprint != model.fingerprint
 
 
 def test_a_changed_or_missing_model_file_is_named(tmp_path):
-    TfidfSvd.fit(corpus(20), EmbedConfig(dim=3)).save(tmp_path)
+    TfidfSvd.fit(corpus(20), TfidfConfig(dim=3)).save(tmp_path)
     data = bytearray((tmp_path / "components.npy").read_bytes())
     data[-1] ^= 1
     (tmp_path / "components.npy").write_bytes(bytes(data))
@@ -206,7 +208,7 @@ def test_a_part_becomes_vectors_with_ids_rows_and_whether_it_has_text():
     batch = documents_batch(
         [document(str(i), text(t)) for i, t in enumerate(corpus(20))] + [document("p", picture())]
     )
-    model = TfidfSvd.fit(batch_texts(batch), EmbedConfig(dim=8))
+    model = TfidfSvd.fit(batch_texts(batch), TfidfConfig(dim=8))
     out = embed_batch(model, batch)
     assert out.schema == vectors_schema(8)
     assert out.column("has_text").to_pylist() == [True] * 20 + [False]

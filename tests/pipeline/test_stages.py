@@ -9,6 +9,7 @@ from mixloom.pipeline.cluster import ClusterConfig
 from mixloom.pipeline.cluster_stage import ClusterStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.decide import FilterConfig, RulePlan
+from mixloom.pipeline.embed_config import EmbedConfig, TfidfConfig
 from mixloom.pipeline.embed_stage import EmbedStage
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.filter_stage import FilterStage
@@ -18,7 +19,6 @@ from mixloom.pipeline.order import OrderConfig
 from mixloom.pipeline.order_stage import OrderStage
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import RunSettings, run_stage
-from mixloom.pipeline.tfidf import EmbedConfig
 
 
 class World:
@@ -42,7 +42,7 @@ class World:
         self.do(IngestStage(self.sources, self.roots, self.parts, 1 << 20))
         self.do(AnnotateStage(AnnotateConfig()))
         self.do(FilterStage(RulePlan.load(FilterConfig())))
-        self.do(EmbedStage(EmbedConfig(sample_documents=sample, dim=12), "filter"))
+        self.do(EmbedStage(EmbedConfig(text=TfidfConfig(sample_documents=sample, dim=12)), "filter"))
         self.do(ClusterStage(ClusterConfig(k=3, sample_documents=sample, max_cell=8, min_cell=2)))
         self.do(OrderStage(OrderConfig()))
         return self
