@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixloom.pipeline.context_similarity import window_table
-from mixloom.pipeline.packing import Blocks, Plan, cut_positions, pack
+from mixloom.pipeline.packing import Blocks, Plan, pack
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.tokenizers.stages import ShardsConfig
@@ -29,6 +29,7 @@ PIECE = pa.struct(
         pa.field("row", pa.int32()),  # its row there
         pa.field("start", pa.int32()),  # tokens start..stop of the document
         pa.field("stop", pa.int32()),
+        pa.field("copy", pa.int32()),  # 0; from 1 on where the order repeats the document
     ]
 )
 
@@ -75,7 +76,7 @@ def shuffle_keys(seed: int, cell: int, count: int) -> np.ndarray:
 class Pieces:
     """Documents, or pieces of them, in path order: what is packed.
 
-    documents: the columns doc_id, part, row; start and length int64 [n], in tokens; blocks: what may not be cut, counted
+    documents: the columns doc_id, part, row, copy; start and length int64 [n], in tokens; blocks: what may not be cut, counted
     from the start of each; groups: int64 [n], of near duplicates, -1 none.
     """
 
@@ -84,11 +85,6 @@ class Pieces:
     length: np.ndarray
     blocks: Blocks
     groups: np.ndarray
-
-    def cuts(self, i: int) -> np.ndarray | None:
-        """Where one may be cut, in the words of `packing.pack`; None: anywhere."""
-        spans = self.blocks.within(i, 0, int(self.length[i]))
-        return cut_positions(int(self.length[i]), spans) if len(spans) else None
 
 
 def _tokenized(tokens: PartReader, cell: int, parts: list[str]) -> pa.Table:
@@ -140,11 +136,16 @@ def _pieces_of_cell(order: pa.Table, tokens: PartReader) -> tuple[Pieces, np.nda
     at = pc.index_in(order["doc_id"].combine_chunks(), found["doc_id"].combine_chunks())
     place = np.flatnonzero(np.asarray(at.is_valid()))
     table = found.take(at.drop_null())
-    groups = np.full(len(place), -1, np.int64)
-    if "near_duplicates" in order.column_names:
-        groups = np.asarray(order["near_duplicates"], np.int64)[place]
+    known = {
+        name: np.asarray(order[name]) for name in ("near_duplicates", "copy") if name in order.column_names
+    }
+    groups = known.get("near_duplicates", np.full(order.num_rows, -1))[place].astype(np.int64)
+    copies = known.get("copy", np.zeros(order.num_rows))[place].astype(np.int32)
+    # Copies of one document are near duplicates of each other, whatever the order says.
+    alone = groups < 0
+    groups[alone] = groups.max(initial=0) + 1 + np.asarray(at.drop_null(), np.int64)[alone]
     length = np.asarray(table["length"], np.int64)
-    documents = table.select(["doc_id", "part", "row"])
+    documents = table.select(["doc_id", "part", "row"]).append_column("copy", pa.array(copies))
     return Pieces(documents, np.zeros(len(place), np.int64), length, spans_of(table["images"]), groups), place
 
 
@@ -158,10 +159,11 @@ def pack_cell(order: PartReader, tokens: PartReader, name: str, config: ShardsCo
     plan = pack(pieces.length, config.seq_len, window, pieces.blocks, pieces.groups)
     aside = tail_contexts(plan, config.join_tails, window)
     kept, tails = taken(plan, ~aside), taken(plan, aside)
+    documents = pc.sum(pc.equal(pieces.documents["copy"], 0)).as_py() or 0
     info = {
         **facts(kept, domain),
         "cell": cell,
-        "documents": len(place),
+        "documents": documents,
         "tails": len(tails),
         "contexts_alone": len(plan),
         "fill_alone": plan.fill,
@@ -171,7 +173,13 @@ def pack_cell(order: PartReader, tokens: PartReader, name: str, config: ShardsCo
         column = order.read(vectors, ["vector"])["vector"].combine_chunks()
         found = np.asarray(column.flatten()).reshape(path.num_rows, -1)[place]
         info["windows"] = window_table(
-            pieces.length, found, config.seq_len, config.measure_windows, config.seed, pieces.cuts
+            pieces.length,
+            found,
+            config.seq_len,
+            config.measure_windows,
+            config.seed,
+            pieces.blocks,
+            pieces.groups,
         )
     tables = [
         OutputTable(
@@ -181,7 +189,7 @@ def pack_cell(order: PartReader, tokens: PartReader, name: str, config: ShardsCo
     if len(tails):
         tables.append(OutputTable(f"{TAILS_FOLDER}/{name}", _tails_table(tails, pieces)))
     seconds = time.perf_counter() - started
-    return UnitOutput(name, tuple(tables), None, len(place), (), info, seconds)
+    return UnitOutput(name, tuple(tables), None, documents, (), info, seconds)
 
 
 def facts(plan: Plan, domain: int) -> dict[str, Any]:
@@ -231,7 +239,11 @@ def _piece_columns(plan: Plan, pieces: Pieces) -> list[pa.Array]:
     named = pieces.documents.take(pa.array(plan.doc))
     moved = pieces.start[plan.doc]
     bounds = [(moved + x).astype(np.int32) for x in (plan.start, plan.stop)]
-    return [*(named[c].combine_chunks() for c in ("doc_id", "part", "row")), *map(pa.array, bounds)]
+    first, copy = (
+        (named[c].combine_chunks() for c in ("doc_id", "part", "row")),
+        named["copy"].combine_chunks(),
+    )
+    return [*first, *map(pa.array, bounds), copy]
 
 
 def _tails_table(plan: Plan, pieces: Pieces) -> pa.Table:

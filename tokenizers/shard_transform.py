@@ -78,6 +78,12 @@ def _contexts(rows: pa.Table, tokens: PartReader, dtype: Any, batch: int) -> Ite
             )
 
 
+def _begun(rows: pa.Table) -> int:
+    """Documents that begin in these contexts; a repetition of one is not another."""
+    pieces = rows["pieces"].combine_chunks().flatten()
+    return int(np.sum((np.asarray(pieces.field("start")) == 0) & (np.asarray(pieces.field("copy")) == 0)))
+
+
 class _ShardDoFn(beam.DoFn):
     def __init__(
         self,
@@ -117,7 +123,8 @@ class _ShardDoFn(beam.DoFn):
             Part(index_name, index_name, 0, len(index), sha256_hex(index)),
         )
         info = {"entry": entry.model_dump(mode="json")}
-        yield UnitOutput(spec.unit, (), None, entry.documents, files, info, time.perf_counter() - started)
+        documents = _begun(rows)
+        yield UnitOutput(spec.unit, (), None, documents, files, info, time.perf_counter() - started)
 
 
 class WriteShards(beam.PTransform):

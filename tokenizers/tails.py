@@ -48,7 +48,9 @@ def join_tails(spec: TailSpec, tails: PartReader, config: ShardsConfig) -> UnitO
     apart = np.where(group < 0, -1, cell * (group.max(initial=0) + 1) + group)
     start = np.asarray(table["start"], np.int64)
     length = np.asarray(table["stop"], np.int64) - start
-    pieces = Pieces(table.select(["doc_id", "part", "row"]), start, length, spans_of(table["blocks"]), apart)
+    pieces = Pieces(
+        table.select(["doc_id", "part", "row", "copy"]), start, length, spans_of(table["blocks"]), apart
+    )
     plan = pack(length, config.seq_len, config.window_of(spec.domain), pieces.blocks, pieces.groups)
     keys = shuffle_keys(config.seed, _KEYS + spec.domain, len(plan))
     output = OutputTable(spec.unit, contexts_table(plan, pieces, spec.domain, SEVERAL, keys))

@@ -1,6 +1,7 @@
 """Packing and shards: every token of every document once, in whole images, wherever contexts end up."""
 
 from collections import defaultdict
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from mixloom.pipeline.order import ORDER
 from mixloom.pipeline.run import PartReader, RunDirectory
 from mixloom.tokenizers.interleave import encode_document
 from mixloom.tokenizers.pack import pack_cell, shuffle_keys
-from mixloom.tokenizers.shard_transform import ShardSpec, _contexts, contexts_of
+from mixloom.tokenizers.shard_transform import ShardSpec, _begun, _contexts, contexts_of
 from mixloom.tokenizers.stages import DomainLayout, ShardsConfig
 from mixloom.tokenizers.tails import TailSpec, join_tails
 from mixloom.tokenizers.transform import TOKENS
@@ -74,11 +75,8 @@ def world(root, sizes, seed=0, groups=False, vectors=False):
             continue
         columns = {"doc_id": [d for _, d in path], "part": [p for p, _ in path], "row": [0] * n}
         columns |= {"domain": [1] * n, "cell": [cell] * n, "rank": list(range(n)), "similarity": [0.0] * n}
-        schema = pa.schema([f for f in ORDER if f.name in columns])
-        table = pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema)
-        if groups:
-            near = pa.array([0 if i % 3 else -1 for i in range(n)], pa.int32())
-            table = table.append_column("near_duplicates", near)
+        columns |= {"near_duplicates": [0 if groups and i % 3 else -1 for i in range(n)], "copy": [0] * n}
+        table = pa.table({name: pa.array(columns[name], ORDER.field(name).type) for name in ORDER.names})
         orders[f"cell-{cell:06d}"] = (table,)
         if vectors:
             flat = pa.array(rng.normal(size=4 * n).astype(np.float16))
@@ -152,7 +150,7 @@ def test_near_duplicates_of_a_cell_are_never_neighbours_in_a_context(tmp_path_fa
             if g >= 0
         }
     for context in served(contexts, tokens):
-        for a, b in zip(context.doc_ids, context.doc_ids[1:]):
+        for a, b in pairwise(context.doc_ids):
             assert a == b or near.get(a, a) != near.get(b, b)
 
 
@@ -206,6 +204,32 @@ def test_likeness_inside_contexts_is_measured_where_the_order_tells_vectors(tmp_
     assert any(r["pairs"] for r in rows)
     _, _, info = packed(tmp_path, tokens, order, ShardsConfig(seq_len=96, measure_windows=()))
     assert "windows" not in info["cell-000003"]
+
+
+@pytest.mark.parametrize("window", [1, 8])
+def test_a_document_that_the_order_repeats_is_served_as_often_and_counted_once(tmp_path, window):
+    tokens, order, documents = world(tmp_path, [(25, 1)] * 9)
+    tables = {}
+    for name in order.parts:
+        table = order.read(name)
+        twice = pa.concat_tables([table, table.slice(0, 2), table.slice(0, 1)])
+        copies = pa.array([0] * table.num_rows + [1, 1, 2], pa.int32())
+        at = twice.column_names.index("copy") if "copy" in twice.column_names else None
+        twice = twice.append_column("copy", copies) if at is None else twice.set_column(at, "copy", copies)
+        tables[name] = (twice.take(pa.array([0, len(twice) - 1, *range(1, len(twice) - 1)])),)
+    contexts, kept, _ = packed(
+        tmp_path, tokens, written(tmp_path, "order", tables), ShardsConfig(seq_len=60, window=window)
+    )
+    assert kept == len(documents)
+    seen = defaultdict(int)
+    for context in served(contexts, tokens):
+        assert all(a != b for a, b in pairwise(context.doc_ids)), "two copies side by side"
+        for doc_id, length in zip(context.doc_ids, context.doc_lengths):
+            seen[doc_id] += length
+    times = sorted(n // len(documents[d]) for d, n in seen.items())
+    assert times == [1] * 5 + [2, 2, 3, 3]
+    assert all(n % len(documents[d]) == 0 for d, n in seen.items())
+    assert sum(_begun(contexts.read(n)) for n in contexts.parts) == len(documents)
 
 
 def test_contexts_fall_to_shards_by_their_key_and_lie_there_in_its_order(tmp_path):
