@@ -72,13 +72,17 @@ class TokenizerStage(Stage):
         ctx.commit(self._vocabulary(ctx))
 
     def _text(self, ctx: StageContext, texts: list[str]) -> UnitOutput:
-        from mixloom.tokenizers.text import TextTokenizer, train_text_tokenizer
+        from mixloom.tokenizers.text_bytes import make_text_tokenizer
 
         config = self.config.text
         # A corpus without a word gets the 256 bytes alone, with which any text can be written.
-        learnt = texts or [" "]
-        tokenizer = TextTokenizer.load(config.path) if config.path else train_text_tokenizer(learnt, config)
-        info = {"size": tokenizer.size, "fingerprint": tokenizer.fingerprint, "fitted_on": len(texts)}
+        tokenizer, facts = make_text_tokenizer(config, texts or [" "])
+        info = {
+            "size": tokenizer.size,
+            "fingerprint": tokenizer.fingerprint,
+            "fitted_on": 0 if config.path else len(texts),
+            **facts,
+        }
         return UnitOutput("text", files=ctx.save_model("text", tokenizer.save), info=info)
 
     def _image(self, ctx: StageContext, media: list[dict[str, Any]]) -> UnitOutput:

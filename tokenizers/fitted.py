@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mixloom.pipeline.storage import Store, changed, local_folder
 from mixloom.tokenizers.codecs import ImageCoder, SpeechCoder, load_image_codec, load_speech_codec
-from mixloom.tokenizers.text import TextTokenizer
+from mixloom.tokenizers.text_bytes import TextCoder, load_text_tokenizer
 from mixloom.tokenizers.vocab import Vocabulary
 
 
@@ -14,7 +14,7 @@ from mixloom.tokenizers.vocab import Vocabulary
 class Codecs:
     """The fitted tokenizers of a run, ready to encode. `image` and `speech` are None when the corpus has none."""
 
-    text: TextTokenizer
+    text: TextCoder
     image: ImageCoder | None
     speech: SpeechCoder | None
     vocabulary: Vocabulary
@@ -28,7 +28,7 @@ class Codecs:
         """
         vocabulary = Vocabulary.from_json(store.read_json("vocab.json"))
         with local_folder(store, "") as folder:
-            text = TextTokenizer.load(folder / "text")
+            text = load_text_tokenizer(folder / "text")
             image = load_image_codec(folder / "image") if vocabulary.image.size else None
             speech = load_speech_codec(folder / "speech") if vocabulary.speech.size else None
         for block, fitted in (

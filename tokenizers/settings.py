@@ -14,13 +14,51 @@ Device = Literal["cpu", "cuda"]
 _DEVICE = "Where a checkpoint runs; another device rounds differently, so it is part of the fingerprint."
 
 
-class TextTokenizerConfig(BaseModel):
-    """A byte-level BPE trained on the corpus, or one read from a file."""
+class PatchConfig(BaseModel):
+    """How raw bytes are grouped into patches, whose lengths are recorded beside the bytes."""
 
     model_config = _MODEL
 
+    kind: Literal["entropy", "monotonic", "space", "fixed"] = Field(
+        default="entropy",
+        description="A patch starts where the next byte is hard to guess, where it is harder than the one before, "
+        "at every word, or every so many bytes.",
+    )
+    bytes: float = Field(
+        default=4.5,
+        ge=1,
+        le=256,
+        description="Bytes of a patch: on average, by the choice of the threshold (entropy, monotonic), or each (fixed).",
+    )
+    longest: int = Field(default=64, ge=1, le=65535, description="Bytes of a patch at most.")
+    order: int = Field(
+        default=5, ge=0, le=6, description="Bytes the guess is made from (entropy, monotonic)."
+    )
+    contexts: int = Field(
+        default=300_000,
+        ge=256,
+        le=1 << 26,
+        description="Contexts the guessing model keeps, the most frequent, at most (entropy, monotonic).",
+    )
+    sample_bytes: int = Field(
+        default=16_000_000, ge=1, description="Bytes of text the model is counted on, at most."
+    )
+
+
+class TextTokenizerConfig(BaseModel):
+    """A byte-level BPE trained on the corpus or read from a file, or the bytes themselves."""
+
+    model_config = _MODEL
+
+    kind: Literal["bpe", "bytes"] = Field(
+        default="bpe", description="bpe: byte-pair encoding. bytes: one id a byte, with patches beside them."
+    )
+    patches: PatchConfig = Field(
+        default=PatchConfig(), description="Patches of the bytes; of no effect on bpe."
+    )
     path: str | None = Field(
-        default=None, description="A tokenizer.json, or a directory with one, to use instead of training."
+        default=None,
+        description="A tokenizer.json, a directory of transformers with one, or one fitted before, instead of training.",
     )
     vocab_size: int = Field(
         default=8192, ge=256, le=1_000_000, description="Ids to learn; the 256 bytes are always among them."

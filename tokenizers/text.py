@@ -18,8 +18,11 @@ from tokenizers.trainers import BpeTrainer
 
 from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.settings import TextTokenizerConfig
+from mixloom.tokenizers.text_fast import FastBytePairs, cores
 
 FILE_NAME = "tokenizer.json"
+# What a tokenizer of transformers may be kept as instead; transformers makes a tokenizer.json of it.
+_OTHER_FILES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
 _LONGEST = 1000  # characters of a word the trainer is given
 _LONG = re.compile(rf"\S{{{_LONGEST + 1}}}|\s{{{_LONGEST + 1}}}")
 _MORE = f"{{{_LONGEST + 1},}}"
@@ -29,10 +32,15 @@ _RUN = re.compile(
 
 
 class TextTokenizer:
-    """Text to local ids and back. Ids count from 0; the vocabulary adds the offset of the text block."""
+    """Text to local ids and back. Ids count from 0; the vocabulary adds the offset of the text block.
 
-    def __init__(self, raw: bytes) -> None:
-        """`raw` is the content of a tokenizer.json, kept byte for byte.
+    Byte-level BPE is encoded by tiktoken where its ids are proven to be those of `tokenizers` (see text_fast).
+    """
+
+    kind = "bpe"
+
+    def __init__(self, raw: bytes, *, fast: bool = True) -> None:
+        """`raw` is the content of a tokenizer.json, kept byte for byte; without `fast`, `tokenizers` encodes.
 
         Raises:
             UserError: not a tokenizer.json this version of `tokenizers` can read.
@@ -51,14 +59,27 @@ class TextTokenizer:
         self._tokenizer = tokenizer
         self.size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.fingerprint = hashlib.sha256(raw).hexdigest()
+        self._fast = FastBytePairs.like(tokenizer) if fast else None
 
-    def encode_batch(self, texts: Sequence[str]) -> list[npt.NDArray[np.uint32]]:
-        """Local ids, uint32 [n], of each text. Hundreds of texts a call keep the library's threads busy.
+    @property
+    def accelerated(self) -> bool:
+        """Whether tiktoken does the encoding."""
+        return self._fast is not None
+
+    def encode_batch(
+        self, texts: Sequence[str], *, threads: int | None = None
+    ) -> list[npt.NDArray[np.uint32]]:
+        """Local ids, uint32 [n], of each text. Hundreds of texts a call keep all threads busy.
+
+        Args:
+            threads: how many to use where tiktoken encodes; default: one per core. `tokenizers` decides itself.
 
         Raises:
             ValueError: a text with a lone surrogate, which is no Unicode text and has no UTF-8 form.
         """
         try:
+            if self._fast is not None:
+                return self._fast.encode(texts, cores() if threads is None else threads)
             encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError) as error:
             raise ValueError(f"a text cannot be encoded as UTF-8: {error}") from error
@@ -67,6 +88,9 @@ class TextTokenizer:
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of local ids [n]; bytes that a cut left incomplete become U+FFFD."""
         return str(self._tokenizer.decode(np.asarray(ids).tolist(), skip_special_tokens=False))
+
+    def patch_lengths(self, ids: npt.ArrayLike) -> None:
+        """None: only bytes are grouped into patches."""
 
     def save(self, directory: Path | str) -> Path:
         """Write tokenizer.json into a directory (made if need be); returns its path."""
@@ -77,12 +101,14 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> TextTokenizer:
-        """Read a tokenizer.json, or the one inside a directory.
+        """Read a tokenizer.json, or the one inside a directory; other tokenizers of transformers are converted.
 
         Raises:
             UserError: there is none, or it cannot be read.
         """
         file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+        if not file.exists() and any((Path(path) / name).exists() for name in _OTHER_FILES):
+            return cls(_converted(Path(path)))
         try:
             raw = file.read_bytes()
         except OSError as error:
@@ -119,6 +145,22 @@ def train_text_tokenizer(texts: Iterable[str], config: TextTokenizerConfig) -> T
             "text tokenizer: there is no text to train on", fix="set `path` to a ready tokenizer.json"
         )
     return TextTokenizer(tokenizer.to_str().encode())
+
+
+def _converted(directory: Path) -> bytes:
+    """The tokenizer.json that transformers makes of a directory in an older format."""
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
+        return bytes(loaded.backend_tokenizer.to_str().encode())
+    except Exception as error:  # one library per format, each with errors of its own
+        found = ", ".join(sorted(n for n in _OTHER_FILES if (directory / n).exists()))
+        raise UserError(
+            f"text tokenizer: {directory} has {found} but no {FILE_NAME}, and transformers cannot make one: {error}",
+            fix=f"where sentencepiece is installed, run AutoTokenizer.from_pretrained(...).save_pretrained(...) "
+            f"and give the directory with the {FILE_NAME} it writes",
+        ) from error
 
 
 class _Sample:

@@ -15,7 +15,7 @@ from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import RunSettings, run_stage
-from mixloom.tokenizers import codecs, text
+from mixloom.tokenizers import codecs, text_bytes
 from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage
 from mixloom.tokenizers.fitted import Codecs
 from mixloom.tokenizers.settings import TextTokenizerConfig
@@ -144,7 +144,7 @@ def test_pictures_are_opened_one_at_a_time_while_the_codec_draws_from_them(world
 
 def test_an_interrupted_fit_keeps_what_was_fitted(world, monkeypatch):
     trained = []
-    real_train = text.train_text_tokenizer
+    real_train = text_bytes.train_text_tokenizer
 
     def train(texts, config):
         trained.append(len(list(texts)))
@@ -153,7 +153,7 @@ def test_an_interrupted_fit_keeps_what_was_fitted(world, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(text, "train_text_tokenizer", train)
+    monkeypatch.setattr(text_bytes, "train_text_tokenizer", train)
     with monkeypatch.context() as patch:
         patch.setattr(codecs, "make_speech_codec", interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -174,7 +174,7 @@ def test_the_text_tokenizer_is_trained_on_a_sample_of_the_wanted_size(world):
 
 def test_a_tokenizer_file_that_was_exchanged_is_noticed_when_it_is_loaded(world, tmp_path):
     world.fit()
-    other = text.train_text_tokenizer(["quite another text"] * 9, TextTokenizerConfig(vocab_size=270))
+    other = text_bytes.train_text_tokenizer(["quite another text"] * 9, TextTokenizerConfig(vocab_size=270))
     other.save(tmp_path / "run" / "tokenizer" / "text")
     with pytest.raises(UserError, match=r"tokenizer/text has changed since it was written") as caught:
         Codecs.load(world.store)
