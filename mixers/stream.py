@@ -181,9 +181,8 @@ class Stream:
     def contexts(self, step: int, rank: int = 0, world: int = 1) -> StreamBatch:
         """The tokens of a step on a rank (see `batch` for the split and the errors)."""
         domain, index, epoch = self._rows(step, rank, world)
-        refs = self._refs(domain, index, epoch)
-        views = [self.reader.context(r.domain, r.index) for r in refs]
-        return StreamBatch(step, np.stack([ids for ids, _ in views]), [n for _, n in views], domain, refs)
+        ids, lengths = self.reader.batch(domain, index)
+        return StreamBatch(step, ids, lengths, domain, self._refs(domain, index, epoch))
 
     def documents(self, ref: ContextRef) -> dict[str, Any]:
         """Where a served context comes from: doc_ids, sources, starts, shard, key and row."""

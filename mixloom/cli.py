@@ -25,6 +25,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "status",
         "Where a run stands: in, kept, dropped and failed per stage",
     ),
+    "verify": (
+        "mixloom.pipeline.verify_cli",
+        "verify",
+        "Find damaged, truncated and missing files of a run or of shards",
+    ),
     "explain": ("mixloom.pipeline.cli", "explain", "The whole life of one document"),
     "rules": (
         "mixloom.pipeline.rules_cli",

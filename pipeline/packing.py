@@ -138,8 +138,8 @@ def pack(
     longest = 1 if window == 1 else seq_len  # what is not longer is never cut
     blocks = _blocks(cuts, sizes, longest)
     if window == 1:
-        none = np.empty((0, 4), np.int64)
-        count, contexts, forced = concatenate(sizes, seq_len, blocks.offsets, blocks.spans, group, none)
+        uncounted = np.empty((0, 4), np.int64)
+        count, contexts, forced = concatenate(sizes, seq_len, blocks.offsets, blocks.spans, group, uncounted)
         pieces = np.empty((count, 4), np.int64)
         if count:
             concatenate(sizes, seq_len, blocks.offsets, blocks.spans, group, pieces)
@@ -149,7 +149,8 @@ def pack(
     count, forced = chop(sizes, seq_len, blocks.offsets, blocks.spans, np.empty((0, 3), np.int64))
     pieces = np.empty((count, 3), np.int64)
     if not count:
-        return Plan(seq_len, *pieces.T, np.zeros(1, np.int64), 0)
+        none = np.zeros(0, np.int64)
+        return Plan(seq_len, none, none, none, np.zeros(1, np.int64), 0)
     chop(sizes, seq_len, blocks.offsets, blocks.spans, pieces)
     doc, start, stop = (np.ascontiguousarray(column) for column in pieces.T)
     length, of_window = stop - start, doc // window

@@ -12,7 +12,7 @@ import json
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -28,8 +28,6 @@ from mixloom.pipeline.manifest import (
     MODALITIES,
     VERSION,
     ShardEntry,
-    ShardManifest,
-    find_manifest,
     modality_table,
     token_dtype,
     write_atomically,
@@ -260,8 +258,13 @@ def load_index(directory: str | Path, entry: ShardEntry) -> dict[str, Any]:
     fix = "copy the index together with its tar, or write the shards again"
     if not fs.isfile(path):
         raise UserError(f"the index {path} is missing", fix=fix)
+    raw = fs.cat_file(path)
+    if entry.index_sha256 and hashlib.sha256(raw).hexdigest() != entry.index_sha256:
+        raise UserError(
+            f"the index {path} is not the one the manifest names: it is damaged or of another tar", fix=fix
+        )
     try:
-        index = json.loads(fs.cat_file(path))
+        index = json.loads(raw)
     except ValueError as error:
         raise UserError(f"the index {path} is not JSON: {error}", fix=fix) from None
     if index.get("version") != VERSION:
@@ -280,32 +283,13 @@ def load_index(directory: str | Path, entry: ShardEntry) -> dict[str, Any]:
     return dict(index)
 
 
-def verify_shard(directory: str | Path, entry: ShardEntry) -> None:
-    """Compare a tar with its manifest entry: size, sha256 and number of samples. Reads the whole tar once.
-
-    Raises:
-        UserError: the tar is missing, truncated or changed; a changed byte is traced to its sample.
-    """
-    fs, root = fsspec.core.url_to_fs(str(directory))
-    path = f"{root}/{entry.name}"
-    check_size(fs, path, entry)
-    index = load_index(directory, entry)
-    sha256, bad = hashlib.sha256(), []
-    with fs.open(path, "rb") as f:
-        for sample in index["samples"]:
-            data = f.read(int(sample["bytes"]))
-            sha256.update(data)
-            if zlib.crc32(data) != sample["crc32"]:
-                bad.append(sample["key"])
-        sha256.update(f.read())
-    if bad or sha256.hexdigest() != entry.sha256:
-        where = f"sample {bad[0]} of shard" if bad else "the end of shard"
-        more = f" (and {len(bad) - 1} more samples)" if len(bad) > 1 else ""
-        raise UserError(
-            f"{where} {entry.name} is corrupted{more}: sha256 is {sha256.hexdigest()[:12]}, expected"
-            f" {entry.sha256[:12]}",
-            fix=f"copy {entry.name} again from where it was written, or write the shards again",
-        )
+def damaged_sample(entry: ShardEntry, key: str) -> UserError:
+    """The error of a sample that is not what was written."""
+    return UserError(
+        f"sample {key} of shard {entry.name} is damaged: its bytes do not match their checksum",
+        fix=f"copy {entry.name} again from where it was written, or write the shards again; `mixloom verify` finds"
+        " all that is damaged",
+    )
 
 
 def check_size(fs: fsspec.AbstractFileSystem, path: str, entry: ShardEntry) -> None:
@@ -321,14 +305,3 @@ def check_size(fs: fsspec.AbstractFileSystem, path: str, entry: ShardEntry) -> N
             f"shard {path} is {word}: {size} bytes, the manifest says {entry.bytes}",
             fix=f"copy {entry.name} again from where it was written, or write the shards again",
         )
-
-
-def verify_shards(path: str | Path, progress: Callable[[ShardEntry], None] | None = None) -> ShardManifest:
-    """Verify every shard of a manifest; returns the manifest. Raises UserError at the first that fails."""
-    file = find_manifest(path)
-    manifest = ShardManifest.load(file)
-    for entry in manifest.shards:
-        verify_shard(file.rsplit("/", 1)[0], entry)
-        if progress is not None:
-            progress(entry)
-    return manifest

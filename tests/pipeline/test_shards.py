@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -13,9 +14,10 @@ import pytest
 import webdataset
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.integrity import verify_shard, verify_shards
 from mixloom.pipeline.manifest import ShardManifest, build_manifest, modality_table
 from mixloom.pipeline.shard_reader import ShardReader
-from mixloom.pipeline.shards import Context, key_prefix, shard_name, verify_shard, verify_shards, write_shard
+from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
 
 SEQ_LEN = 32
 
@@ -132,6 +134,56 @@ def test_the_reader_gives_every_context_and_its_documents(run):
         reader.contexts("d0")
 
 
+@pytest.mark.parametrize("most_maps", [1, 64])
+def test_a_batch_is_the_contexts_it_asks_for(run, most_maps):
+    root, contexts, _ = run
+    reader = ShardReader(root)
+    reader._most_maps = most_maps  # with fewer than there are tars they are mapped again and again
+    rows = [[r for shard in shards for r in shard] for shards in contexts.values()]
+    rng = np.random.Generator(np.random.PCG64(1))
+    for n in (0, 1, 5, 40):
+        domain = rng.integers(0, 2, n)
+        number = np.array([rng.integers(0, len(rows[d])) for d in domain], np.int64)
+        out = np.full((n, SEQ_LEN), 7, np.uint16)
+        ids, lengths = reader.batch(domain, number, out)
+        assert ids is out
+        assert ids.tolist() == [padded(rows[d][i]) for d, i in zip(domain, number)]
+        assert [x.tolist() for x in lengths] == [list(rows[d][i].doc_lengths) for d, i in zip(domain, number)]
+    assert reader.batch(1, [0, 4])[0].tolist() == [padded(rows[1][0]), padded(rows[1][4])]
+    for domain, number in ((1, [5]), (0, [-1]), (2, [0]), (-1, [0])):
+        with pytest.raises(IndexError):
+            reader.batch(domain, number)
+    with pytest.raises(ValueError, match="out is uint32"):
+        reader.batch(0, [0], np.zeros((1, SEQ_LEN), np.uint32))
+
+
+def test_blocks_are_the_samples_of_a_domain_in_order(run):
+    root, contexts, _ = run
+    for domain, shards in contexts.items():
+        found = list(ShardReader(root).blocks(domain))
+        assert [len(ids) for ids, _ in found] == [
+            min(4, len(s) - b) for s in shards for b in range(0, len(s), 4)
+        ]
+        assert np.concatenate([ids for ids, _ in found]).tolist() == [padded(r) for s in shards for r in s]
+        assert not any(ids.flags.owndata for ids, _ in found)
+
+
+def test_an_index_that_points_out_of_its_tar_is_refused(run):
+    root, _, manifest = run
+    file = root / "d01-00000-of-00001.tar.index.json"
+    index = json.loads(file.read_text())
+    index["samples"][1]["input_ids"]["offset"] += 1 << 20
+    text = json.dumps(index).encode()
+    file.write_bytes(text)
+    changed = [
+        e.model_copy(update={"index_sha256": hashlib.sha256(text).hexdigest()}) if e.domain == "d01" else e
+        for e in manifest.shards
+    ]
+    build_manifest(changed, vocabulary(), seq_len=SEQ_LEN).save(root)
+    with pytest.raises(UserError, match="places sample d001-s00000-b0001 outside the tar"):
+        ShardReader(root).batch(1, [0])
+
+
 def test_views_are_aligned_read_only_and_outlive_the_reader(run):
     root, contexts, _ = run
     reader = ShardReader(root)
@@ -206,7 +258,7 @@ def test_a_changed_byte_is_traced_to_its_shard_and_sample(run):
         broken = bytearray(whole)
         broken[sample["input_ids"]["offset"] + 7] ^= 1
         path.write_bytes(broken)
-        with pytest.raises(UserError, match=f"sample {sample['key']} of shard {index['shard']} is corrupted"):
+        with pytest.raises(UserError, match=f"sample {sample['key']} of shard {index['shard']} is damaged"):
             verify_shard(root, entry)
     path.write_bytes(whole[:-1] + b"x")
     with pytest.raises(UserError, match="the end of shard"):
@@ -230,7 +282,7 @@ def test_an_index_of_another_tar_is_refused(run):
     root, _, _ = run
     a, b = (root / f"d00-0000{i}-of-00002.tar.index.json" for i in (0, 1))
     a.write_bytes(b.read_bytes())
-    with pytest.raises(UserError, match="is not of the tar in the manifest"):
+    with pytest.raises(UserError, match="is not the one the manifest names"):
         ShardReader(root).context("d00", 0)
     a.unlink()
     with pytest.raises(UserError, match=r"index .* is missing"):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mixloom.pipeline.engine import with_part
 from mixloom.pipeline.ingest.media import inspect_audio, inspect_image
+from mixloom.pipeline.manifest import text_entries
 from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
 from mixloom.tokenizers.codecs import make_image_codec, make_speech_codec
 from mixloom.tokenizers.fitted import Codecs
@@ -151,3 +152,41 @@ def test_a_part_of_which_nothing_is_left_is_written_empty(root, codecs):
     documents = batch((words("x"),)).slice(0, 0)
     output = tokens_output(documents, [], [])
     assert (output.kept, output.tables[0].table.num_rows, output.tables[0].row_groups) == (0, 0, [0])
+
+
+def test_bytes_and_tokens_of_text_are_counted_by_source_and_language(root, codecs):
+    texts = [("a red square", "en"), ("ein rotes Quadrat: größer", "de"), ("a tone", "en"), ("?", None)]
+    made = [
+        Document(
+            source="t" if i else "s",
+            locator=Locator(uri=f"{i}"),
+            segments=(words(text), media(root, "red.png"), words("é")),
+            language=language,
+        )
+        for i, (text, language) in enumerate(texts)
+    ]
+    cells = pa.array([i % 2 for i in range(len(made))], pa.int32())
+    documents = documents_batch(made).append_column("domain", cells).append_column("cell", cells)
+    documents = with_part(documents, "part-0")
+    encoded, failures = tokenize(documents, codecs, {"s": str(root), "t": str(root)})
+    output = tokens_output(documents, encoded, failures)
+    table = output.tables[0].table
+    by_id = {r["doc_id"]: r for r in table.to_pylist()}
+    for document, (text, language) in zip(made, texts):
+        row = by_id[document.doc_id]
+        ids = np.array(row["input_ids"])
+        assert row["text_bytes"] == len((text + "é").encode())
+        assert row["text_tokens"] == sum(
+            len(s.ids) for s in decode_tokens(ids, codecs.vocabulary) if s.kind == "text"
+        )
+        assert row["language"] == language
+    entries = text_entries({"part-0": output.info, "part-1": output.info, "model": {}})
+    assert [(e.source, e.language, e.documents) for e in entries] == [
+        ("s", "en", 2),
+        ("t", "", 2),
+        ("t", "de", 2),
+        ("t", "en", 2),
+    ]
+    german = next(r for r in by_id.values() if r["language"] == "de")
+    assert (entries[2].bytes, entries[2].tokens) == (2 * german["text_bytes"], 2 * german["text_tokens"])
+    assert entries[2].bytes_per_token == round(german["text_bytes"] / german["text_tokens"], 4)

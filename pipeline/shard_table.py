@@ -1,0 +1,114 @@
+"""Where every context of a run's shards lies: the indexes of all tars as arrays, to look up many contexts at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.manifest import ShardEntry, ShardManifest, token_dtype
+from mixloom.pipeline.shards import load_index
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardTable:
+    """All samples of all shards, in the order of the manifest. Contexts are numbered through, over all domains.
+
+    Attributes:
+        keys: the key of each sample.
+        first: int64 [samples + 1], number of the first context of each sample.
+        shard: int64 [samples], its shard.
+        start, size: int64 [samples], where it lies in the tar, with its headers.
+        crc32: int64 [samples].
+        ids, lengths: int64 [samples], where the data of the two arrays start in the tar.
+        width: int64 [samples], most pieces of a context: the columns of doc_lengths.
+        info, info_size: int64 [samples], where its JSON lies.
+    """
+
+    keys: list[str]
+    first: Int64
+    shard: Int64
+    start: Int64
+    size: Int64
+    crc32: Int64
+    ids: Int64
+    lengths: Int64
+    width: Int64
+    info: Int64
+    info_size: Int64
+
+    @classmethod
+    def load(cls, directory: str, manifest: ShardManifest) -> ShardTable:
+        """Read the index of every shard.
+
+        Raises:
+            UserError: an index is missing, not of its tar, or points outside it.
+        """
+        keys: list[str] = []
+        rows: list[tuple[int, ...]] = []
+        for number, entry in enumerate(manifest.shards):
+            for sample in load_index(directory, entry)["samples"]:
+                rows.append((number, *_places(sample, entry, manifest)))
+                keys.append(str(sample["key"]))
+        columns = np.array(rows, np.int64).reshape(len(rows), 10).T.copy()
+        first = np.concatenate([[0], np.cumsum(columns[1])]).astype(np.int64)
+        return cls(keys, first, columns[0], *columns[2:])
+
+
+def _places(sample: dict[str, Any], entry: ShardEntry, manifest: ShardManifest) -> tuple[int, ...]:
+    ids, lengths, info = sample["input_ids"], sample["doc_lengths"], sample["json"]
+    token = token_dtype(manifest.vocabulary)
+    n, width = int(sample["rows"]), int(lengths["shape"][1])
+    spans = (
+        (ids["offset"], n * manifest.seq_len * token.itemsize),
+        (lengths["offset"], n * width * 4),
+        (info["offset"], info["bytes"]),
+        (sample["offset"], sample["bytes"]),
+    )
+    shapes = ids["shape"] == [n, manifest.seq_len] and lengths["shape"] == [n, width]
+    types_ = ids["dtype"] == token.name and lengths["dtype"] == "int32"
+    if not (shapes and types_ and all(at >= 0 and at + size <= entry.bytes for at, size in spans)):
+        raise UserError(
+            f"the index of {entry.name} places sample {sample['key']} outside the tar, or in another form than the"
+            f" manifest ({manifest.seq_len} tokens of {manifest.dtype})",
+            fix="copy the index again, or write the shards again",
+        )
+    return (
+        n,
+        int(sample["offset"]),
+        int(sample["bytes"]),
+        int(sample["crc32"]),
+        int(ids["offset"]),
+        int(lengths["offset"]),
+        width,
+        int(info["offset"]),
+        int(info["bytes"]),
+    )
+
+
+@intrinsic
+def _pointer(typingctx, address):  # type: ignore[no-untyped-def]
+    """An address as a pointer to bytes."""
+
+    def made(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.CPointer(types.uint8)(types.int64), made
+
+
+@njit(cache=True, nogil=True)
+def copy_rows(addresses, out):  # type: ignore[no-untyped-def]
+    """Copy out.shape[1] bytes from each address (int64 [n]) into the rows of out, uint8 [n, bytes]."""
+    width = out.shape[1]
+    for i in range(addresses.shape[0]):
+        source = _pointer(addresses[i])  # type: ignore[call-arg,var-annotated]
+        for j in range(width):
+            out[i, j] = source[j]
