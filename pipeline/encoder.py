@@ -5,7 +5,7 @@ Where it is called: `TextEncoder.open` when stage `embed` begins, `TextEncoder.l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ CONFIGS: dict[str, type[EncoderConfig] | type[MinilmConfig]] = {
 CHARACTERS_PER_TOKEN = (
     32  # so many are read for each token at most: a long document is not cut into tokens in whole
 )
+_VOCABULARIES = {"tokenizer.json", "vocab.txt", "vocab.json"}
 Ids = list[int]
 
 
@@ -44,21 +45,13 @@ class TextEncoder:
     """
 
     def __init__(self, config: EncoderConfig | MinilmConfig, device: str) -> None:
-        import transformers
-
         self.config, self.device = config, device
         folder = text_folder(config)
         self.files = checkpoint_files(folder)
         network = read_network(folder, device, config.dtype)
         self._network = network.get_encoder() if network.config.is_encoder_decoder else network
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            self._tokenizer = tokenizer.backend_tokenizer
-        except (OSError, ValueError, AttributeError, ImportError) as error:
-            raise UserError(
-                f"embed: cannot load the tokenizer in {folder}: {error}",
-                fix="save the tokenizer of the model beside it (tokenizer.json)",
-            ) from error
+        tokenizer = _read_tokenizer(folder, self.files)
+        self._tokenizer = tokenizer.backend_tokenizer
         limits = (tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", None))
         most = min((n for n in limits if n), default=config.max_tokens)
         if config.max_tokens > most:
@@ -95,7 +88,8 @@ class TextEncoder:
         rows = [i for i, t in enumerate(texts) if t.strip()]
         ids = self._tokens([texts[i] for i in rows])
         out = np.zeros((len(texts), self.dim), np.float32)
-        for places, length in self._passes([len(x) for x in ids]):
+        together = None if self.device == "cpu" else self.config.batch
+        for places, length in passes([len(x) for x in ids], together, self.config.max_tokens):
             out[[rows[p] for p in places]] = self._forward([ids[p] for p in places], length)[: len(places)]
         return out
 
@@ -107,19 +101,6 @@ class TextEncoder:
         prefix = self.config.prefix if isinstance(self.config, EncoderConfig) else ""
         some = [prefix + t[: self._characters] for t in texts]
         return [e.ids for e in self._tokenizer.encode_batch(some)]
-
-    def _passes(self, lengths: list[int]) -> Iterator[tuple[list[int], int | None]]:
-        """Which texts go through the model together, and padded to what length (None: alone, as they are)."""
-        if self.device == "cpu":
-            yield from (([p], None) for p, n in enumerate(lengths) if n)
-            return
-        by_length: dict[int, list[int]] = {}
-        for p in sorted(range(len(lengths)), key=lambda p: (lengths[p], p)):
-            if lengths[p]:
-                by_length.setdefault(_padded(lengths[p], self.config.max_tokens), []).append(p)
-        for length, places in by_length.items():
-            for start in range(0, len(places), self.config.batch):
-                yield places[start : start + self.config.batch], length
 
     def _forward(self, rows: list[Ids], length: int | None) -> npt.NDArray[np.float32]:
         """Unit vectors float32 [r, dim]; with a length, of `batch` rows: those missing are copies of the first."""
@@ -174,6 +155,46 @@ def changed_files(section: str, folder: Path, now: dict[str, str], then: dict[st
         f"{section}: the model in {folder} is not the one the run began with: {', '.join(names[:3])} changed",
         fix="put the former files back, or run again: the stage will be redone with the new ones",
     )
+
+
+def _read_tokenizer(folder: Path, files: Iterable[str]) -> Any:
+    """The tokenizer of a checkpoint, in its fast form.
+
+    Raises:
+        UserError: there is none. transformers makes one that knows no word where the vocabulary is missing.
+    """
+    import transformers
+
+    fix = "save the tokenizer of the model beside it (tokenizer.json)"
+    if not any(f in _VOCABULARIES or f.endswith(".model") for f in files):
+        raise UserError(f"embed: there is no tokenizer in {folder}", fix=fix)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"embed: cannot load the tokenizer in {folder}: {error}", fix=fix) from error
+    if not getattr(tokenizer, "backend_tokenizer", None):
+        raise UserError(f"embed: the tokenizer in {folder} is written in Python alone", fix=fix)
+    return tokenizer
+
+
+def passes(lengths: list[int], together: int | None, most: int) -> Iterator[tuple[list[int], int | None]]:
+    """Which texts go through a model together, by the number of their tokens, and padded to what length.
+
+    Args:
+        lengths: tokens of each text; those without any are left out.
+        together: texts in a pass; None: each alone and as it is (length None).
+        most: tokens a text can have.
+    """
+    order = sorted((p for p, n in enumerate(lengths) if n), key=lambda p: (lengths[p], p))
+    if together is None:
+        yield from (([p], None) for p in order)
+        return
+    by_length: dict[int, list[int]] = {}
+    for p in order:
+        by_length.setdefault(_padded(lengths[p], most), []).append(p)
+    for length, places in by_length.items():
+        for start in range(0, len(places), together):
+            yield places[start : start + together], length
 
 
 def _padded(length: int, most: int) -> int:

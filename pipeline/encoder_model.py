@@ -6,12 +6,30 @@ only logs it; here that is an error.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mixloom.pipeline.errors import UserError
 
 _POOLER = ("pooler.", "text_model.pooler.", "encoder.pooler.")  # heads that are not used
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no tables of tensors on the console: what is wrong with a checkpoint is told once, by us."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def choose_device(wanted: str) -> str:
@@ -41,13 +59,14 @@ def read_network(folder: Path, device: str, dtype: str) -> Any:
 
     fix = "give the folder of a checkpoint with config.json and .safetensors files"
     try:
-        network, told = transformers.AutoModel.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=getattr(torch, dtype),
-        )
+        with _quiet():
+            network, told = transformers.AutoModel.from_pretrained(
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=getattr(torch, dtype),
+            )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise UserError(f"embed: cannot load the model in {folder}: {error}", fix=fix) from error
     lacking = sorted(k for k in told["missing_keys"] if not k.startswith(_POOLER))

@@ -10,11 +10,11 @@ from mixloom.pipeline.cluster import DOMAINS, ClusterConfig, Domains, assign_bat
 from mixloom.pipeline.distances import nearest, squared_distances
 from mixloom.pipeline.domain_report import nmi, purity, top_words
 from mixloom.pipeline.embed import batch_texts, embed_batch
+from mixloom.pipeline.embed_config import TfidfConfig
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.kmeans import balanced_rounds, fit_centres, means, plus_plus, silhouette
 from mixloom.pipeline.one_thread import one_thread
 from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
-from mixloom.pipeline.embed_config import TfidfConfig
 from mixloom.pipeline.tfidf import TfidfSvd
 
 

@@ -10,10 +10,10 @@ from mixloom.pipeline.embed import (
     vectors_of,
     vectors_schema,
 )
+from mixloom.pipeline.embed_config import TfidfConfig
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.one_thread import one_thread
 from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents_batch
-from mixloom.pipeline.embed_config import TfidfConfig
 from mixloom.pipeline.term_tokens import slow_tokens as tokens
 from mixloom.pipeline.tfidf import TfidfSvd
 
