@@ -78,18 +78,23 @@ def text_measures(cuts: Cuts, config: AnnotateConfig = ALL) -> dict[str, pa.Arra
     """The measures of n documents that `config` asks for: int64, int32 or float32 arrays of length n, without nulls."""
     families = config.families
     repeats = repetition(cuts, "tokens" in families, "word_ngrams" in families, "segments" in families)
-    counts = {name: cuts.counts[:, k] for k, name in enumerate(COUNTS)}
-    counts |= {name: repeats[:, k] for k, name in enumerate(REPEATS)}
-    counts |= {name: counts[a] - counts[b] for name, (a, b) in DIFFERENCES.items()}
-    out: dict[str, pa.Array] = {}
-    for name in measured(config):
-        m = MEASURES[name]
-        value = counts[m.count]
-        if m.over is not None:
-            over = counts[m.over]
-            value = np.where(over > 0, value / np.maximum(over, 1), 0.0).astype(np.float32)
-        out[name] = pa.array(value).cast(m.type)
-    return out
+    place = {name: k for k, name in enumerate((*COUNTS, *REPEATS, *DIFFERENCES))}
+    counts = np.empty((len(place), len(repeats)), np.int64)  # a row for each count
+    counts[: len(COUNTS)], counts[len(COUNTS) : -len(DIFFERENCES)] = cuts.counts.T, repeats.T
+    for name, (a, b) in DIFFERENCES.items():
+        counts[place[name]] = counts[place[a]] - counts[place[b]]
+    names = measured(config)
+    shares = [(name, m.count, m.over) for name in names if (m := MEASURES[name]).over is not None]
+    over = counts[[place[c] for _, _, c in shares]]
+    part = counts[[place[c] for _, c, _ in shares]] / np.maximum(over, 1)
+    part[over <= 0] = 0.0
+    out = dict(zip((name for name, _, _ in shares), part.astype(np.float32)))
+    small = counts.astype(np.int32)
+    for name in names:
+        if name not in out:
+            wide = MEASURES[name].type == pa.int64()
+            out[name] = (counts if wide else small)[place[MEASURES[name].count]]
+    return {name: pa.array(out[name]) for name in names}
 
 
 def _before(mask: NDArray[np.bool_], bounds: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,14 +8,12 @@ changes of one file only.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline import token_kernel as tk
+from mixloom.pipeline.raw_bytes import load, low_zeros, turn
 
 # The columns of `chunks.Chunks.counts`, in the order the kernel writes them.
 CHUNK_COUNTS = (
@@ -47,8 +45,10 @@ PLAIN_COUNTS = (
 )
 # What a byte is: an ASCII letter, ASCII white space, no ASCII, a sign that may end a plain word, "." or anything else.
 LETTER_BYTE, SPACE_BYTE, HIGH_BYTE, SIGN_BYTE, DOT_BYTE = 1, 2, 3, 4, 5
-# The columns of `words`: what each distinct chunk is as a word.
-CHARS, ALPHA_WORD, SYMBOL_WORD, STOP, STOP_CASED, LED, INNER = 0, 1, 2, 3, 4, 5, 6
+_CHARS, _ALPHA_WORD, _SYMBOL_WORD, _STOP = tk.CHARS, tk.ALPHA_WORD, tk.SYMBOL_WORD, tk.STOP
+_STOP_CASED, _LED, _INNER, _WIDE, _WORD_WIDTH = tk.STOP_CASED, tk.LED, tk.INNER, tk.WIDE, tk.WORD_WIDTH
+# What bytes a chunk holds, in bits: a letter, "#", a NUL, one that is not ASCII.
+_HAS_LETTER, _HAS_HASH, _HAS_NUL, _HAS_HIGH = 1, 2, 4, 8
 _ALPHA, _NUMBER, _SPACE = ch.ALPHA, ch.NUMBER, ch.SPACE
 _ONE = np.uint64(1)
 
@@ -79,39 +79,11 @@ def _finish(h, length):  # type: ignore[no-untyped-def]
     return h ^ (h >> _S31)
 
 
-def _load_code(context: Any, data: Any, i: Any) -> Any:
-    """data[i:i+8], all of which must be there, as one uint64, the first byte lowest."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, args[0])
-        word = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
-        return builder.load(word, align=1)
-
-    return types.uint64(data, types.int64), generate
-
-
-def _turn_code(context: Any, x: Any) -> Any:
-    """A uint64 with its bytes in the opposite order."""
-    return types.uint64(types.uint64), lambda _, builder, __, args: builder.bswap(args[0])
-
-
-def _low_zeros_code(context: Any, x: Any) -> Any:
-    """How many zeros stand below the lowest set bit of a uint64; 64 where none is set."""
-    no = ir.Constant(ir.IntType(1), 0)
-    return types.uint64(types.uint64), lambda _, builder, __, args: builder.cttz(args[0], no)
-
-
-# Declared as anything: the first parameter is not the caller's to give.
-_load: Any = intrinsic(_load_code)
-_turn: Any = intrinsic(_turn_code)
-_low_zeros: Any = intrinsic(_low_zeros_code)
-
-
 @njit(cache=True, nogil=True, forceinline=True)
 def _eight(data, i):  # type: ignore[no-untyped-def]
     """The eight bytes from i on as one uint64, the first lowest, with zeros after the end of the data."""
     if i + 8 <= data.size:
-        return _load(data, i)
+        return load(data, i)
     word = _ZERO
     for k in range(data.size - i):
         word |= np.uint64(data[i + k]) << np.uint64(8 * k)
@@ -123,11 +95,11 @@ def _hash(data, i, j):  # type: ignore[no-untyped-def]
     """64 bits of data[i:j], eight bytes at a time, the first of them highest."""
     h, length = _START, j - i
     while i + 8 <= j:
-        h = _fold(h, _turn(_load(data, i)))
+        h = _fold(h, turn(load(data, i)))
         i += 8
     last = _ZERO
     if i < j:
-        last = _turn(_eight(data, i)) >> np.uint64(64 - 8 * (j - i))
+        last = turn(_eight(data, i)) >> np.uint64(64 - 8 * (j - i))
     return _finish(_fold(h, last), length)
 
 
@@ -223,7 +195,7 @@ def _letters(word):  # type: ignore[no-untyped-def]
     """How many of the eight bytes, from the lowest on, are ASCII letters."""
     low = (word | _SMALL) & _LOW7
     letter = (low + _FROM_A) & ~(low + _PAST_Z) & ~word & _TOP
-    return np.int64(_low_zeros(letter ^ _TOP) >> _S3)
+    return np.int64(low_zeros(letter ^ _TOP) >> _S3)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -273,11 +245,11 @@ def _scan(  # type: ignore[no-untyped-def]
         head = word = _eight(data, i)
         k = min(_letters(word), stop - i)
         while k == 8:
-            h = _fold(h, _turn(word))
+            h = _fold(h, turn(word))
             i += 8
             word = _eight(data, i)
             k = min(_letters(word), stop - i)
-        eight = _turn(word) >> np.uint64(64 - 8 * k) if k > 0 else _ZERO
+        eight = turn(word) >> np.uint64(64 - 8 * k) if k > 0 else _ZERO
         i += k
         count = i - first
         before = np.int64(data[first - 1]) if first > begin else 32
@@ -386,47 +358,55 @@ def find_chunks(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def describe_words(data, starts, stops, flags, lower, stop_words, stop_worth):  # type: ignore[no-untyped-def]
-    """What each of k distinct chunks is as a word: int32 [k, 7].
-
-    Characters; whether it has a letter; whether it has "#" or U+2026; whether it is a stop word in any case, and in
-    lower case; whether it begins with a letter or number; how many letters or numbers stand after a NUL in it.
-    """
-    out = np.zeros((starts.size, 7), np.int32)
-    for c in range(starts.size):
-        i, m, after = starts[c], 0, False
-        while i < stops[c]:
-            code, width = np.int64(data[i]), np.int64(1)
-            if code >= 128:
-                code, width = _decode(data, i, stops[c])
-            f = flags[code]
-            alnum = f & (_ALPHA | _NUMBER) != 0
-            if f & _ALPHA != 0:
-                out[c, ALPHA_WORD] = 1
-            if code == 35 or code == 0x2026:
-                out[c, SYMBOL_WORD] = 1
-            if m == 0 and alnum:
-                out[c, LED] = 1
-            out[c, INNER] += after and alnum
-            after = code == 0
-            m += 1
-            i += width
-        which, same = _stop_word(data, starts[c], stops[c], m, stop_words, stop_worth, lower)
-        out[c, CHARS], out[c, STOP], out[c, STOP_CASED] = m, which >= 0, same
-    return out
+def _describe(data, i, stop, flags, word):  # type: ignore[no-untyped-def]
+    """Fill the columns of `word` that count the characters of data[i:stop]."""
+    m, after = 0, False
+    while i < stop:
+        code, width = np.int64(data[i]), np.int64(1)
+        if code >= 128:
+            code, width = _decode(data, i, stop)
+        f = flags[code]
+        alnum = f & (_ALPHA | _NUMBER) != 0
+        if f & _ALPHA != 0:
+            word[_ALPHA_WORD] = 1
+        if code == 35 or code == 0x2026:
+            word[_SYMBOL_WORD] = 1
+        if m == 0 and alnum:
+            word[_LED] = 1
+        word[_INNER] += after and alnum
+        after = code == 0
+        m += 1
+        i += width
+    word[_CHARS] = m
 
 
 @njit(cache=True, nogil=True)
-def find_stop_tokens(data, starts, offsets, chars, ends, lower, stop_words, stop_worth):  # type: ignore[no-untyped-def]
-    """Which stop words occur, as they stand, among the tokens of each of k distinct chunks: uint64 [k], bits."""
-    out = np.zeros(starts.size, np.uint64)
+def describe_words(data, starts, stops, flags, lower, stop_words, stop_worth):  # type: ignore[no-untyped-def]
+    """What each of k distinct chunks is as a word: int32 [k, WORD_WIDTH], see `token_kernel`.
+
+    Characters; whether it has a letter; whether it has "#" or U+2026; whether it is a stop word in any case, and in
+    lower case; whether it begins with a letter or number; how many letters or numbers stand after a NUL in it; whether it
+    is more than ASCII. The columns of tokens and segments are 0.
+    """
+    out = np.zeros((starts.size, _WORD_WIDTH), np.int32)
+    has = np.zeros(256, np.uint8)
+    has[128:] = _HAS_HIGH
+    for b in range(128):
+        has[b] = _HAS_LETTER if flags[b] & _ALPHA != 0 else 0
+    has[0], has[35] = _HAS_NUL, _HAS_HASH
     for c in range(starts.size):
-        i = starts[c]
-        for t in range(offsets[c], offsets[c + 1]):
-            which, same = _stop_word(data, i, ends[t], chars[t], stop_words, stop_worth, lower)
-            if same:
-                out[c] |= _ONE << np.uint64(which)
-            i = ends[t]
+        seen = np.uint8(0)
+        for i in range(starts[c], stops[c]):
+            seen |= has[data[i]]
+        if seen & (_HAS_HIGH | _HAS_NUL) != 0:
+            _describe(data, starts[c], stops[c], flags, out[c])
+            out[c, _WIDE] = seen & _HAS_HIGH != 0
+        else:
+            out[c, _CHARS] = stops[c] - starts[c]
+            out[c, _ALPHA_WORD], out[c, _SYMBOL_WORD] = seen & _HAS_LETTER != 0, seen & _HAS_HASH != 0
+            out[c, _LED] = flags[data[starts[c]]] & (_ALPHA | _NUMBER) != 0
+        which, same = _stop_word(data, starts[c], stops[c], out[c, _CHARS], stop_words, stop_worth, lower)
+        out[c, _STOP], out[c, _STOP_CASED] = which >= 0, same
     return out
 
 

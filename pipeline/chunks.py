@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ from mixloom.pipeline import chunk_kernel as ck
 from mixloom.pipeline import token_kernel as tk
 from mixloom.pipeline.english_tokens import ICON, UNITS, special_cases, token_flags
 from mixloom.pipeline.gather_kernel import gather
+from mixloom.pipeline.room import room
 from mixloom.pipeline.segment_kernel import segment_kernel
 from mixloom.pipeline.utf8 import utf8_buffers
 from mixloom.pipeline.word_breaks import word_break_classes
@@ -70,13 +70,15 @@ def _byte_kinds() -> NDArray[np.uint8]:
 class _Table:
     """Special cases and units for the kernels.
 
-    keys: uint64, hashes, open addressing. meta: int64 [3, as many]. worth: bool, where it is worth looking by length and
-    ends. listed: uint8 [8192], a bit for each by the low bits of its hash.
+    keys: uint64, hashes, open addressing. meta: int64 [3, as many]. brief, worth: uint8, entries of which kinds there may be
+    by length and first character (row 0: of any length), and by length and both ends. listed: uint8 [8192], a bit for
+    each by the low bits of its hash.
     """
 
     keys: NDArray[np.uint64]
     meta: NDArray[np.int64]
-    worth: NDArray[np.bool_]
+    brief: NDArray[np.uint8]
+    worth: NDArray[np.uint8]
     listed: NDArray[np.uint8]
 
 
@@ -86,6 +88,7 @@ def _flags() -> NDArray[np.uint16]:
     flags = token_flags().copy()
     flags[flags & ICON != 0] |= tk.INFIX
     flags[[ord(c) for c in tk.INFIXES]] |= tk.INFIX
+    flags[ord("@")] |= tk.AT
     return flags
 
 
@@ -93,9 +96,25 @@ def _empty_table(size: int) -> _Table:
     return _Table(
         np.zeros(size, np.uint64),
         np.zeros((3, size), np.int64),
-        np.zeros(tk.FILTER_BITS, np.bool_),
+        np.zeros((16, 128), np.uint8),
+        np.zeros(tk.FILTER_BITS, np.uint8),
         np.zeros(8192, np.uint8),
     )
+
+
+def _rule_cuts(strings: list[str]) -> list[list[int]]:
+    """Where the rules alone, without special cases, cut each of these strings: the characters of its tokens."""
+    data, bounds = utf8_buffers(pa.array(strings, pa.large_string()))
+    none, starts, stops = _empty_table(16), bounds[:-1], bounds[1:]
+    words = ck.describe_words(
+        data, starts, stops, ch.character_flags(), ch.lower_table(), *_stop_table(())[:2]
+    )
+    no_stops = np.zeros(256, np.uint64), np.zeros(256, np.int8)
+    _, chars, _ = tk.token_kernel(
+        data, starts, stops, words, _flags(), none.keys, none.meta, none.brief, none.worth, *no_stops
+    )
+    first = words[:, tk.TOKEN_FIRST]
+    return [chars[a : a + n].tolist() for a, n in zip(first, words[:, tk.TOKENS])]
 
 
 @lru_cache(maxsize=1)
@@ -104,13 +123,9 @@ def _special_table() -> _Table:
     cases = special_cases()
     strings = [*cases, *(unit for unit in dict.fromkeys(UNITS) if unit not in cases)]
     data, bounds = utf8_buffers(pa.array(strings, pa.large_string()))
-    none = _empty_table(16)
-    offsets, _, chars, _, _ = tk.token_kernel(
-        data, bounds[:-1], bounds[1:], _flags(), none.keys, none.meta, none.worth
-    )
     hashes = ck.hash_spans(data, bounds[:-1], bounds[1:])
     table = _empty_table(1 << 12)
-    for k, string in enumerate(strings):
+    for k, (string, cut) in enumerate(zip(strings, _rule_cuts(strings))):
         at = int(hashes[k]) & (table.keys.size - 1)
         while table.meta[tk.KIND, at]:
             at = (at + 1) % table.keys.size
@@ -118,16 +133,29 @@ def _special_table() -> _Table:
         kind = (string in cases) * tk.SPECIAL + (string in UNITS) * tk.UNIT
         for place, piece in enumerate(cases.get(string, ())):
             table.meta[tk.PIECES, at] |= len(piece) << (4 * place)
-        first, last = offsets[k], offsets[k + 1]
-        if string in cases and last - first > 1:
+        if string in cases and len(cut) > 1:
             kind += tk.REJOINED
-            for end in np.cumsum(chars[first : last - 1]).tolist():
+            for end in np.cumsum(cut[:-1]).tolist():
                 table.meta[tk.CUTS, at] |= 1 << end
         table.meta[tk.KIND, at] = kind
-        table.worth[tk.filter_bit(len(string), ord(string[0]), ord(string[-1]))] = True
+        table.brief[[0, len(string)], ord(string[0]) & 127] |= kind
+        table.worth[tk.filter_bit(len(string), ord(string[0]), ord(string[-1]))] |= kind
         low = int(hashes[k]) & 0xFFFF
         table.listed[low >> 3] |= 1 << (low & 7)
     return table
+
+
+@lru_cache(maxsize=16)
+def _stop_hashes(stop_words: tuple[str, ...]) -> tuple[NDArray[np.uint64], NDArray[np.int8]]:
+    """The stop words for `token_kernel`: their hashes, open addressing by the low eight bits, and which each is."""
+    data, bounds = utf8_buffers(pa.array(stop_words, pa.large_string()))
+    keys, numbers = np.zeros(256, np.uint64), np.zeros(256, np.int8)
+    for k, h in enumerate(ck.hash_spans(data, bounds[:-1], bounds[1:]).tolist()):
+        at = h % 256
+        while keys[at]:
+            at = (at + 1) % 256
+        keys[at], numbers[at] = h, k
+    return keys, numbers
 
 
 @lru_cache(maxsize=16)
@@ -165,11 +193,6 @@ def _sign_hashes() -> NDArray[np.uint64]:
     return ck.hash_spans(np.arange(256).astype(np.uint8), places, places + 1)  # type: ignore[no-any-return]
 
 
-def _no_parts(count: int) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int32]]:
-    """The offsets, hashes and characters of the parts of chunks that were not asked for."""
-    return np.zeros(count + 1, np.int64), np.empty(0, np.uint64), np.empty(0, np.int32)
-
-
 def cut_chunks(
     texts: pa.Array, stop_words: Sequence[str] = (), tokens: bool = True, segments: bool = True
 ) -> Chunks:
@@ -182,39 +205,32 @@ def cut_chunks(
     """
     data, offsets = utf8_buffers(texts)
     table, flags, lower = _special_table(), ch.character_flags(), ch.lower_table()
-    stops = _stop_table(tuple(stop_words))
-    # Arrays that can be large are made here: numpy asks the system for large pages, which cost less to touch first.
-    most = int(offsets[-1] - offsets[0]) // 2 + len(texts)
-    hashes, bares = np.empty(most, np.uint64), np.empty(most, np.uint64)
-    letters, signs = np.empty(most, np.int32), np.empty(most, np.uint8)
+    listed = tuple(dict.fromkeys(stop_words))
+    stops = _stop_table(listed)
+    size = int(offsets[-1] - offsets[0])
+    most = size // 2 + len(texts)
+    hashes, bares = room(most, np.uint64), room(most, np.uint64)
+    letters, signs = room(most, np.int32), room(most, np.uint8)
     bounds, sums, starts, ends = ck.find_chunks(
         *(data, offsets, _byte_kinds(), flags, lower, table.keys, table.listed, *stops),
         *(hashes, bares, letters, signs),
     )
-    count, distinct = int(bounds[-1]), len(starts)
+    count = int(bounds[-1])
     words = ck.describe_words(data, starts, ends, flags, lower, *stops[:2])
-    token_parts: list[Any] = [*_no_parts(distinct), np.empty(0, np.uint8)]
-    stop_tokens = np.empty(0, np.uint64)
+    token_parts = [np.empty(0, np.uint64), np.empty(0, np.int32), np.empty(0, np.uint64)]
     if tokens:
-        *token_parts, last = tk.token_kernel(
-            data, starts, ends, _flags(), table.keys, table.meta, table.worth
-        )
-        stop_tokens = ck.find_stop_tokens(
-            data, starts, token_parts[0], token_parts[2], last, lower, *stops[:2]
-        )
-    segment_parts = _no_parts(distinct)
+        special = (table.keys, table.meta, table.brief, table.worth)
+        token_parts = tk.token_kernel(data, starts, ends, words, _flags(), *special, *_stop_hashes(listed))
+    segment_parts = [np.empty(0, np.uint64), np.empty(0, np.int32)]
     if segments:
-        segment_parts = segment_kernel(data, starts, ends, flags, word_break_classes())
-    others = -1 - letters[:count][letters[:count] < 0]
-    plain = count - len(others)
-    most_tokens = 2 * plain + int(np.diff(token_parts[0])[others].sum()) + 1 if tokens else 0
-    most_segments = plain + int(np.diff(segment_parts[0])[others].sum()) if segments else 0
-    out: list[Any] = [np.empty(count, np.int32)]
-    for size in (most_tokens, most_segments):
-        out += [np.empty(size, np.uint64), np.empty(size, np.int32)]
-    known: list[Any] = [bounds, sums, bares, letters, signs, _sign_hashes(), words]
-    parts: list[Any] = [*token_parts, stop_tokens, *segment_parts]
-    counts, token_bounds, segment_bounds = gather(*(known + parts + out))
+        segment_parts = segment_kernel(data, starts, ends, words, flags, word_break_classes())
+    out = [room(count, np.int32)]
+    for asked in (tokens, segments):
+        most = size + 1 if asked else 0  # no token is shorter than a byte
+        out += [room(most, np.uint64), room(most, np.int32)]
+    counts, token_bounds, segment_bounds = gather(
+        *(bounds, sums, bares, letters, signs, _sign_hashes(), words, *token_parts, *segment_parts, *out)
+    )
     chars, token_hashes, token_chars, segment_hashes, segment_chars = out
     t, g = int(token_bounds[-1]), int(segment_bounds[-1])
     return Chunks(

@@ -148,8 +148,9 @@ def decide(
         fired.update(dict.fromkeys(ruleset.names, 0))
         if not len(of):
             continue
+        asked = annotations.select(sorted(ruleset.measures))
         judged = judge_document(
-            annotations.take(pa.array(of)),
+            asked if len(of) == n else asked.take(pa.array(of)),
             lines if ruleset.needs_lines else None,
             items if ruleset.needs_items else None,
             ruleset,

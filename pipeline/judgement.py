@@ -191,6 +191,14 @@ def _mine(
     owner = np.full(len(row), -1, np.int64)
     known = row < len(place)
     owner[known] = place[row[known]]
+    whole = bool((owner >= 0).all()) and len(table) > 0
+    if isinstance(table, pa.RecordBatch):
+        if whole and table.column("row").offset == 0:
+            return table, owner
+    elif whole and table.column("row").num_chunks == 1:
+        only = table.to_batches()[0]
+        if only.column("row").offset == 0:
+            return only, owner
     # Taking rows also makes one batch of many, and lists whose values begin at 0.
     mine = table.take(pa.array(np.flatnonzero(owner >= 0)))
     if isinstance(mine, pa.Table):

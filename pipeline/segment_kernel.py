@@ -10,7 +10,9 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline import token_kernel as tk
 from mixloom.pipeline import word_breaks as wb
+from mixloom.pipeline.raw_bytes import load, turn
 
 _ALNUM = ch.ALPHA | ch.NUMBER
 _EXTEND, _REGIONAL, _KATAKANA, _HEBREW, _ALETTER = wb.EXTEND, wb.REGIONAL, wb.KATAKANA, wb.HEBREW, wb.ALETTER
@@ -20,6 +22,7 @@ _DOUBLE_QUOTE, _NUMERIC, _JOINER = wb.DOUBLE_QUOTE, wb.NUMERIC, wb.EXTEND_NUM_LE
 # number, and the byte where it begins; then where the segments stop.
 _BREAK, _STARTS, _BYTE, _ENDS = 0, 1, 2, 3
 _ROWS = 4
+_FIRST, _SEGMENTS, _SEGMENT_CHARS, _WIDE = tk.SEGMENT_FIRST, tk.SEGMENTS, tk.SEGMENT_CHARS, tk.WIDE
 
 _START, _STEP = np.uint64(0x243F6A8885A308D3), np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -45,14 +48,18 @@ def _finish(h, length):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _hash(data, i, j):  # type: ignore[no-untyped-def]
-    """64 bits of data[i:j], eight bytes at a time."""
-    h, eight, k = _START, _ZERO, 0
-    for p in range(i, j):
-        eight = (eight << _S8) | np.uint64(data[p])
-        k += 1
-        if k == 8:
-            h, eight, k = _fold(h, eight), _ZERO, 0
-    return _finish(_fold(h, eight), j - i)
+    """64 bits of data[i:j], eight bytes at a time, the first of them highest."""
+    h, length, last = _START, j - i, _ZERO
+    while i + 8 <= j:
+        h = _fold(h, turn(load(data, i)))
+        i += 8
+    if i < j:
+        if i + 8 <= data.size:
+            last = turn(load(data, i)) >> np.uint64(64 - 8 * (j - i))
+        else:
+            for p in range(i, j):
+                last = (last << _S8) | np.uint64(data[p])
+    return _finish(_fold(h, last), length)
 
 
 @njit(cache=True, nogil=True)
@@ -145,45 +152,94 @@ def _segment(work, m):  # type: ignore[no-untyped-def]
     return n + 1
 
 
-@njit(cache=True, nogil=True)
-def _cut_all(data, starts, stops, flags, breaks, work, offsets, hashes, chars):  # type: ignore[no-untyped-def]
-    """The loop of `segment_kernel`; returns how many segments there are.
+@njit(cache=True, nogil=True, forceinline=True)
+def _ascii_segment(data, i, stop, breaks):  # type: ignore[no-untyped-def]
+    """Where the segment of data[i:stop], which is ASCII, stops that begins at i: the same rules, of which few are left."""
+    last = breaks[data[i]]
+    if last not in (_ALETTER, _NUMERIC, _JOINER):
+        return i + 1
+    i += 1
+    while i < stop:
+        c = breaks[data[i]]
+        if c in (_ALETTER, _NUMERIC, _JOINER):
+            last = c
+            i += 1
+            continue
+        between = c in (_MID_NUM_LET, _QUOTE)
+        between = between or (c == _MID_LETTER if last == _ALETTER else c == _MID_NUM)
+        if last == _JOINER or not between or i + 1 == stop or breaks[data[i + 1]] != last:
+            return i
+        i += 2
+    return i
 
-    No array is made or exchanged here: numba would count references to it in every round of the loop.
-    """
-    g = 0
-    for c in range(starts.size):
-        i, m = starts[c], 0
-        while i < stops[c]:
-            code, width = np.int64(data[i]), np.int64(1)
-            if code >= 128:
-                code, width = _decode(data, i, stops[c])
-            work[_BREAK, m], work[_STARTS, m], work[_BYTE, m] = breaks[code], flags[code] & _ALNUM, i
-            m += 1
-            i += width
-        work[_BYTE, m] = i
-        lo = np.int64(0)
-        for k in range(_segment(work, m)):
-            hi = work[_ENDS, k]
-            if work[_STARTS, lo] != 0:
-                hashes[g], chars[g] = _hash(data, work[_BYTE, lo], work[_BYTE, hi]), hi - lo
-                g += 1
-            lo = hi
-        offsets[c + 1] = g
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _cut_ascii(data, i, stop, flags, breaks, hashes, chars, g):  # type: ignore[no-untyped-def]
+    """Append the segments of data[i:stop], which is ASCII, behind the first g; returns how many there are then."""
+    while i < stop:
+        end = _ascii_segment(data, i, stop, breaks)
+        if flags[data[i]] & _ALNUM != 0:
+            hashes[g], chars[g] = _hash(data, i, end), end - i
+            g += 1
+        i = end
     return g
 
 
 @njit(cache=True, nogil=True)
-def segment_kernel(data, starts, stops, flags, breaks):  # type: ignore[no-untyped-def]
+def _cut_wide(data, i, stop, flags, breaks, work, hashes, chars, g):  # type: ignore[no-untyped-def]
+    """As `_cut_ascii`, of any text."""
+    m = 0
+    while i < stop:
+        code, width = np.int64(data[i]), np.int64(1)
+        if code >= 128:
+            code, width = _decode(data, i, stop)
+        work[_BREAK, m], work[_STARTS, m], work[_BYTE, m] = breaks[code], flags[code] & _ALNUM, i
+        m += 1
+        i += width
+    work[_BYTE, m] = i
+    lo = np.int64(0)
+    for k in range(_segment(work, m)):
+        hi = work[_ENDS, k]
+        if work[_STARTS, lo] != 0:
+            hashes[g], chars[g] = _hash(data, work[_BYTE, lo], work[_BYTE, hi]), hi - lo
+            g += 1
+        lo = hi
+    return g
+
+
+@njit(cache=True, nogil=True)
+def _cut_all(data, starts, stops, words, flags, breaks, work, hashes, chars):  # type: ignore[no-untyped-def]
+    """The loop of `segment_kernel`; returns how many segments there are.
+
+    No array is made or exchanged here: numba would count references to it in every round of the loop.
+    """
+    g = np.int64(0)
+    for c in range(starts.size):
+        first = g
+        if words[c, _WIDE] == 0:
+            g = _cut_ascii(data, starts[c], stops[c], flags, breaks, hashes, chars, g)
+        else:
+            g = _cut_wide(data, starts[c], stops[c], flags, breaks, work, hashes, chars, g)
+        words[c, _FIRST], words[c, _SEGMENTS] = first, g - first
+        total = 0
+        for k in range(first, g):
+            total += chars[k]
+        words[c, _SEGMENT_CHARS] = total
+    return g
+
+
+@njit(cache=True, nogil=True)
+def segment_kernel(data, starts, stops, words, flags, breaks):  # type: ignore[no-untyped-def]
     """Cut the k chunks data[starts[c]:stops[c]], which hold no white space, into segments.
 
     data uint8, starts and stops int64 [k], flags uint16 (`characters`) and breaks uint8 (`word_breaks`) [0x110000].
-    Returns offsets int64 [k+1] and for each segment its hash uint64 and its characters int32.
+    words int32 [k, WORD_WIDTH], see `token_kernel`: WIDE is known, the columns of segments are filled. Returns the hashes
+    uint64 and the characters int32 of the segments.
     """
     longest, most = 255, 0  # no segment is shorter than a byte
     for c in range(starts.size):
         longest, most = max(longest, stops[c] - starts[c]), most + stops[c] - starts[c]
-    offsets, work = np.zeros(starts.size + 1, np.int64), np.empty((_ROWS, longest + 1), np.int64)
+    work = np.empty((_ROWS, longest + 1), np.int64)
     hashes, chars = np.empty(most, np.uint64), np.empty(most, np.int32)
-    g = _cut_all(data, starts, stops, flags, breaks, work, offsets, hashes, chars)
-    return offsets, hashes[:g], chars[:g]
+    g = _cut_all(data, starts, stops, words, flags, breaks, work, hashes, chars)
+    return hashes[:g], chars[:g]

@@ -3,6 +3,9 @@
 The rules are those of its tokenizer.pyx, lang/punctuation.py, lang/en/punctuation.py and lang/tokenizer_exceptions.py,
 written for tables (`english_tokens`) instead of regular expressions. `mixloom.pipeline.chunks` calls the kernel. Every
 function it calls is in this file: numba's cache looks at the changes of one file only.
+
+A chunk is `codes[lo:hi]`: its bytes where they are ASCII, else its code points. `at` says at which byte each of these
+begins, and is empty where they are the bytes.
 """
 
 from __future__ import annotations
@@ -12,32 +15,38 @@ from numba import njit
 
 from mixloom.pipeline import english_tokens as en
 from mixloom.pipeline.lend import lend
+from mixloom.pipeline.raw_bytes import load, turn
+from mixloom.pipeline.token_addresses import is_address, is_digit
 
-INFIX = (
-    1 << 14
-)  # a flag beside those of `english_tokens`: of the characters that may cut a chunk, as `_infix` knows them
+# Flags beside those of `english_tokens`: of the characters that may cut a chunk, as `_infix` knows them, and of "@".
+INFIX, AT = 1 << 14, 1 << 15
 INFIXES = "….+-*^,:<>=/~–—"  # and all that are an ICON
 # What an entry of the table is: a special case, a unit, a special case that the rules alone would cut.
 SPECIAL, UNIT, REJOINED = 1, 2, 4
 LONGEST_SPECIAL = 12  # characters
 FILTER_BITS = 1 << 18
-# What a token is: it has a letter, and it has more than signs.
-ALPHA_TOKEN, WORD_TOKEN = 1, 2
+# The columns of `words`, which says what each distinct chunk is: as a word, where its tokens begin, how many there are, how
+# many of them have a letter, how many have more than signs and the characters of those; the same of segments; whether
+# it is more than ASCII.
+CHARS, ALPHA_WORD, SYMBOL_WORD, STOP, STOP_CASED, LED, INNER = 0, 1, 2, 3, 4, 5, 6
+TOKEN_FIRST, TOKENS, ALPHA_TOKENS, WORD_TOKENS, WORD_TOKEN_CHARS = 7, 8, 9, 10, 11
+SEGMENT_FIRST, SEGMENTS, SEGMENT_CHARS, WIDE = 12, 13, 14, 15
+WORD_WIDTH = 16
 
-_PREFIX, _SUFFIX, _LETTER, _UPPER, _LOWER = en.PREFIX, en.SUFFIX, en.LETTER, en.UPPER, en.LOWER
+_PREFIX, _SUFFIX, _LETTER, _UPPER = en.PREFIX, en.SUFFIX, en.LETTER, en.UPPER
 _DOT_LEFT, _DOT_RIGHT, _DOT_END = en.DOT_LEFT, en.DOT_RIGHT, en.DOT_END
-_ICON, _CURRENCY, _SIGN, _ALPHA, _NUMBER = en.ICON, en.CURRENCY, en.SIGN, en.ALPHA, en.NUMBER
-# The rows of `work`, one column per character of the chunk: its code point, its flags and the byte where it begins;
-# then three lists of places in the chunk.
-_CODE, _FLAG, _BYTE, _ENDS, _FINAL, _SEEN = 0, 1, 2, 3, 4, 5
-_ROWS = 6
+_ICON, _CURRENCY, _SIGN, _ALPHA = en.ICON, en.CURRENCY, en.SIGN, en.ALPHA
+# The rows of `work`, lists of places in the chunk: where tokens end before and after special cases are put together
+# again; what is known of each token; what may cut it.
+_ENDS, _FINAL, _SEEN, _CUT = 0, 1, 2, 3
+_ROWS = 4
 # The rows of `meta`: the kind of an entry, the lengths of its pieces (four bits each), where the rules alone cut it.
 KIND, PIECES, CUTS = 0, 1, 2
 
 _START, _STEP = np.uint64(0x243F6A8885A308D3), np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S8, _S27, _S29, _S30, _S31 = np.uint64(8), np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
-_ZERO = np.uint64(0)
+_ZERO, _ONE, _LOW8 = np.uint64(0), np.uint64(1), np.uint64(0xFF)
 _REPLACEMENT = 0xFFFD
 
 
@@ -58,14 +67,18 @@ def _finish(h, length):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, forceinline=True)
 def _hash(data, i, j):  # type: ignore[no-untyped-def]
-    """64 bits of data[i:j], eight bytes at a time."""
-    h, eight, k = _START, _ZERO, 0
-    for p in range(i, j):
-        eight = (eight << _S8) | np.uint64(data[p])
-        k += 1
-        if k == 8:
-            h, eight, k = _fold(h, eight), _ZERO, 0
-    return _finish(_fold(h, eight), j - i)
+    """64 bits of data[i:j], eight bytes at a time, the first of them highest."""
+    h, length, last = _START, j - i, _ZERO
+    while i + 8 <= j:
+        h = _fold(h, turn(load(data, i)))
+        i += 8
+    if i < j:
+        if i + 8 <= data.size:
+            last = turn(load(data, i)) >> np.uint64(64 - 8 * (j - i))
+        else:
+            for p in range(i, j):
+                last = (last << _S8) | np.uint64(data[p])
+    return _finish(_fold(h, last), length)
 
 
 @njit(cache=True, nogil=True)
@@ -92,9 +105,9 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _digit(code):  # type: ignore[no-untyped-def]
-    return 48 <= code <= 57
+@njit(cache=True, nogil=True, forceinline=True)
+def _byte(at, i):  # type: ignore[no-untyped-def]
+    return at[i] if at.size > 0 else i
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -104,221 +117,152 @@ def filter_bit(chars, first, last):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _special(data, work, lo, hi, keys, meta, worth, kind):  # type: ignore[no-untyped-def]
+def _special(data, codes, at, lo, hi, keys, meta, brief, worth, kind):  # type: ignore[no-untyped-def]
     """The place of the characters lo:hi of the chunk in the table if they are an entry of this kind, else -1."""
     n = hi - lo
-    if n <= 0 or n > LONGEST_SPECIAL or not worth[filter_bit(n, work[_CODE, lo], work[_CODE, hi - 1])]:
+    if n <= 0 or n > LONGEST_SPECIAL:
         return np.int64(-1)
-    h = _hash(data, work[_BYTE, lo], work[_BYTE, hi])
-    at = np.int64(h & np.uint64(keys.size - 1))
-    while meta[KIND, at] != 0 and keys[at] != h:
-        at = np.int64(np.uint64(at + 1) & np.uint64(keys.size - 1))
-    return at if meta[KIND, at] & kind != 0 else np.int64(-1)
+    first = np.int64(codes[lo])
+    if brief[n, first & 127] & kind == 0 or worth[filter_bit(n, first, np.int64(codes[hi - 1]))] & kind == 0:
+        return np.int64(-1)
+    h = _hash(data, _byte(at, lo), _byte(at, hi))
+    place = np.int64(h & np.uint64(keys.size - 1))
+    while meta[KIND, place] != 0 and keys[place] != h:
+        place = np.int64(np.uint64(place + 1) & np.uint64(keys.size - 1))
+    return place if meta[KIND, place] & kind != 0 else np.int64(-1)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _run(work, i, hi, most):  # type: ignore[no-untyped-def]
+def _run(codes, i, hi, most):  # type: ignore[no-untyped-def]
     """How often, up to `most`, the character at i stands in a row."""
     run = 1
-    while run < most and i + run < hi and work[_CODE, i + run] == work[_CODE, i]:
+    while run < most and i + run < hi and codes[i + run] == codes[i]:
         run += 1
     return run
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _prefix(work, lo, hi):  # type: ignore[no-untyped-def]
+def _prefix(codes, flags, lo, hi):  # type: ignore[no-untyped-def]
     """How many characters are split off the front of lo:hi."""
     if lo >= hi:
         return 0
-    if work[_FLAG, lo] & _PREFIX != 0:
+    if flags[codes[lo]] & _PREFIX != 0:
         return 1
-    c = work[_CODE, lo]
+    c = np.int64(codes[lo])
     if c == 46:
-        run = _run(work, lo, hi, hi - lo)
+        run = _run(codes, lo, hi, hi - lo)
         return run if run > 1 else 0
     if c == 43:
-        return 0 if lo + 1 < hi and _digit(work[_CODE, lo + 1]) else 1
-    if c == 85 and lo + 2 < hi and work[_CODE, lo + 1] == 83 and work[_CODE, lo + 2] == 36:  # US$
+        return 0 if lo + 1 < hi and is_digit(codes[lo + 1]) else 1
+    if c == 85 and lo + 2 < hi and codes[lo + 1] == 83 and codes[lo + 2] == 36:  # US$
         return 3
-    if (c == 67 or c == 65) and lo + 1 < hi and work[_CODE, lo + 1] == 36:  # C$ A$
+    if (c == 67 or c == 65) and lo + 1 < hi and codes[lo + 1] == 36:  # C$ A$
         return 2
     return 0
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _suffix(data, work, lo, hi, keys, meta, worth):  # type: ignore[no-untyped-def]
+def _suffix(data, codes, flags, at, lo, hi, keys, meta, brief, worth):  # type: ignore[no-untyped-def]
     """How many characters are split off the end of lo:hi."""
     if lo >= hi:
         return 0
-    c, before = work[_CODE, hi - 1], work[_CODE, hi - 2] if hi - 2 >= lo else np.int64(-1)
-    if work[_FLAG, hi - 1] & _SUFFIX != 0:
+    c, before = np.int64(codes[hi - 1]), np.int64(codes[hi - 2]) if hi - 2 >= lo else np.int64(-1)
+    if flags[codes[hi - 1]] & _SUFFIX != 0:
         return 2 if c == 0x2026 and before == 0x2026 else 1
     if c == 115 or c == 83:  # 's
         if before == 39 or before == 0x2019:
             return 2
     elif c == 46:
         run = 1
-        while hi - run > lo and work[_CODE, hi - run - 1] == 46:
+        while hi - run > lo and codes[hi - run - 1] == 46:
             run += 1
         if run > 1:
             return run
         if before < 0:
             return 0
-        left = work[_FLAG, hi - 2]
+        left = flags[codes[hi - 2]]
         two = hi - 3 >= lo
-        degrees = two and work[_CODE, hi - 3] == 0xB0 and before in (70, 102, 67, 99, 75, 107)
-        both_upper = two and left & _UPPER != 0 and work[_FLAG, hi - 3] & _UPPER != 0
+        degrees = two and codes[hi - 3] == 0xB0 and before in (70, 102, 67, 99, 75, 107)
+        both_upper = two and left & _UPPER != 0 and flags[codes[hi - 3]] & _UPPER != 0
         return 1 if left & _DOT_END != 0 or both_upper or degrees else 0
     elif c == 43:
-        return 1 if before >= 0 and _digit(before) else 0
-    elif work[_FLAG, hi - 1] & _CURRENCY != 0:
-        if before >= 0 and _digit(before):
+        return 1 if before >= 0 and is_digit(before) else 0
+    elif flags[codes[hi - 1]] & _CURRENCY != 0:
+        if before >= 0 and is_digit(before):
             return 1
-        us = c == 36 and before == 83 and hi - 4 >= lo and work[_CODE, hi - 3] == 85
-        if us and _digit(work[_CODE, hi - 4]):
+        us = c == 36 and before == 83 and hi - 4 >= lo and codes[hi - 3] == 85
+        if us and is_digit(codes[hi - 4]):
             return 3
-        if c == 36 and (before == 67 or before == 65) and hi - 3 >= lo and _digit(work[_CODE, hi - 3]):
+        if c == 36 and (before == 67 or before == 65) and hi - 3 >= lo and is_digit(codes[hi - 3]):
             return 2
         return 0
     for k in range(1, 6):  # a unit after a digit
-        if hi - k - 1 < lo or _digit(work[_CODE, hi - k]):
+        if hi - k - 1 < lo or is_digit(codes[hi - k]):
             break
-        if _digit(work[_CODE, hi - k - 1]):
-            return k if _special(data, work, hi - k, hi, keys, meta, worth, UNIT) >= 0 else 0
+        if is_digit(codes[hi - k - 1]):
+            return k if _special(data, codes, at, hi - k, hi, keys, meta, brief, worth, UNIT) >= 0 else 0
     return 0
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _infix(work, i, lo, hi):  # type: ignore[no-untyped-def]
+def _infix(codes, flags, i, lo, hi):  # type: ignore[no-untyped-def]
     """How many characters from i on cut the string lo:hi in two, 0 where there is no cut."""
-    c = work[_CODE, i]
-    if work[_FLAG, i] & _ICON != 0 or c == 0x2026:
+    c = np.int64(codes[i])
+    if flags[codes[i]] & _ICON != 0 or c == 0x2026:
         return 1
     if c == 46:
-        run = _run(work, i, hi, hi - i)
+        run = _run(codes, i, hi, hi - i)
         if run > 1:
             return run
         between = i > lo and i + 1 < hi
-        cuts = between and work[_FLAG, i - 1] & _DOT_LEFT != 0 and work[_FLAG, i + 1] & _DOT_RIGHT != 0
+        cuts = between and flags[codes[i - 1]] & _DOT_LEFT != 0 and flags[codes[i + 1]] & _DOT_RIGHT != 0
         return 1 if cuts else 0
     if i == lo or i + 1 >= hi:
         return 0
-    letter, digit = work[_FLAG, i - 1] & _LETTER != 0, _digit(work[_CODE, i - 1])
-    following = work[_CODE, i + 1]
-    if digit and (c == 43 or c == 45 or c == 42 or c == 94) and (_digit(following) or following == 45):
+    letter, digit = flags[codes[i - 1]] & _LETTER != 0, is_digit(np.int64(codes[i - 1]))
+    following = np.int64(codes[i + 1])
+    if digit and (c == 43 or c == 45 or c == 42 or c == 94) and (is_digit(following) or following == 45):
         return 1
     if c == 44:
-        return 1 if letter and work[_FLAG, i + 1] & _LETTER != 0 else 0
+        return 1 if letter and flags[codes[i + 1]] & _LETTER != 0 else 0
     if not (letter or digit):
         return 0
     if c in (58, 60, 62, 61, 47, 126, 0x2013):
-        return 1 if work[_FLAG, i + 1] & _LETTER != 0 else 0
+        return 1 if flags[codes[i + 1]] & _LETTER != 0 else 0
     if c == 45 or c == 0x2014:
-        run = _run(work, i, hi, 3 if c == 45 else 2)
-        return run if i + run < hi and work[_FLAG, i + run] & _LETTER != 0 else 0
+        run = _run(codes, i, hi, 3 if c == 45 else 2)
+        return run if i + run < hi and flags[codes[i + run]] & _LETTER != 0 else 0
     return 0
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _in_host(code):  # type: ignore[no-untyped-def]
-    return 97 <= code <= 122 or 65 <= code <= 90 or _digit(code) or 0xA1 <= code <= 0xFFFF
-
-
 @njit(cache=True, nogil=True, forceinline=True)
-def _ends_host(work, i, hi):  # type: ignore[no-untyped-def]
-    """Whether nothing but a port and a path follows from i on."""
-    if i < hi and work[_CODE, i] == 58:
-        i += 1
-        first = i
-        while i < hi and _digit(work[_CODE, i]):
-            i += 1
-        if not 2 <= i - first <= 5:
-            return False
-    return i == hi or work[_CODE, i] == 47 or work[_CODE, i] == 63 or work[_CODE, i] == 35
-
-
-@njit(cache=True, nogil=True)
-def _is_name(work, lo, hi):  # type: ignore[no-untyped-def]
-    """Whether a host name with a top-level domain begins at lo and nothing but a port and a path follows."""
-    i, label, labels = lo, lo, 0
-    while i < hi and (_in_host(work[_CODE, i]) or work[_CODE, i] in (45, 46, 95)):
-        if work[_CODE, i] == 46:
-            if not (1 <= i - label <= 64 and _in_host(work[_CODE, label]) and _in_host(work[_CODE, i - 1])):
-                return False
-            label, labels = i + 1, labels + 1
-        i += 1
-    if labels == 0 or not 2 <= i - label <= 63:
-        return False
-    for k in range(label, i):
-        if work[_FLAG, k] & _LOWER == 0:
-            return False
-    return _ends_host(work, i, hi)
-
-
-@njit(cache=True, nogil=True)
-def _is_ip(work, lo, hi):  # type: ignore[no-untyped-def]
-    """Whether a public IPv4 address begins at lo and nothing but a port and a path follows."""
-    i, first, second = lo, 0, 0
-    for part in range(4):
-        start, value = i, 0
-        while i < hi and _digit(work[_CODE, i]) and i - start < 4:
-            value = value * 10 + work[_CODE, i] - 48
-            i += 1
-        zero = start < hi and work[_CODE, start] == 48
-        outer = part == 0 or part == 3
-        most = 223 if part == 0 else (254 if part == 3 else 255)
-        if i == start or i - start > 3 or value > most or (zero and (outer or i - start == 3)):
-            return False
-        if part == 0:
-            first = value
-        if part == 1:
-            second = value
-        if part < 3:
-            if i >= hi or work[_CODE, i] != 46:
-                return False
-            i += 1
-    if first in (10, 127) or (first == 169 and second == 254) or (first == 192 and second == 168):
-        return False
-    return not (first == 172 and 16 <= second <= 31) and _ends_host(work, i, hi)
-
-
-@njit(cache=True, nogil=True)
-def _is_address(work, lo, hi):  # type: ignore[no-untyped-def]
-    """Whether lo:hi is an address: [scheme://][user@](host.domain|IPv4)[:port][/path]."""
-    if _is_name(work, lo, hi) or _is_ip(work, lo, hi):
-        return True
-    i = lo
-    while i < hi and (work[_FLAG, i] & (_ALPHA | _NUMBER) != 0 or work[_CODE, i] in (43, 45, 46, 95)):
-        i += 1
-    scheme = i - lo >= 2 and i + 2 < hi and work[_CODE, i] == 58
-    scheme = scheme and work[_CODE, i + 1] == 47 and work[_CODE, i + 2] == 47
-    if scheme and (_is_name(work, i + 3, hi) or _is_ip(work, i + 3, hi)):
-        return True
-    for k in range(lo + 1, hi):
-        if work[_CODE, k] == 64 and (_is_name(work, k + 1, hi) or _is_ip(work, k + 1, hi)):
-            return True
-    return False
-
-
-@njit(cache=True, nogil=True, forceinline=True)
-def _split_middle(work, lo, hi, n):  # type: ignore[no-untyped-def]
+def _split_middle(codes, flags, work, lo, hi, n):  # type: ignore[no-untyped-def]
     """Cut lo:hi at its infixes: append the ends of its tokens to `ends`; returns how many there are now."""
-    dot, cuts = False, False
-    for k in range(lo + 1, hi):  # there is no cut before the first character
-        dot |= (work[_CODE, k] == 46) & (k < hi - 1)
-        cuts |= work[_FLAG, k] & INFIX != 0
-    if cuts and not (dot and _is_address(work, lo, hi)):
+    seen, found = np.int64(flags[codes[lo]]), 1
+    work[_CUT, 0] = lo
+    for k in range(lo + 1, hi):
+        flag = np.int64(flags[codes[k]])
+        seen |= flag
+        work[_CUT, found] = k
+        found += (flag & INFIX) // INFIX
+    dot = False  # there is no cut before the first character
+    for c in range(1, found):
+        dot = dot or (codes[work[_CUT, c]] == 46 and work[_CUT, c] < hi - 1)
+    if found > 1 and not (dot and is_address(codes, flags, lo, hi, seen & AT != 0)):
         start, i = lo, lo
-        while i < hi:
-            width = _infix(work, i, lo, hi) if work[_FLAG, i] & INFIX != 0 else 0
-            if width > 0 and i > lo:
-                if i > start:
-                    work[_ENDS, n] = i
+        for c in range(found):
+            k = work[_CUT, c]
+            if k < i or flags[codes[k]] & INFIX == 0:
+                continue
+            width = _infix(codes, flags, k, lo, hi)
+            if width > 0 and k > lo:
+                if k > start:
+                    work[_ENDS, n] = k
                     n += 1
-                work[_ENDS, n] = i + width
+                work[_ENDS, n] = k + width
                 n += 1
-                start = i + width
-            i += max(width, 1)
+                start = k + width
+            i = k + max(width, 1)
         if start == hi:
             return n
     work[_ENDS, n] = hi
@@ -326,26 +270,27 @@ def _split_middle(work, lo, hi, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def _tokenize(data, work, m, keys, meta, worth):  # type: ignore[no-untyped-def]
-    """Cut a chunk of m characters into tokens: work[_ENDS, k] is where the k-th stops; returns how many there are."""
-    lo, hi, last, n, s = 0, m, -1, 0, 0
-    case = np.int64(-1)
-    while lo < hi and hi - lo != last:
-        case = _special(data, work, lo, hi, keys, meta, worth, SPECIAL)
-        if case >= 0:
-            break
+def _tokenize(data, codes, flags, at, work, lo, hi, keys, meta, brief, worth):  # type: ignore[no-untyped-def]
+    """Cut the chunk lo:hi into tokens: work[_ENDS, k] is where the k-th stops; returns how many there are."""
+    last, n, s = -1, 0, 0
+    bare = False  # whether it is known that nothing is split off the end
+    case = _special(data, codes, at, lo, hi, keys, meta, brief, worth, SPECIAL)
+    while case < 0 and lo < hi and hi - lo != last:
         last = hi - lo
-        p = _prefix(work, lo, hi)
+        p = _prefix(codes, flags, lo, hi)
         if p > 0:
-            case = _special(data, work, lo + p, hi, keys, meta, worth, SPECIAL)
+            case = _special(data, codes, at, lo + p, hi, keys, meta, brief, worth, SPECIAL)
             if case >= 0:
                 lo += p
                 work[_ENDS, n] = lo
                 n += 1
                 break
-        q = _suffix(data, work, lo + p, hi, keys, meta, worth)
+        q = 0
+        if p > 0 or not bare:
+            q = _suffix(data, codes, flags, at, lo + p, hi, keys, meta, brief, worth)
+        bare = q == 0
         if q > 0:
-            case = _special(data, work, lo, hi - q, keys, meta, worth, SPECIAL)
+            case = _special(data, codes, at, lo, hi - q, keys, meta, brief, worth, SPECIAL)
             if case >= 0:
                 hi -= q
                 work[_FINAL, s] = q
@@ -359,35 +304,38 @@ def _tokenize(data, work, m, keys, meta, worth):  # type: ignore[no-untyped-def]
             hi -= q
             work[_FINAL, s] = q
             s += 1
+        if p > 0 and q > 0:  # otherwise this was asked above
+            case = _special(data, codes, at, lo, hi, keys, meta, brief, worth, SPECIAL)
     if lo < hi:
         if case >= 0:
-            pieces, at = meta[PIECES, case], lo
+            pieces, end = meta[PIECES, case], lo
             while pieces != 0:
-                at += pieces & 15
+                end += pieces & 15
                 pieces >>= 4
-                work[_ENDS, n] = at
+                work[_ENDS, n] = end
                 n += 1
         else:
-            n = _split_middle(work, lo, hi, n)
-    at = hi
+            n = _split_middle(codes, flags, work, lo, hi, n)
+    end = hi
     for k in range(s):
-        at += work[_FINAL, s - 1 - k]
-        work[_ENDS, n] = at
+        end += work[_FINAL, s - 1 - k]
+        work[_ENDS, n] = end
         n += 1
     return n
 
 
 @njit(cache=True, nogil=True)
-def _rejoin(data, work, n, keys, meta, worth):  # type: ignore[no-untyped-def]
-    """Put special cases together again that the rules cut apart, longest first; fills `out`, returns how many."""
-    found = False
+def _rejoin(data, codes, at, work, begin, n, keys, meta, brief, worth):  # type: ignore[no-untyped-def]
+    """Put special cases together again that the rules cut apart, longest first; fills `final`, returns how many."""
+    found, lo = False, begin
     for i in range(n - 1):  # most chunks hold none, and that is seen soonest from the left
-        lo = work[_ENDS, i - 1] if i > 0 else 0
-        for k in range(i + 1, n):
-            hi = work[_ENDS, k]
-            if hi - lo > LONGEST_SPECIAL:
-                break
-            found = found or _special(data, work, lo, hi, keys, meta, worth, REJOINED) >= 0
+        if brief[0, codes[lo] & 127] & REJOINED != 0:
+            for k in range(i + 1, n):
+                hi = work[_ENDS, k]
+                if hi - lo > LONGEST_SPECIAL:
+                    break
+                found = found or _special(data, codes, at, lo, hi, keys, meta, brief, worth, REJOINED) >= 0
+        lo = work[_ENDS, i]
     if not found:
         for i in range(n):
             work[_FINAL, i] = work[_ENDS, i]
@@ -396,27 +344,27 @@ def _rejoin(data, work, n, keys, meta, worth):  # type: ignore[no-untyped-def]
         work[_SEEN, i] = 0  # 1: part of a match; 2 + place: a match begins here and is taken
     for count in range(min(n, LONGEST_SPECIAL), 1, -1):
         for i in range(n - count + 1):
-            lo, hi = work[_ENDS, i - 1] if i > 0 else 0, work[_ENDS, i + count - 1]
-            at = _special(data, work, lo, hi, keys, meta, worth, REJOINED)
-            if at < 0:
+            lo, hi = work[_ENDS, i - 1] if i > 0 else begin, work[_ENDS, i + count - 1]
+            place = _special(data, codes, at, lo, hi, keys, meta, brief, worth, REJOINED)
+            if place < 0:
                 continue
             cuts = np.int64(0)
             for k in range(count - 1):
                 cuts |= np.int64(1) << np.int64(work[_ENDS, i + k] - lo)
-            if cuts != meta[CUTS, at]:
+            if cuts != meta[CUTS, place]:
                 continue
             free = work[_SEEN, i] == 0 and work[_SEEN, i + count - 1] == 0
             for k in range(count):
                 work[_SEEN, i + k] = max(work[_SEEN, i + k], 1)
             if free:
-                work[_SEEN, i] = 2 + at
+                work[_SEEN, i] = 2 + place
     i, size = 0, 0
     while i < n:
         if work[_SEEN, i] < 2:
             work[_FINAL, size] = work[_ENDS, i]
             size, i = size + 1, i + 1
             continue
-        lo = work[_ENDS, i - 1] if i > 0 else 0
+        lo = work[_ENDS, i - 1] if i > 0 else begin
         cuts, pieces = meta[CUTS, work[_SEEN, i] - 2], meta[PIECES, work[_SEEN, i] - 2]
         i += 1
         while cuts != 0:
@@ -430,68 +378,97 @@ def _rejoin(data, work, n, keys, meta, worth):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(cache=True, nogil=True)
-def _read(data, i, stop, flags, work):  # type: ignore[no-untyped-def]
-    """Decode data[i:stop] into `work`; returns how many characters it has."""
-    m = 0
-    while i < stop:
-        code, width = np.int64(data[i]), np.int64(1)
-        if code >= 128:
-            code, width = _decode(data, i, stop)
-        work[_CODE, m], work[_FLAG, m], work[_BYTE, m] = code, flags[code], i
-        m += 1
-        i += width
-    work[_BYTE, m] = i
-    return m
+@njit(cache=True, nogil=True, forceinline=True)
+def _cut_one(  # type: ignore[no-untyped-def]
+    data, codes, flags, at, work, lo, hi, keys, meta, brief, worth, stop_keys, stop_numbers, word, hashes, chars, t,
+):  # fmt: skip
+    """Cut the chunk lo:hi and append its tokens behind the first t; fills `word`; returns which stop words are among them."""
+    n = _tokenize(data, codes, flags, at, work, lo, hi, keys, meta, brief, worth)
+    if n > 1:
+        n = _rejoin(data, codes, at, work, lo, n, keys, meta, brief, worth)
+    else:
+        work[_FINAL, 0] = work[_ENDS, 0]
+    alphas, words, word_chars, stops = 0, 0, 0, _ZERO
+    for k in range(n):
+        end = work[_FINAL, k]
+        kind = np.int64(0)
+        for i in range(lo, end):
+            kind |= np.int64(flags[codes[i]]) ^ _SIGN
+        alphas += kind & _ALPHA != 0
+        words += kind & _SIGN != 0
+        word_chars += end - lo if kind & _SIGN != 0 else 0
+        h = _hash(data, _byte(at, lo), _byte(at, end))
+        hashes[t + k], chars[t + k] = h, end - lo
+        place = h & _LOW8
+        while stop_keys[place] != _ZERO:
+            if stop_keys[place] == h:
+                stops |= _ONE << np.uint64(stop_numbers[place])
+            place = (place + _ONE) & _LOW8
+        lo = end
+    word[TOKEN_FIRST], word[TOKENS], word[ALPHA_TOKENS] = t, n, alphas
+    word[WORD_TOKENS], word[WORD_TOKEN_CHARS] = words, word_chars
+    return stops
 
 
 @njit(cache=True, nogil=True)
 def _cut_all(  # type: ignore[no-untyped-def]
-    data, starts, stops, flags, keys, meta, worth, work, offsets, hashes, chars, kinds, ends
-):
+    data, starts, stops, flags, keys, meta, brief, worth, stop_keys, stop_numbers, work, codes, at, none, words,
+    hashes, chars, found,
+):  # fmt: skip
     """The loop of `token_kernel`; returns how many tokens there are.
 
     No array is made or exchanged here: numba would count references to it in every round of the loop.
     """
     t = 0
     for c in range(starts.size):
-        m = _read(data, starts[c], stops[c], flags, work)
-        n = _tokenize(data, work, m, keys, meta, worth)
-        if n > 1:
-            n = _rejoin(data, work, n, keys, meta, worth)
+        if words[c, WIDE] == 0:
+            found[c] = _cut_one(
+                data, data, flags, none, work, starts[c], stops[c], keys, meta, brief, worth, stop_keys, stop_numbers,
+                words[c], hashes, chars, t,
+            )  # fmt: skip
         else:
-            work[_FINAL, 0] = work[_ENDS, 0]
-        lo = np.int64(0)
-        for k in range(n):
-            hi = work[_FINAL, k]
-            kind = 0
-            for at in range(lo, hi):
-                kind |= ALPHA_TOKEN if work[_FLAG, at] & _ALPHA != 0 else 0
-                kind |= WORD_TOKEN if work[_FLAG, at] & _SIGN == 0 else 0
-            hashes[t], chars[t] = _hash(data, work[_BYTE, lo], work[_BYTE, hi]), hi - lo
-            kinds[t], ends[t] = kind, work[_BYTE, hi]
-            t += 1
-            lo = hi
-        offsets[c + 1] = t
+            i, m = starts[c], np.int64(0)
+            while i < stops[c]:
+                code, width = np.int64(data[i]), np.int64(1)
+                if code >= 128:
+                    code, width = _decode(data, i, stops[c])
+                codes[m], at[m] = code, i
+                m += 1
+                i += width
+            at[m] = i
+            found[c] = _cut_one(
+                data, codes, flags, at, work, np.int64(0), m, keys, meta, brief, worth, stop_keys, stop_numbers,
+                words[c], hashes, chars, t,
+            )  # fmt: skip
+        t += words[c, TOKENS]
     return t
 
 
 @njit(cache=True, nogil=True)
-def token_kernel(data, starts, stops, flags, keys, meta, worth):  # type: ignore[no-untyped-def]
+def token_kernel(  # type: ignore[no-untyped-def]
+    data, starts, stops, words, flags, keys, meta, brief, worth, stop_keys, stop_numbers
+):
     """Cut the k chunks data[starts[c]:stops[c]], which hold no white space, into tokens.
 
-    data uint8, starts and stops int64 [k], flags uint16 [0x110000]. keys uint64 [a power of two], meta int64 [3, as
-    many] and worth bool [FILTER_BITS]: the table of special cases and units. Returns offsets int64 [k+1] and for each
-    token its hash uint64, its characters int32, its kind uint8 and the byte where it stops int64.
+    data uint8, starts and stops int64 [k], flags uint16 [0x110000]. words int32 [k, WORD_WIDTH]: WIDE is known, the columns
+    of tokens are filled. keys uint64 [a power of two], meta int64 [3, as many], brief uint8 [16, 128] and worth uint8
+    [FILTER_BITS]: the table of special cases and units. stop_keys uint64 [256], hashes of stop words, open addressing,
+    stop_numbers int8 [256]. Returns hashes uint64 and characters int32 of the tokens, and which stop words are among those
+    of each chunk as they stand, bits of uint64 [k].
     """
     longest, most = 255, 0  # no token is shorter than a byte
     for c in range(starts.size):
         longest, most = max(longest, stops[c] - starts[c]), most + stops[c] - starts[c]
-    offsets, work = np.zeros(starts.size + 1, np.int64), np.empty((_ROWS, longest + 1), np.int64)
-    hashes, chars = np.empty(most, np.uint64), np.empty(most, np.int32)
-    kinds, ends = np.empty(most, np.uint8), np.empty(most, np.int64)
+    work, none = np.empty((_ROWS, longest + 1), np.int64), np.empty(0, np.int64)
+    codes, at = np.empty(longest, np.int32), np.empty(longest + 1, np.int64)
+    hashes, chars, found = (
+        np.empty(most, np.uint64),
+        np.empty(most, np.int32),
+        np.empty(starts.size, np.uint64),
+    )
     t = _cut_all(
-        lend(data), lend(starts), lend(stops), lend(flags), lend(keys), lend(meta), lend(worth), lend(work),
-        lend(offsets), lend(hashes), lend(chars), lend(kinds), lend(ends),
+        lend(data), lend(starts), lend(stops), lend(flags), lend(keys), lend(meta), lend(brief), lend(worth),
+        lend(stop_keys), lend(stop_numbers), lend(work), lend(codes), lend(at), lend(none), lend(words),
+        lend(hashes), lend(chars), lend(found),
     )  # fmt: skip
-    return offsets, hashes[:t], chars[:t], kinds[:t], ends[:t]
+    return hashes[:t], chars[:t], found

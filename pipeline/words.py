@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +65,14 @@ def _run(texts: pa.Array, stop_words: NDArray[np.uint64]) -> TermCuts:
     return TermCuts(*cut_kernel(data, offsets, ch.character_flags(), ch.lower_table(), stop_words))
 
 
+@lru_cache(maxsize=16)
+def _stop_hashes(stop_words: tuple[str, ...]) -> NDArray[np.uint64]:
+    """The terms of these words, ascending. Raises UserError as `check_stop_words` does."""
+    check_stop_words(stop_words)
+    listed = _run(pa.array(stop_words, pa.large_string()), np.zeros(0, np.uint64))
+    return np.unique(listed.term_hashes)
+
+
 def cut_terms(texts: pa.Array, *, stop_words: Sequence[str] = ()) -> TermCuts:
     """Cut every document of a string or large_string array of n rows into terms alone; a null is an empty document.
 
@@ -73,9 +82,7 @@ def cut_terms(texts: pa.Array, *, stop_words: Sequence[str] = ()) -> TermCuts:
         UserError: more than 64 stop words, or one that is not a single term in lower case.
         TypeError: `texts` holds no strings.
     """
-    check_stop_words(stop_words)
-    listed = _run(pa.array(list(stop_words), pa.large_string()), np.zeros(0, np.uint64))
-    return _run(texts, np.unique(listed.term_hashes))
+    return _run(texts, _stop_hashes(tuple(stop_words)))
 
 
 def cut(
