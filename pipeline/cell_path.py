@@ -14,7 +14,7 @@ from mixloom.pipeline.linking import Fragments
 def cell_path(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Cells in an order that makes the cosines of neighbours large: a permutation int64 [m] of 0..m-1.
 
-    The greedy linking of pipeline/linking.py over the centres: among all pairs up to a thousand cells, among nearest
+    The greedy linking of pipeline/linking.py over the centres: among all pairs up to 300 cells, among nearest
     neighbours beyond. Ties go to the lower index, and of the two directions of the path the one that begins at the lower
     index is given. Cells without documents or with a zero centre come last.
 

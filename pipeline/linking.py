@@ -91,7 +91,7 @@ def walk_fragments(fragments: Fragments) -> tuple[np.ndarray, np.ndarray]:
     return _walk(fragments.mates)
 
 
-@njit("i4(i4[::1],i4)", cache=True, nogil=True)
+@njit("i8(i4[::1],i8)", cache=True, nogil=True)
 def _find(parent: np.ndarray, node: int) -> int:
     while parent[node] != node:
         parent[node] = parent[parent[node]]
@@ -102,7 +102,7 @@ def _find(parent: np.ndarray, node: int) -> int:
 @njit("void(i4[::1])", cache=True, nogil=True)
 def _flatten(parent: np.ndarray) -> None:
     for v in range(len(parent)):
-        parent[v] = _find(parent, np.int32(v))
+        parent[v] = _find(parent, v)
 
 
 @njit("b1(i4[::1],i4[::1],f4[::1],i8,i8)", cache=True, nogil=True)

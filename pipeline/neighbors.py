@@ -1,4 +1,4 @@
-"""Exact nearest neighbours inside one cell, as an undirected graph.
+"""Exact nearest neighbours inside one cell, near-duplicates set apart.
 
 Called by `order.order_cell`, once per cell. Similarities come from a kernel of our own after the search, so that
 a pair has one weight whichever side found it and whatever blocks the search worked in.
@@ -6,125 +6,166 @@ a pair has one weight whichever side found it and whatever blocks the search wor
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from threading import BoundedSemaphore
 
 import numpy as np
 from numba import njit
 
+from mixloom.pipeline.near_copies import copy_groups
+from mixloom.pipeline.neighbor_graph import pair_products
 from mixloom.pipeline.one_thread import one_thread
+
+_BLOCK = 4096  # queries of one search; faiss works in such blocks itself
+_WIDER = 4  # times more neighbours are asked for in the second search
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
-    """Undirected graph in compressed rows, heaviest neighbour first, ties by index.
+class Neighbours:
+    """Edges left -> right (int64 [e], weights float32 [e]; an edge may come from both sides), and the near-duplicates.
 
-    starts int64 [n+1]; neighbours int32 [2 edges]; weights float32 [2 edges], all > 0.
+    groups int32 [n]: documents of one number are not to stand next to each other, -1 is none (see `copy_groups`).
+    pairs: different pairs of near-duplicates met in the search.
+    searched: (queries, indexed vectors, width) of every search made.
     """
 
-    starts: np.ndarray
-    neighbours: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
     weights: np.ndarray
-
-    @property
-    def nodes(self) -> int:
-        return len(self.starts) - 1
-
-    @property
-    def edges(self) -> int:
-        return len(self.neighbours) // 2
-
-
-def graph_from_edges(n: int, left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> Graph:
-    """Graph on n nodes from edges (left, right int [e], weights float32 [e]); repeats, loops and weights <= 0 are dropped."""
-    low, high = np.minimum(left, right).astype(np.int64), np.maximum(left, right).astype(np.int64)
-    keep = (low != high) & (weights > 0)
-    code, first = np.unique(low[keep] * n + high[keep], return_index=True)
-    low, high, weight = code // max(n, 1), code % max(n, 1), weights[keep][first].astype(np.float32)
-    a, b, w = np.concatenate([low, high]), np.concatenate([high, low]), np.concatenate([weight, weight])
-    order = np.lexsort((b, -w, a))
-    starts = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(a, minlength=n), out=starts[1:])
-    return Graph(starts, b[order].astype(np.int32), w[order])
+    groups: np.ndarray
+    pairs: int
+    searched: tuple[tuple[int, int, int], ...]
 
 
 def nearest_neighbours(
-    vectors: np.ndarray, k: int, near_duplicate: float = np.inf
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    vectors: np.ndarray, k: int, near_duplicate: float = np.inf, threads: int = 1
+) -> Neighbours:
     """Edges to the k nearest neighbours of every vector that is not zero, by inner product.
 
-    Self matches are removed by index, not by rank. Pairs above `near_duplicate` are cut; a vector that loses
-    neighbours to the cut is searched again more widely (up to 16 k), so that a crowd of copies does not leave its
-    members without neighbours.
+    Self matches are removed by index, not by rank. Pairs above `near_duplicate` are not linked, nor members of one
+    group. A document that loses more than half of its neighbours so is searched again, among the documents without
+    near-duplicates and the leaders of groups, and is linked to a member of each group it comes upon, each of its
+    copies to another one: a crowd of copies, however large, does not leave its members without neighbours.
 
     Args:
         vectors: float32 [n, d], unit or zero rows.
-
-    Returns:
-        left, right int64 [e], weights float32 [e] (directed: an edge may come from both sides), and the number
-        of different pairs that were cut.
+        threads: of the search; they change no bit.
     """
+    n = len(vectors)
+    groups = np.full(n, -1, np.int32)
     rows = np.flatnonzero(vectors.any(axis=1))
     none = np.zeros(0, np.int64)
     if len(rows) < 2 or k < 1:
-        return none, none, np.zeros(0, np.float32), 0
+        return Neighbours(none, none, np.zeros(0, np.float32), groups, 0, ())
     x = np.ascontiguousarray(vectors[rows], np.float32)
-    todo, width = np.arange(len(x)), k
-    lists: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    cut: list[np.ndarray] = []
-    while len(todo):
-        found = nearest_rows(x, todo, width)
-        left = np.repeat(todo, found.shape[1])
-        right = found.reshape(-1)
-        keep = (right != left) & (right >= 0)
-        left, right = left[keep], right[keep]
-        weights = pair_products(x, left, right)
-        copies = weights > near_duplicate
-        cut.append(np.minimum(left, right)[copies] * len(x) + np.maximum(left, right)[copies])
-        left, right, weights = left[~copies], right[~copies], weights[~copies]
-        kept = np.bincount(left, minlength=len(x))[todo]
-        again = kept < min(k, len(x) - 1)
-        if width >= min(16 * k, len(x) - 1):
-            again[:] = False
-        done = ~np.isin(left, todo[again])
-        lists.append(_first_k(left[done], right[done], weights[done], k))
-        todo, width = todo[again], min(4 * width, 16 * k)
-    left, right, weights = (np.concatenate([part[c] for part in lists]) for c in range(3))
-    return rows[left], rows[right], weights.astype(np.float32), len(np.unique(np.concatenate(cut)))
+    every = np.arange(len(x))
+    found = nearest_rows(x, x, k, threads)
+    weights = pair_products(x, np.repeat(every, found.shape[1]), found.reshape(-1)).reshape(found.shape)
+    group, pairs = copy_groups(x, found, weights, near_duplicate)
+    left, right, kept = _select(every, found, weights, group, near_duplicate, k)
+    searched = [(len(x), len(x), k)]
+    counts = np.bincount(left, minlength=len(x))
+    again = np.flatnonzero(counts < min((k + 1) // 2, len(x) - 1))
+    if len(again):
+        shown = every[(group < 0) | (group == every)]  # leaders stand for their groups
+        width = min(_WIDER * k, len(shown))
+        more = _spread(again, shown[nearest_rows(x[shown], x[again], width, threads)], group)
+        weights = pair_products(x, np.repeat(again, more.shape[1]), more.reshape(-1)).reshape(more.shape)
+        second = _select(again, more, weights, group, near_duplicate, k)
+        stays = ~np.isin(left, again)
+        left, right, kept = (
+            np.concatenate([a[stays], b]) for a, b in zip((left, right, kept), second, strict=True)
+        )
+        searched.append((len(again), len(shown), width))
+    groups[rows] = np.where(group >= 0, rows[group], -1)
+    return Neighbours(rows[left], rows[right], kept, groups, pairs, tuple(searched))
 
 
-def pair_products(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Inner products float32 [e] of the rows left and right (int [e]) of vectors float32 [n, d]; symmetric in its bits."""
-    return _products(np.ascontiguousarray(vectors, np.float32), left.astype(np.int64), right.astype(np.int64))
+def nearest_rows(x: np.ndarray, queries: np.ndarray, width: int, threads: int = 1) -> np.ndarray:
+    """Indices int64 [q, min(width + 1, n)] of the rows of x (float32 [n, d]) with the largest inner products.
 
-
-def nearest_rows(x: np.ndarray, queries: np.ndarray, width: int) -> np.ndarray:
-    """Indices int64 [q, min(width + 1, n)] of the largest inner products; one thread, so that bits stay put."""
+    One more than `width`, because a row that asks for itself (queries float32 [q, d]) finds itself. Blocks of queries are
+    searched with one thread each, so that neither threads nor cores change a bit.
+    """
     import faiss
 
-    with one_thread():
-        index = faiss.IndexFlatIP(x.shape[1])
-        index.add(x)
-        return np.asarray(index.search(np.ascontiguousarray(x[queries]), min(width + 1, len(x)))[1], np.int64)
+    asked = np.ascontiguousarray(queries)
+    index = faiss.IndexFlatIP(x.shape[1])
+    index.add(np.ascontiguousarray(x))
+
+    def search(begin: int) -> np.ndarray:
+        with _slots(threads), one_thread():
+            block = asked[begin : begin + _BLOCK]
+            return np.asarray(index.search(block, min(width + 1, len(x)))[1], np.int64)
+
+    begins = range(0, len(asked), _BLOCK)
+    if min(threads, len(begins)) > 1:
+        with ThreadPoolExecutor(min(threads, len(begins))) as pool:
+            return np.concatenate(list(pool.map(search, begins)))
+    return (
+        np.concatenate([search(b) for b in begins])
+        if len(begins)
+        else np.zeros((0, min(width + 1, len(x))), np.int64)
+    )
 
 
-def _first_k(
-    left: np.ndarray, right: np.ndarray, weights: np.ndarray, k: int
+@lru_cache
+def _slots(threads: int) -> BoundedSemaphore:
+    """Cells that are searched at the same time share the threads: so many blocks are searched at once in all."""
+    return BoundedSemaphore(threads)
+
+
+def _spread(rows: np.ndarray, found: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """`found` (int64 [q, w], for each of `rows`) with members of groups in place of their leaders.
+
+    Row number r of its own group is given member r of the other group, counted around.
+    """
+    members = np.flatnonzero(group >= 0)
+    members = members[np.argsort(group[members], kind="stable")]
+    sizes = np.bincount(group[members], minlength=len(group))
+    begins = np.cumsum(sizes) - sizes
+    rank = np.zeros(len(group), np.int64)
+    rank[members] = np.arange(len(members)) - begins[group[members]]
+    if not len(members):
+        return found
+    of = group[found]
+    at = begins[of] + rank[rows][:, None] % np.maximum(sizes[of], 1)
+    return np.where(of >= 0, members[np.minimum(at, len(members) - 1)], found)
+
+
+def _select(
+    rows: np.ndarray, found: np.ndarray, weights: np.ndarray, group: np.ndarray, near: float, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The k heaviest edges of every left node, ties by the right node."""
-    order = np.lexsort((right, -weights, left))
-    left, right, weights = left[order], right[order], weights[order]
-    begins = np.flatnonzero(np.r_[True, left[1:] != left[:-1]]) if len(left) else np.zeros(0, np.int64)
-    rank = np.arange(len(left)) - np.repeat(begins, np.diff(np.r_[begins, len(left)]))
-    keep = rank < k
-    return left[keep], right[keep], weights[keep]
+    return _first_allowed(rows.astype(np.int64), found, weights, group.astype(np.int32), near, k)
 
 
-@njit("f4[::1](f4[:,::1],i8[::1],i8[::1])", cache=True, nogil=True)
-def _products(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    out = np.empty(len(left), np.float32)
-    for e in range(len(left)):
-        total = 0.0
-        for d in range(vectors.shape[1]):
-            total += np.float64(vectors[left[e], d]) * np.float64(vectors[right[e], d])
-        out[e] = total
-    return out
+@njit("Tuple((i8[::1],i8[::1],f4[::1]))(i8[::1],i8[:,::1],f4[:,::1],i4[::1],f8,i8)", cache=True, nogil=True)
+def _first_allowed(
+    rows: np.ndarray, found: np.ndarray, weights: np.ndarray, group: np.ndarray, near: float, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The k heaviest neighbours of every row that are neither it nor a near-duplicate, ties by index."""
+    width = found.shape[1]
+    left, right = np.empty(len(rows) * k, np.int64), np.empty(len(rows) * k, np.int64)
+    kept = np.empty(len(rows) * k, np.float32)
+    nodes, sums = np.empty(width, np.int64), np.empty(width, np.float32)
+    size = 0
+    for i in range(len(rows)):
+        own = group[rows[i]]
+        count = 0
+        for c in range(width):
+            v, w = found[i, c], weights[i, c]
+            if v < 0 or v == rows[i] or w > near or (own >= 0 and group[v] == own):
+                continue
+            # Insertion: the search gives them nearly sorted, up to the last bits.
+            j = count
+            while j > 0 and (sums[j - 1] < w or (sums[j - 1] == w and nodes[j - 1] > v)):
+                nodes[j], sums[j] = nodes[j - 1], sums[j - 1]
+                j -= 1
+            nodes[j], sums[j] = v, w
+            count += 1
+        for j in range(min(count, k)):
+            left[size], right[size], kept[size] = rows[i], nodes[j], sums[j]
+            size += 1
+    return left[:size].copy(), right[:size].copy(), kept[:size].copy()

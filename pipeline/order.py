@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
+from mixloom.pipeline.apart import keep_apart
 from mixloom.pipeline.distances import nearest
 from mixloom.pipeline.embed import sample_keys
+from mixloom.pipeline.joining import join
 from mixloom.pipeline.kmeans import plain_rounds
-from mixloom.pipeline.neighbors import graph_from_edges, nearest_neighbours, pair_products
-from mixloom.pipeline.path import greedy_path, upper_bound
+from mixloom.pipeline.linking import Fragments, link, walk_fragments
+from mixloom.pipeline.neighbor_graph import Graph, graph_from_edges, pair_products
+from mixloom.pipeline.neighbors import nearest_neighbours
+from mixloom.pipeline.order_config import OrderConfig
+from mixloom.pipeline.path import greedy_path, upper_bound, walked_weights
 
 ORDER = pa.schema(
     [
@@ -32,25 +35,16 @@ ORDER = pa.schema(
         pa.field(
             "similarity", pa.float32(), nullable=False
         ),  # to the previous document; 0.0 at the first and after a jump
+        pa.field(
+            "near_duplicates", pa.int32(), nullable=False
+        ),  # group in the cell, none of which may stand side by side; -1: none
+        pa.field("copy", pa.int32(), nullable=False),  # 0; from 1 on for a repetition of a long document
     ]
 )
 
-
-class OrderConfig(BaseModel):
-    """Settings of the document order."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: Literal["path", "cluster_sorted", "random"] = Field(
-        "path",
-        description="path: related documents in a row; cluster_sorted and random: controls to compare with",
-    )
-    neighbours: int = Field(10, ge=1, le=1000, description="nearest neighbours a document is linked to")
-    near_duplicate: float = Field(
-        0.95, gt=0, le=1.01, description="pairs with a higher cosine are not linked; above 1 links all"
-    )
-    cluster_size: int = Field(50, ge=1, description="documents in a cluster of the control cluster_sorted")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of the controls")
+VECTORS_FOLDER = (
+    "vectors"  # parts vectors/<cell>: doc_id, vector (half precision), in the rows of the cell's part
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,9 @@ class OrderStats:
 
     documents: int
     edges: int
-    near_duplicate_pairs: int  # cut among the neighbours found
+    near_duplicate_pairs: int  # met in the search, and not linked
+    near_duplicate_documents: int  # documents in groups of near-duplicates
+    near_duplicate_neighbours: int  # adjacent all the same, because nothing else was left
     jumps: int
     path_weight: float  # sum of the edge weights walked
     bound: float  # no path on this graph weighs more
@@ -68,7 +64,7 @@ class OrderStats:
 
     @property
     def bound_share(self) -> float:
-        """path_weight / bound, 1.0 where there is no edge; at least 1/2 for the method path."""
+        """path_weight / bound, 1.0 where there is no edge; at least 1/2 for path and linking before repairs."""
         return self.path_weight / self.bound if self.bound > 0 else 1.0
 
 
@@ -77,20 +73,26 @@ class CellOrder:
     """path int64 [n]: input rows in their new order; similarity float32 [n] along the path; jumps: its restarts.
 
     The similarity is 0.0 at the first document and after a jump. Controls know no jumps: theirs is the plain cosine.
+    near_duplicates int32 [n], along the path: numbers of groups whose members are not to stand next to each other,
+    -1 for none.
     """
 
     path: np.ndarray
     similarity: np.ndarray
+    near_duplicates: np.ndarray
     jumps: int
     stats: OrderStats
 
 
-def order_cell(vectors: np.ndarray, doc_ids: Sequence[str] | np.ndarray, config: OrderConfig) -> CellOrder:
+def order_cell(
+    vectors: np.ndarray, doc_ids: Sequence[str] | np.ndarray, config: OrderConfig, threads: int = 1
+) -> CellOrder:
     """Order the documents of one cell.
 
     Args:
         vectors: float32 [n, d], unit rows; a zero row (no text) has no neighbour.
         doc_ids: n different ids; ties are broken by them.
+        threads: of the search; they change no bit.
 
     Raises:
         ValueError: an id occurs twice, or the lengths differ.
@@ -103,26 +105,35 @@ def order_cell(vectors: np.ndarray, doc_ids: Sequence[str] | np.ndarray, config:
     if np.any(ids[1:] == ids[:-1]):
         raise ValueError(f"doc_id {ids[1:][ids[1:] == ids[:-1]][0]} occurs twice in one cell")
     x = np.ascontiguousarray(np.asarray(vectors, np.float32)[by_id])
-    n = len(x)
+    n, near = len(x), config.near_duplicate
     shuffled = np.lexsort((np.arange(n), sample_keys(ids.tolist(), config.seed)))
-    left, right, weights, cut = nearest_neighbours(x, config.neighbours, config.near_duplicate)
-    graph = graph_from_edges(n, left, right, weights)
-    path, reached = greedy_path(graph)
-    if config.method != "path":
+    found = nearest_neighbours(x, config.neighbours, near, threads)
+    graph = graph_from_edges(n, found.left, found.right, found.weights)
+    control = config.method not in ("path", "linking")
+    if control:
         path = shuffled if config.method == "random" else _by_cluster(x, shuffled, config)
-        reached = np.r_[np.float32(0), adjacent_cosines(x, path)][:n].astype(np.float32)
-    jumps = int((reached[1:] == 0).sum()) if config.method == "path" else 0
+    else:
+        fragments = _walked(graph) if config.method == "path" else _linked(graph)
+        path = (
+            join(x, fragments, found.groups, near, threads) if config.join else walk_fragments(fragments)[0]
+        )
+    path, _, close = keep_apart(path, x, found.groups, near)
+    cosines = adjacent_cosines(x, path)
+    steps = cosines if control else walked_weights(graph, path)
+    reached = np.concatenate([np.zeros(min(n, 1), np.float32), steps])
     stats = OrderStats(
         documents=n,
         edges=graph.edges,
-        near_duplicate_pairs=cut,
-        jumps=jumps,
+        near_duplicate_pairs=found.pairs,
+        near_duplicate_documents=int((found.groups >= 0).sum()),
+        near_duplicate_neighbours=close,
+        jumps=0 if control else int((steps == 0).sum()),
         path_weight=float(reached.sum(dtype=np.float64)),
         bound=upper_bound(graph),
-        mean_cosine=mean_cosine(x, path),
+        mean_cosine=float(cosines.mean(dtype=np.float64)) if len(cosines) else 0.0,
         random_cosine=mean_cosine(x, shuffled),
     )
-    return CellOrder(by_id[path], reached, jumps, stats)
+    return CellOrder(by_id[path], reached, found.groups[path], stats.jumps, stats)
 
 
 def adjacent_cosines(vectors: np.ndarray, path: np.ndarray) -> np.ndarray:
@@ -133,6 +144,17 @@ def adjacent_cosines(vectors: np.ndarray, path: np.ndarray) -> np.ndarray:
 def mean_cosine(vectors: np.ndarray, path: np.ndarray) -> float:
     """Mean of `adjacent_cosines`; 0.0 for fewer than two documents."""
     return float(adjacent_cosines(vectors, path).mean(dtype=np.float64)) if len(path) > 1 else 0.0
+
+
+def _walked(graph: Graph) -> Fragments:
+    path, reached = greedy_path(graph)
+    return Fragments.of_path(path, reached == 0)
+
+
+def _linked(graph: Graph) -> Fragments:
+    left = np.repeat(np.arange(graph.nodes), np.diff(graph.starts))
+    once = left < graph.neighbours
+    return link(Fragments.single(graph.nodes), left[once], graph.neighbours[once], graph.weights[once])[0]
 
 
 def _by_cluster(x: np.ndarray, shuffled: np.ndarray, config: OrderConfig) -> np.ndarray:

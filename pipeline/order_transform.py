@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -13,7 +13,11 @@ import pyarrow as pa
 
 from mixloom.pipeline.embed import vectors_of
 from mixloom.pipeline.engine import one_batch, part_of
-from mixloom.pipeline.order import ORDER, OrderConfig, order_cell
+from mixloom.pipeline.order import VECTORS_FOLDER
+from mixloom.pipeline.order_config import OrderConfig
+from mixloom.pipeline.order_rows import order_rows
+from mixloom.pipeline.questions import names_and_links
+from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 
 
@@ -27,84 +31,121 @@ def split_by(batch: pa.RecordBatch, keys: np.ndarray) -> Iterator[tuple[int, pa.
         yield int(value), rows.slice(int(starts[i]), int(stop - starts[i]))
 
 
-class _ByCellDoFn(beam.DoFn):
-    """Joins a part's vectors with its cells and sends ids and half-precision vectors to the cells."""
-
-    def __init__(self, assignments: Any, finished: frozenset[str]) -> None:
-        self._assignments, self._finished = assignments, finished
-
-    def process(self, vectors: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-        part = part_of(vectors)
-        table = self._assignments.read(part, ["domain", "cell"])
-        half = vectors_of(vectors).astype(np.float16)
-        dim = half.shape[1]
-        batch = pa.RecordBatch.from_pydict(
-            {
-                "doc_id": vectors.column("doc_id"),
-                "part": pa.array([part] * vectors.num_rows, pa.string()),
-                "row": vectors.column("row"),
-                "domain": table["domain"].combine_chunks(),
-                "vector": pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), dim),
-            }
-        )
-        for cell, rows in split_by(batch, np.asarray(table["cell"])):
-            if cell_name(cell) not in self._finished:
-                yield cell, rows
-
-
 def cell_name(cell: int) -> str:
     return f"cell-{cell:06d}"
 
 
+@dataclass(frozen=True, slots=True)
+class OrderInputs:
+    """What the order of cells is made from, beside the vectors.
+
+    assignments: parts with domain and cell, row by row beside the vectors. documents: parts of ingest, needed for
+    questions. annotations: needed to repeat long documents.
+    """
+
+    assignments: PartReader
+    documents: PartReader | None = None
+    annotations: PartReader | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CellShare:
+    """The cells that are ordered in one pass: those with cell % of == number, without the finished ones (by name)."""
+
+    number: int = 0
+    of: int = 1
+    finished: frozenset[str] = frozenset()
+
+    def holds(self, cells: np.ndarray) -> np.ndarray:
+        """Which of these cells (int [n]) are in the share, bool [n]."""
+        there, at = np.unique(cells, return_inverse=True)
+        mine = [c % self.of == self.number and cell_name(c) not in self.finished for c in there.tolist()]
+        return np.array(mine, bool)[at]
+
+
+class _ByCellDoFn(beam.DoFn):
+    """Joins a part's vectors with its cells and sends ids and half-precision vectors to the cells."""
+
+    def __init__(self, inputs: OrderInputs, config: OrderConfig, share: CellShare) -> None:
+        self._inputs, self._config, self._share = inputs, config, share
+
+    def process(self, vectors: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
+        part = part_of(vectors)
+        table = self._inputs.assignments.read(part, ["domain", "cell"])
+        cells = np.asarray(table["cell"])
+        mine = self._share.holds(cells)
+        if not mine.any():
+            return
+        half = vectors_of(vectors).astype(np.float16)
+        columns = {
+            "doc_id": vectors.column("doc_id"),
+            "part": pa.array([part] * vectors.num_rows, pa.string()),
+            "row": vectors.column("row"),
+            "domain": table["domain"].combine_chunks(),
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(half.ravel()), half.shape[1]),
+            **self._beside(part, np.asarray(vectors.column("row"))),
+        }
+        batch = pa.RecordBatch.from_pydict(columns).filter(pa.array(mine))
+        yield from split_by(batch, cells[mine])
+
+    def _beside(self, part: str, rows: np.ndarray) -> dict[str, pa.Array]:
+        """What some settings need to know of the documents."""
+        out: dict[str, pa.Array] = {}
+        if self._config.questions is not None:
+            assert self._inputs.documents is not None
+            wanted = ["doc_id", "locator", "meta"]
+            batch = one_batch(self._inputs.documents.read_rows(part, rows, wanted))
+            names, links = names_and_links(batch, self._config.questions)
+            out |= {"name": pa.array(names, pa.string()), "link": pa.array(links, pa.string())}
+        if self._config.upsample_long is not None:
+            assert self._inputs.annotations is not None
+            measured = self._inputs.annotations.read_rows(part, rows, ["text_chars"])
+            out["characters"] = measured["text_chars"].combine_chunks()
+        return out
+
+
 class _OrderCellDoFn(beam.DoFn):
-    def __init__(self, config: OrderConfig) -> None:
-        self._config = config
+    def __init__(self, config: OrderConfig, threads: int) -> None:
+        self._config, self._threads = config, threads
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[UnitOutput]:
         started = time.perf_counter()
         cell, batches = element
         rows = one_batch(pa.Table.from_batches(list(batches)).sort_by("doc_id"))
-        vectors = np.asarray(rows.column("vector").flatten()).reshape(rows.num_rows, -1).astype(np.float32)
-        # Half precision leaves the vectors a little off unit length; cosine needs them exact.
-        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors /= np.where(norm > 0, norm, 1.0)
-        order = order_cell(vectors, rows.column("doc_id").to_pylist(), self._config)
-        path = rows.take(pa.array(order.path))
-        n = rows.num_rows
-        table = pa.table(
-            {
-                "doc_id": path.column("doc_id"),
-                "part": path.column("part"),
-                "row": path.column("row"),
-                "domain": path.column("domain"),
-                "cell": pa.array(np.full(n, cell, np.int32)),
-                "rank": pa.array(np.arange(n, dtype=np.int32)),
-                "similarity": pa.array(order.similarity.astype(np.float32)),
-            },
-            schema=ORDER,
-        )
-        info = {**asdict(order.stats), "bound_share": order.stats.bound_share}
-        output = OutputTable(cell_name(cell), table)
-        yield UnitOutput(cell_name(cell), (output,), None, n, (), info, time.perf_counter() - started)
+        table, vectors, info = order_rows(rows, cell, self._config, self._threads)
+        name = cell_name(cell)
+        outputs = [OutputTable(name, table)]
+        if self._config.keep_vectors:
+            outputs.append(OutputTable(f"{VECTORS_FOLDER}/{name}", vectors))
+        seconds = time.perf_counter() - started
+        yield UnitOutput(name, tuple(outputs), None, rows.num_rows, (), info, seconds)
 
 
 class OrderCells(beam.PTransform):
     """Vectors of every part -> one ordered path per cell (schema `ORDER`), as one unit of work per cell.
 
-    Only ids and half-precision vectors go through the shuffle. A cell is bounded by `cluster.max_cell`.
+    Only ids and half-precision vectors go through the shuffle. A cell is bounded by `cluster.max_cell`. `threads` of the
+    search work on one cell together, and change no bit of it.
     """
 
-    def __init__(self, assignments: Any, config: OrderConfig, finished: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        inputs: OrderInputs,
+        config: OrderConfig,
+        share: CellShare | None = None,
+        threads: int = 1,
+    ) -> None:
         super().__init__()
-        self._assignments, self._config, self._finished = assignments, config, finished
+        self._inputs, self._config, self._threads = inputs, config, threads
+        self._share = share or CellShare()
 
     def expand(self, pcoll: Any) -> Any:
         return (
             pcoll
             | "ByCell"
-            >> beam.ParDo(_ByCellDoFn(self._assignments, self._finished)).with_output_types(
+            >> beam.ParDo(_ByCellDoFn(self._inputs, self._config, self._share)).with_output_types(
                 tuple[int, pa.RecordBatch]
             )
             | "Gather" >> beam.GroupByKey()
-            | "Order" >> beam.ParDo(_OrderCellDoFn(self._config))
+            | "Order" >> beam.ParDo(_OrderCellDoFn(self._config, self._threads))
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mixloom.pipeline.neighbors import Graph
+from mixloom.pipeline.neighbor_graph import Graph
 
 
 def greedy_path(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
@@ -23,6 +23,11 @@ def greedy_path(graph: Graph) -> tuple[np.ndarray, np.ndarray]:
     return _walk(graph.starts, graph.neighbours, graph.weights)
 
 
+def walked_weights(graph: Graph, path: np.ndarray) -> np.ndarray:
+    """Weight of the edge between neighbours on any path (int64 [n]), float32 [n-1]; 0 where there is none."""
+    return _along(graph.starts, graph.neighbours, graph.weights, path)
+
+
 def upper_bound(graph: Graph) -> float:
     """No path can weigh more: half the sum of the two heaviest edges of every node."""
     if graph.edges == 0:
@@ -30,6 +35,17 @@ def upper_bound(graph: Graph) -> float:
     starts, degree = graph.starts[:-1], np.diff(graph.starts)
     weights = graph.weights.astype(np.float64)
     return float(weights[starts[degree >= 1]].sum() + weights[starts[degree >= 2] + 1].sum()) / 2
+
+
+@njit("f4[::1](i8[::1],i4[::1],f4[::1],i8[::1])", cache=True, nogil=True)
+def _along(starts: np.ndarray, neighbours: np.ndarray, weights: np.ndarray, path: np.ndarray) -> np.ndarray:
+    out = np.zeros(max(len(path) - 1, 0), np.float32)
+    for i in range(len(out)):
+        for e in range(starts[path[i]], starts[path[i] + 1]):
+            if neighbours[e] == path[i + 1]:
+                out[i] = weights[e]
+                break
+    return out
 
 
 @njit("void(i8[::1],i8,i8)", cache=True, nogil=True)

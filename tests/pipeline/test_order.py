@@ -5,9 +5,11 @@ from hypothesis import strategies as st
 
 from mixloom.pipeline.distances import nearest
 from mixloom.pipeline.kmeans import fit_centres
-from mixloom.pipeline.neighbors import Graph, graph_from_edges, nearest_neighbours, pair_products
+from mixloom.pipeline.linking import Fragments, link, walk_fragments
+from mixloom.pipeline.neighbor_graph import Graph, graph_from_edges, pair_products
+from mixloom.pipeline.neighbors import nearest_neighbours
 from mixloom.pipeline.order import OrderConfig, mean_cosine, order_cell
-from mixloom.pipeline.path import greedy_path, upper_bound
+from mixloom.pipeline.path import greedy_path, upper_bound, walked_weights
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -81,6 +83,35 @@ def test_the_path_weighs_at_least_half_of_the_best_and_at_most_the_bound(case):
 
 
 @settings(max_examples=60, deadline=None)
+@given(graphs)
+def test_linking_weighs_at_least_half_of_the_best_too(case):
+    g = graph(*case)
+    left = np.repeat(np.arange(g.nodes), np.diff(g.starts))
+    path, first = walk_fragments(link(Fragments.single(g.nodes), left, g.neighbours, g.weights)[0])
+    weight = walked_weights(g, path)[~first[1:]].sum()
+    assert sorted(path) == list(range(g.nodes))
+    assert best_path_weight(matrix(g)) / 2 - 1e-6 <= weight
+
+
+@pytest.mark.parametrize("method", ["path", "linking"])
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(2, 9), k=st.integers(1, 9), seed=st.integers(0, 2**31), near=st.sampled_from([0.9, 1.01])
+)
+def test_a_whole_cell_keeps_half_of_the_best_where_nothing_is_cut(method, n, k, seed, near):
+    x = clustered(n, clusters=2, dim=4, seed=seed)
+    found = nearest_neighbours(x, k, near)
+    config = OrderConfig(method=method, neighbours=k, near_duplicate=near)
+    stats = order_cell(x, ids_of(n, 1), config).stats
+    if (found.groups >= 0).any():  # what is repaired may weigh less
+        assert stats.near_duplicate_documents > 0
+        return
+    best = best_path_weight(matrix(graph_from_edges(n, found.left, found.right, found.weights)))
+    assert stats.path_weight >= best / 2 - 1e-6
+    assert stats.path_weight <= stats.bound + 1e-6
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 25), st.integers(0, 2**31), st.integers(0, 60))
 def test_every_step_follows_the_rules_of_the_walk(n, seed, m):
     """Against the plain definition: heaviest unvisited neighbour, else least residual degree, ties by index."""
@@ -132,11 +163,13 @@ def test_edges_are_merged_and_what_is_not_positive_is_dropped():
 @given(st.integers(2, 60), st.integers(1, 8), st.integers(0, 2**31))
 def test_neighbours_are_the_exact_ones_never_the_document_itself(n, k, seed):
     x = clustered(n, clusters=3, dim=6, seed=seed)
-    left, right, weights, cut = nearest_neighbours(x, k)
+    found = nearest_neighbours(x, k)
+    left, right, weights = found.left, found.right, found.weights
     products = pair_products(x, np.repeat(np.arange(n), n), np.tile(np.arange(n), n)).reshape(n, n)
     assert (products == products.T).all()
     np.fill_diagonal(products, -2)
-    assert cut == 0
+    assert found.pairs == 0
+    assert (found.groups == -1).all()
     for v in range(n):
         mine = left == v
         assert v not in right[mine]
@@ -149,12 +182,14 @@ def test_a_crowd_of_copies_keeps_its_other_neighbours():
     x = clustered(200, clusters=2, dim=8, spread=0.5)
     copies = np.repeat(x[:1], 40, axis=0)
     every = np.concatenate([copies, x[1:]])
-    left, right, weights, cut = nearest_neighbours(every, 5, near_duplicate=0.9999)
-    assert (weights <= 0.9999).all()
-    assert cut == 40 * 39 // 2
+    found = nearest_neighbours(every, 5, near_duplicate=0.9999)
+    assert (found.weights <= 0.9999).all()
+    assert (found.groups[:40] == found.groups[0]).all()
+    assert found.groups[0] >= 0
+    assert (found.groups[40:] == -1).all()
     for v in range(40):
-        assert (right[left == v] >= 40).all()
-        assert (left == v).sum() == 5
+        assert (found.right[found.left == v] >= 40).all()
+        assert (found.left == v).sum() == 5
 
 
 def test_near_duplicate_pairs_are_not_linked():
@@ -166,7 +201,7 @@ def test_near_duplicate_pairs_are_not_linked():
     assert loose.stats.near_duplicate_pairs == 0
 
 
-@pytest.mark.parametrize("method", ["path", "cluster_sorted", "random"])
+@pytest.mark.parametrize("method", ["path", "linking", "cluster_sorted", "random"])
 def test_every_document_appears_once_and_input_order_does_not_matter(method):
     x, ids = clustered(500), ids_of(500)
     x[7] = x[300]  # ties
@@ -181,17 +216,19 @@ def test_every_document_appears_once_and_input_order_does_not_matter(method):
     assert first.stats == second.stats
 
 
-def test_the_order_does_not_depend_on_the_number_of_threads():
+@pytest.mark.parametrize("method", ["path", "linking"])
+def test_the_order_does_not_depend_on_the_number_of_threads(method):
     import faiss  # noqa: F401
     from threadpoolctl import threadpool_limits
 
-    x, ids = clustered(1500, dim=64), ids_of(1500)
-    with threadpool_limits(2):
-        first = order_cell(x, ids, OrderConfig())
-    with threadpool_limits(1):
-        second = order_cell(x, ids, OrderConfig())
-    assert first.path.tobytes() == second.path.tobytes()
-    assert first.similarity.tobytes() == second.similarity.tobytes()
+    x, ids = clustered(9000, dim=24), ids_of(9000)
+    x[100:160] = x[99]
+    config = OrderConfig(method=method)
+    orders = []
+    for limit, threads in ((2, 1), (1, 1), (2, 3)):
+        with threadpool_limits(limit):
+            orders.append(order_cell(x, ids, config, threads))
+    assert len({o.path.tobytes() + o.similarity.tobytes() + o.near_duplicates.tobytes() for o in orders}) == 1
 
 
 def test_similarity_is_the_cosine_to_the_document_before_and_zero_after_a_jump():
@@ -232,14 +269,14 @@ def test_cells_by_clustering_with_their_own_neighbours_keep_the_quality_of_one_w
     assert total >= 0.95 * whole.stats.mean_cosine * (n - 1)
 
     at_random = rng(5).integers(0, cells, n)
-    left, right, weights, _ = nearest_neighbours(x, 10)
-    inside = at_random[left] == at_random[right]
-    g = graph_from_edges(n, left[inside], right[inside], weights[inside])
+    found = nearest_neighbours(x, 10)
+    inside = at_random[found.left] == at_random[found.right]
+    g = graph_from_edges(n, found.left[inside], found.right[inside], found.weights[inside])
     cut = greedy_path(g)[0]
     assert mean_cosine(x, cut) < 0.6 * whole.stats.mean_cosine
 
 
-@pytest.mark.parametrize("method", ["path", "cluster_sorted", "random"])
+@pytest.mark.parametrize("method", ["path", "linking", "cluster_sorted", "random"])
 def test_tiny_and_degenerate_cells(method):
     config = OrderConfig(method=method)
     for n in (0, 1, 2, 5):
@@ -247,11 +284,20 @@ def test_tiny_and_degenerate_cells(method):
             order = order_cell(x, ids_of(n), config)
             assert sorted(order.path) == list(range(n))
             assert len(order.similarity) == n
-            if method == "path":
+            if method in ("path", "linking"):
                 assert order.jumps == max(n - 1, 0)  # no edge: copies are near-duplicates of each other
     pair = order_cell(np.array([[1, 0], [0.8, 0.6]], np.float32), ["b", "a"], OrderConfig())
     assert pair.path.tolist() == [1, 0]
     assert pair.similarity.tolist() == pytest.approx([0, 0.8])
+
+
+def test_joining_pieces_by_their_ends_makes_neighbours_more_alike_and_keeps_the_walk():
+    x, ids = clustered(3000, clusters=60), ids_of(3000)
+    for method in ("path", "linking"):
+        joined, loose = (order_cell(x, ids, OrderConfig(method=method, join=j)).stats for j in (True, False))
+        assert joined.mean_cosine > loose.mean_cosine + 0.01
+        assert joined.path_weight >= loose.path_weight
+        assert joined.jumps <= loose.jumps
 
 
 def test_repeated_ids_and_wrong_lengths_are_refused():
