@@ -1,35 +1,56 @@
-"""Codecs that are published models, read by `transformers` from a directory on this machine.
+"""Codecs that are published models, read by `transformers`; here the reading, and Mimi for speech.
 
-Images: ChameleonVQVAE, Emu3VQVAE. Speech: Mimi (its first, semantic codebook). A directory may hold the codec
-alone or a whole language model with the codec inside it. Nothing is downloaded. transformers fills tensors
+A directory may hold the codec alone or a whole language model with the codec inside it. transformers fills tensors
 that a checkpoint lacks with random numbers and only logs it; here that is an error.
 """
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from mixloom.pipeline.errors import UserError
-from mixloom.tokenizers.autoencoder import to_bytes
 from mixloom.tokenizers.codebook import weights_fingerprint
 from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.melspectrum import Wave
-from mixloom.tokenizers.pixels import Picture, Pixels, check_codes, check_pixels, square
+from mixloom.tokenizers.pixels import check_codes
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig
 from mixloom.tokenizers.speech import Durations, Units, runs
 
 POINTER_FILE = "config.json"
-_INNER = {
-    r"^model\.vqmodel\.": ""
-}  # where Chameleon, Emu3 and their kin keep the codec inside the language model
+# Where Chameleon, Emu3, Janus and their kin keep the codec inside the language model.
+_INNER = {r"^model\.vqmodel\.": ""}
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_HUB_FILES = ("*.json", "*.safetensors")
+
+
+def model_directory(path: str, download: bool = False) -> Path:
+    """The directory of a checkpoint: the path itself, or where the cache of the hub keeps a model of that id.
+
+    Args:
+        path: a directory, or an id such as owner/model.
+        download: fetch the model when the cache does not hold it.
+
+    Raises:
+        UserError: no such directory, and no such model in the cache (or on the hub).
+    """
+    if Path(path).exists() or not _HUB_ID.fullmatch(path):
+        return Path(path).resolve()
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, local_files_only=not download, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:  # the hub's errors and those of its network library
+        where = "on the hub" if download else "in the hub's cache on this machine"
+        raise UserError(
+            f"codec: {path} is no directory, and no model of that name was found {where}: {error}",
+            fix="give a directory, fetch the model first, or set download: true",
+        ) from error
 
 
 def read_model(classname: str, model_type: str, directory: Path | str, device: str) -> Any:
@@ -39,9 +60,14 @@ def read_model(classname: str, model_type: str, directory: Path | str, device: s
         UserError: no such checkpoint, one of another type, or one that lacks tensors.
     """
     import transformers
+    from transformers.utils import logging as told
 
     fix = f"give the directory of a {classname} checkpoint (config.json and .safetensors files)"
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError(f"codec: device '{device}' is not there", fix="set device: cpu")
     cls = getattr(transformers, classname)
+    bars = told.is_progress_bar_enabled()
+    told.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(str(directory), local_files_only=True)
         whole = config.model_type != model_type
@@ -60,6 +86,9 @@ def read_model(classname: str, model_type: str, directory: Path | str, device: s
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"codec: cannot load {directory}: {error}", fix=fix) from error
+    finally:
+        if bars:
+            told.enable_progress_bar()
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise UserError(
@@ -68,12 +97,12 @@ def read_model(classname: str, model_type: str, directory: Path | str, device: s
     return model.to(device).requires_grad_(False).eval()
 
 
-class _Checkpoint:
+class Checkpoint:
     """What all of them share: a fingerprint over the weights, and a saved form that points to the directory."""
 
     def __init__(self, config: ImageCodecConfig | SpeechCodecConfig, classname: str, model_type: str) -> None:
         assert config.path is not None  # declared by the config
-        self.path = Path(config.path).resolve()
+        self.path = model_directory(config.path, getattr(config, "download", False))
         self.model = read_model(classname, model_type, self.path, config.device)
         decides = config.model_dump(mode="json", include={"kind", "size", "resize", "collapse", "device"})
         self.fingerprint = weights_fingerprint(decides, self.model.state_dict())
@@ -96,129 +125,7 @@ class _Checkpoint:
             )
 
 
-class _ImageCheckpoint(_Checkpoint, ABC):
-    """Pictures to codes in raster order, by a VQ model; pictures go through it one at a time, on one thread."""
-
-    classname: ClassVar[str]
-    model_type: ClassVar[str]
-    mean: ClassVar[tuple[float, float, float]]  # of pixel values in 0..1, as the model was trained
-    deviation: ClassVar[tuple[float, float, float]]
-    can_decode = True
-
-    def __init__(self, config: ImageCodecConfig) -> None:
-        super().__init__(config, self.classname, self.model_type)
-        self.config = config
-        self.kind = config.kind
-        self.size = config.size
-        patch = 2 ** (len(self.model.config.channel_multiplier) - 1)
-        if config.size % patch:
-            raise UserError(
-                f"image codec: size {config.size} is not a multiple of {patch}, the patch of {self.classname}",
-                fix=f"set size to a multiple of {patch}; the model was trained at 512",
-            )
-        self.tokens = (config.size // patch) ** 2
-        self.codebook_size = self._codebook_size()
-
-    @abstractmethod
-    def _codebook_size(self) -> int:
-        """Codes of the model."""
-
-    @abstractmethod
-    def _ids(self, pixels: Tensor) -> Tensor:
-        """Codes int64 [n, tokens] of pixels float32 [n, 3, size, size] in -1..1."""
-
-    def prepare(self, picture: Picture) -> Pixels:
-        """uint8 [size, size, 3]: any picture brought to the declared size by the declared policy."""
-        return square(picture, self.size, self.config.resize)
-
-    @torch.inference_mode()
-    def encode(self, pictures: Pixels) -> npt.NDArray[np.int64]:
-        """int64 [n, tokens] codes in 0..codebook_size-1 of uint8 [n, size, size, 3].
-
-        Raises:
-            ValueError: another dtype or shape.
-        """
-        check_pixels(pictures, self.size)
-        ids = np.empty((len(pictures), self.tokens), np.int64)
-        mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.deviation))
-        with torch_threads(1):
-            for i, picture in enumerate(pictures):
-                pixels = torch.from_numpy(np.ascontiguousarray(picture)).movedim(-1, 0).float() / 255
-                ids[i] = (
-                    self._ids(((pixels - mean) / deviation)[None].to(self.model.device))
-                    .flatten()
-                    .cpu()
-                    .numpy()
-                )
-        return ids
-
-    @torch.inference_mode()
-    def decode(self, ids: npt.NDArray[np.int64]) -> Pixels:
-        """uint8 [n, size, size, 3] pictures of int64 [n, tokens] codes.
-
-        Raises:
-            ValueError: another shape, or a code outside the codebook.
-            UserError: the model has no decoder (`can_decode` is False).
-        """
-        if not self.can_decode:
-            raise UserError(f"image codec: {self.classname} of transformers cannot draw pictures from codes")
-        check_codes(ids, self.tokens, self.codebook_size)
-        side = round(self.tokens**0.5)
-        pictures = np.empty((len(ids), self.size, self.size, 3), np.uint8)
-        mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.deviation))
-        with torch_threads(1):
-            for i, row in enumerate(ids):
-                grid = torch.from_numpy(np.ascontiguousarray(row)).view(1, side, side).to(self.model.device)
-                drawn = self.model.decode(grid).reshape(1, 3, self.size, self.size).cpu()
-                pictures[i] = to_bytes((drawn * deviation + mean) * 2 - 1)[0]
-        return pictures
-
-    def save(self, directory: Path | str) -> None:
-        """Write config.json, which points to the checkpoint; the weights stay where they are."""
-        self._save(directory, self.config)
-
-    @classmethod
-    def load(cls, directory: Path | str) -> _ImageCheckpoint:
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: the checkpoint is gone or has changed.
-        """
-        content = json.loads((Path(directory) / POINTER_FILE).read_text(encoding="utf-8"))
-        codec = cls(ImageCodecConfig(**content["config"]))
-        codec._require(content)
-        return codec
-
-
-class ChameleonCodec(_ImageCheckpoint):
-    """Chameleon's VQ-GAN (Chameleon team 2024, section 2.1): 8192 codes, patches of 16; encodes only."""
-
-    classname, model_type = "ChameleonVQVAE", "chameleon_vqgan"
-    mean, deviation = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    can_decode = False  # transformers ships the encoder alone
-
-    def _codebook_size(self) -> int:
-        return int(self.model.config.num_embeddings)
-
-    def _ids(self, pixels: Tensor) -> Tensor:
-        return self.model.encode(pixels).image_tokens
-
-
-class Emu3Codec(_ImageCheckpoint):
-    """Emu3's VQ (Wang et al. 2024, section 2.2): 32768 codes, patches of 8, pixels scaled as CLIP does."""
-
-    classname, model_type = "Emu3VQVAE", "emu3_vqgan"
-    mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-
-    def _codebook_size(self) -> int:
-        return int(self.model.config.codebook_size)
-
-    def _ids(self, pixels: Tensor) -> Tensor:
-        sizes = torch.tensor([list(pixels.shape[-2:])], device=pixels.device)
-        return self.model.encode(pixels, image_sizes=sizes).image_tokens[0]
-
-
-class MimiCodec(_Checkpoint):
+class MimiCodec(Checkpoint):
     """Mimi (Defossez et al. 2024, section 3.3): the first codebook, which carries the words; 12.5 units a second.
 
     A unit depends on all that was said before it, so a recording is encoded as one whole. Decoding from the first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mixloom.pipeline.errors import UserError, nearest
-from mixloom.tokenizers.checkpoints import ChameleonCodec, Emu3Codec, MimiCodec
+from mixloom.tokenizers.checkpoints import MimiCodec
 from mixloom.tokenizers.image import ImageCodec, codebook_use, fit_image_codec, psnr
+from mixloom.tokenizers.image_checkpoints import ChameleonCodec, DalleCodec, Emu3Codec, JanusCodec
 from mixloom.tokenizers.melspectrum import RATE, Wave
 from mixloom.tokenizers.pixels import Picture, Pixels
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig
@@ -35,6 +36,7 @@ class ImageCoder(Protocol):
     can_decode: bool
 
     def prepare(self, picture: Picture) -> Pixels: ...
+    def encode_batch(self, pictures: Sequence[Picture]) -> npt.NDArray[np.int64]: ...
     def encode(self, pictures: Pixels) -> npt.NDArray[np.int64]: ...
     def decode(self, ids: npt.NDArray[np.int64]) -> Pixels: ...
     def save(self, directory: Path | str) -> None: ...
@@ -57,7 +59,13 @@ class SpeechCoder(Protocol):
     def save(self, directory: Path | str) -> None: ...
 
 
-IMAGE_CODECS: dict[str, Any] = {"fsq": ImageCodec, "chameleon": ChameleonCodec, "emu3": Emu3Codec}
+IMAGE_CODECS: dict[str, Any] = {
+    "fsq": ImageCodec,
+    "chameleon": ChameleonCodec,
+    "emu3": Emu3Codec,
+    "janus": JanusCodec,
+    "dalle": DalleCodec,
+}
 SPEECH_CODECS: dict[str, Any] = {"logmel": SpeechCodec, "mimi": MimiCodec}
 
 

@@ -10,7 +10,7 @@ larger runs plug in a published model (see `codecs`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -61,6 +61,11 @@ class ImageCodec:
     def prepare(self, picture: Picture) -> Pixels:
         """uint8 [size, size, 3]: any picture brought to the size of the codec by the declared policy."""
         return square(picture, self.size, self.config.resize)
+
+    def encode_batch(self, pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
+        """int64 [n, tokens] codes of pictures of any size (PIL, or uint8 [h, w, 3])."""
+        ids = [self.encode(self.prepare(p)[None]) for p in pictures]
+        return np.concatenate([np.zeros((0, self.tokens), np.int64), *ids])
 
     @torch.inference_mode()
     def encode(self, pictures: Pixels) -> npt.NDArray[np.int64]:

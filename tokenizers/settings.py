@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _MODEL = ConfigDict(extra="forbid", frozen=True)
 
-ImageKind = Literal["fsq", "chameleon", "emu3"]
+ImageKind = Literal["fsq", "chameleon", "emu3", "janus", "dalle"]
 SpeechKind = Literal["logmel", "mimi"]
 Device = Literal["cpu", "cuda"]
 _DEVICE = "Where a checkpoint runs; another device rounds differently, so it is part of the fingerprint."
@@ -79,10 +79,21 @@ class ImageCodecConfig(BaseModel):
     model_config = _MODEL
 
     kind: ImageKind = Field(
-        default="fsq", description="fsq: fitted here. chameleon, emu3: transformers checkpoints, need `path`."
+        default="fsq",
+        description="fsq: fitted here. chameleon, emu3, janus, dalle: transformers checkpoints, need `path`.",
     )
     path: str | None = Field(
-        default=None, description="Directory of a fitted codec or checkpoint; required unless kind is fsq."
+        default=None,
+        description="Directory of a fitted codec or checkpoint, or a hub id; required unless kind is fsq.",
+    )
+    download: bool = Field(
+        default=False, description="Fetch a hub id that this machine's cache does not hold."
+    )
+    micro_batch: int = Field(
+        default=16,
+        ge=1,
+        le=4096,
+        description="Pictures at a time on a GPU. On a CPU each goes alone: its ids then never depend on the others.",
     )
     size: int = Field(
         default=64, ge=16, le=1024, multiple_of=8, description="Side in pixels every image is brought to."

@@ -1,9 +1,11 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mixloom.pipeline.errors import UserError
@@ -39,6 +41,19 @@ EMU3 = {
     "hidden_size": 64,
     "attn_resolutions": [],
 }
+JANUS = {
+    "num_embeddings": 64,
+    "embed_dim": 8,
+    "latent_channels": 16,
+    "base_channels": 32,
+    "channel_multiplier": [1, 1, 2],
+    "num_res_blocks": 1,
+    "num_hidden_layers": 1,
+    "hidden_size": 16,
+    "projection_dim": 16,
+    "image_token_embed_dim": 16,
+}
+DALLE = {"num_groups": 4, "hidden_size": 8, "num_blocks_per_group": 1, "vocab_size": 64}
 MIMI = {
     "codebook_size": 32,
     "hidden_size": 32,
@@ -78,6 +93,32 @@ def _emu3(directory: Path) -> Path:
     torch.manual_seed(0)
     model = Emu3VQVAE(Emu3VQVAEConfig(**EMU3))
     model.quantize.embedding.weight.data.normal_(0, 0.3)
+    model.save_pretrained(directory)
+    return directory
+
+
+def _janus(directory: Path) -> Path:
+    from transformers import JanusVQVAE, JanusVQVAEConfig
+
+    torch.manual_seed(0)
+    model = JanusVQVAE(JanusVQVAEConfig(**JANUS)).eval()
+    with torch.no_grad():
+        _spread(model.quantize.embedding, model.quant_conv(model.encoder(torch.rand(4, 3, 64, 64) * 2 - 1)))
+        model.quantize.embedding.weight *= torch.linspace(0.2, 5, 64)[:, None]  # lengths must not matter
+    model.save_pretrained(directory)
+    return directory
+
+
+def _dalle(directory: Path) -> Path:
+    from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
+
+    torch.manual_seed(0)
+    model = FlavaImageCodebook(FlavaImageCodebookConfig(**DALLE))
+    with torch.no_grad():  # scores that differ from patch to patch, or one code would always win
+        output = model.blocks.output.conv
+        seen = torch.relu(model.blocks[:-1](torch.rand(4, 3, 64, 64))).mean(dim=(0, 2, 3))
+        output.weight.normal_(0, 1)
+        output.bias.copy_(-output.weight[:, :, 0, 0] @ seen)
     model.save_pretrained(directory)
     return directory
 
@@ -176,7 +217,94 @@ def test_a_mimi_checkpoint_gives_its_first_codebook_and_speaks(mimi, tmp_path):
     assert len(codec.encode(np.zeros(0, np.float32))[0]) == 0
 
 
-@pytest.mark.parametrize(("kind", "make"), [("chameleon", _chameleon), ("emu3", _emu3), ("mimi", _mimi)])
+@pytest.fixture(scope="module")
+def janus(tmp_path_factory):
+    return _janus(tmp_path_factory.mktemp("janus"))
+
+
+@pytest.fixture(scope="module")
+def dalle(tmp_path_factory):
+    return _dalle(tmp_path_factory.mktemp("dalle"))
+
+
+def test_a_janus_checkpoint_takes_the_nearest_code_by_angle_as_it_draws(janus, tmp_path):
+    from transformers import JanusVQVAE
+
+    codec, _ = make_image_codec(ImageCodecConfig(kind="janus", path=str(janus), size=32), [])
+    ids = codec.encode(PICTURES)
+    assert (ids.shape, codec.tokens, codec.codebook_size) == ((3, 64), 64, 64)
+    model = JanusVQVAE.from_pretrained(janus).eval()
+    pixels = torch.from_numpy(PICTURES).movedim(-1, 1).float() / 127.5 - 1
+    with torch.no_grad():
+        latents = model.quant_conv(model.encoder(pixels)).movedim(1, -1).reshape(3, 64, 1, 8)
+        angles = torch.nn.functional.cosine_similarity(latents, model.quantize.embedding.weight, dim=-1)
+        chosen = angles.gather(-1, torch.from_numpy(ids)[..., None])[..., 0]
+        assert torch.allclose(chosen, angles.amax(-1), atol=1e-5)
+        model.quantize.quant_state_dims = [8, 8]
+        drawn = model.decode(torch.from_numpy(ids[:1]))[0]
+    assert len(np.unique(ids)) > 5
+    expected = ((drawn.clamp(-1, 1) + 1) * 127.5).round().movedim(0, -1).numpy()
+    assert np.abs(codec.decode(ids)[0].astype(float) - expected).max() <= 1
+    codec.save(tmp_path)
+    assert (load_image_codec(tmp_path).encode(PICTURES) == ids).all()
+
+
+def test_a_dalle_checkpoint_gives_the_indices_of_its_own_pixels(dalle):
+    from transformers import FlavaImageCodebook
+
+    codec, _ = make_image_codec(ImageCodecConfig(kind="dalle", path=str(dalle), size=32), [])
+    ids = codec.encode(PICTURES)
+    assert (ids.shape, codec.codebook_size, codec.can_decode) == ((3, 16), 64, False)
+    model = FlavaImageCodebook.from_pretrained(dalle).eval()
+    mapped = torch.from_numpy(PICTURES).movedim(-1, 1).float() / 255 * 0.8 + 0.1
+    with torch.no_grad():
+        expected = model.get_codebook_indices(mapped).reshape(3, -1).numpy()
+    assert (ids == expected).mean() > 0.95
+    assert len(np.unique(ids)) > 3
+
+
+@pytest.mark.parametrize("kind", ["chameleon", "emu3", "janus", "dalle"])
+def test_codes_do_not_depend_on_the_batch_and_batches_give_the_same_shapes(kind, request):
+    """One at a time on a CPU whatever the call; in micro-batches, as on a GPU, all but borderline codes agree."""
+    path = request.getfixturevalue(kind)
+    codec, _ = make_image_codec(ImageCodecConfig(kind=kind, path=str(path), size=32, micro_batch=2), [])
+    ids = codec.encode(PICTURES)
+    assert (np.concatenate([codec.encode(p[None]) for p in PICTURES]) == ids).all()
+    assert (codec.encode(PICTURES[::-1])[::-1] == ids).all()
+    assert (codec.encode_batch([PICTURES[0], Image.fromarray(PICTURES[1])]) == ids[:2]).all()
+    assert codec.encode_batch([]).shape == (0, codec.tokens)
+    codec.at_once = 2
+    batched = codec.encode(PICTURES)
+    assert (batched == ids).mean() > 0.97
+    assert (codec.encode_batch(list(PICTURES)) == batched).all()
+    if codec.can_decode:
+        drawn = codec.decode(ids).astype(float)
+        codec.at_once = 1
+        assert np.abs(drawn - codec.decode(ids)).max() <= 2
+
+
+def test_a_hub_id_is_found_in_the_cache_and_never_fetched_unasked(chameleon, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    config = ImageCodecConfig(kind="chameleon", path="some-lab/codec", size=32)
+    with pytest.raises(UserError, match=r"some-lab/codec is no directory.*in the hub's cache") as error:
+        make_image_codec(config, [])
+    assert "download: true" in str(error.value)
+    revision = "0" * 40
+    model = tmp_path / "models--some-lab--codec"
+    shutil.copytree(chameleon, model / "snapshots" / revision)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(revision)
+    codec, _ = make_image_codec(config, [])
+    alone, _ = make_image_codec(config.model_copy(update={"path": str(chameleon)}), [])
+    assert codec.fingerprint == alone.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("chameleon", _chameleon), ("emu3", _emu3), ("janus", _janus), ("dalle", _dalle), ("mimi", _mimi)],
+)
 def test_a_checkpoint_that_lacks_a_tensor_is_refused(kind, make, tmp_path):
     _drop_tensor(make(tmp_path))
     if kind == "mimi":
@@ -260,7 +388,8 @@ def test_embedded_codecs_are_fitted_saved_and_loaded_by_kind(tmp_path):
 def test_an_unknown_kind_is_named_with_what_is_allowed(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"kind": "chameleom"}))
     with pytest.raises(
-        UserError, match=r"'chameleom' \(did you mean 'chameleon'\?\); allowed: fsq, chameleon, emu3"
+        UserError,
+        match=r"'chameleom' \(did you mean 'chameleon'\?\); allowed: fsq, chameleon, emu3, janus, dalle",
     ):
         load_image_codec(tmp_path)
     with pytest.raises(UserError, match=r"cannot read .*config\.json"):
