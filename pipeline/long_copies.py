@@ -21,6 +21,7 @@ def place_copies(
     repeated: np.ndarray,
     factor: int,
     apart: int,
+    closed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The path with copies put in: rows int64 [n + copies], and the number of the copy, int32 (0: the document itself).
 
@@ -33,6 +34,7 @@ def place_copies(
         vectors, groups: of the rows, as for `apart.keep_apart`.
         repeated: bool [n], the rows to be repeated.
         factor: how often each stands in the result, at most.
+        closed: bool [n], places of the path after which nothing may be put in.
     """
     n = len(path)
     times = min(factor, n // (apart + 1))
@@ -40,6 +42,7 @@ def place_copies(
     if times < 2 or not len(which):
         return path, np.zeros(n, np.int32)
     look = min(_LOOK, (n // times - apart) // 2)
+    taken = np.zeros(n, bool) if closed is None else closed.copy()
     gaps = _gaps(
         path,
         np.ascontiguousarray(vectors, np.float32),
@@ -48,6 +51,7 @@ def place_copies(
         which,
         times,
         max(look, 0),
+        taken,
     )
     placed = gaps.ravel() >= 0
     at = np.concatenate([np.arange(n) * 2, gaps.ravel()[placed] * 2 + 1])
@@ -68,7 +72,7 @@ def _likeness(x: np.ndarray, groups: np.ndarray, limit: float, a: int, b: int) -
     return -9.0 if np.float32(total) > limit else total
 
 
-@njit("i8[:,::1](i8[::1],f4[:,::1],i8[::1],f8,i8[::1],i8,i8)", cache=True, nogil=True)
+@njit("i8[:,::1](i8[::1],f4[:,::1],i8[::1],f8,i8[::1],i8,i8,b1[::1])", cache=True, nogil=True)
 def _gaps(
     path: np.ndarray,
     x: np.ndarray,
@@ -77,11 +81,11 @@ def _gaps(
     which: np.ndarray,
     times: int,
     look: int,
+    taken: np.ndarray,
 ) -> np.ndarray:
     """The place after which each copy is put in, [documents, copies], -1 for none; no place is taken twice."""
     n = len(path)
     out = np.full((len(which), times - 1), -1, np.int64)
-    taken = np.zeros(n, np.bool_)
     for i in range(len(which)):
         own = path[which[i]]
         for c in range(1, times):

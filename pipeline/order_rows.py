@@ -56,9 +56,10 @@ def order_rows(
         # A question stays where it is, and so does what it asks about: neither is repeated.
         repeated[answers >= 0] = repeated[answers[answers >= 0]] = False
         near = config.near_duplicate
-        path, copies = place_copies(path, x, groups, near, repeated, long.factor, long.apart)
+        closed = _inside_questions(path, answers, config)
+        path, copies = place_copies(path, x, groups, near, repeated, long.factor, long.apart, closed)
         alone = repeated & (groups < 0)
-        groups[alone] = np.flatnonzero(alone)  # no group has the number of a document that is in none
+        groups[alone] = rows.num_rows + np.flatnonzero(alone)
         placed, asked = int((copies > 0).sum()), int(repeated.sum()) * (long.factor - 1)
         info |= {"long_documents": int(repeated.sum()), "copies": placed, "copies_left_out": asked - placed}
     info["documents"] = rows.num_rows
@@ -77,6 +78,14 @@ def order_rows(
         schema=ORDER,
     )
     return table, pa.table({"doc_id": taken.column("doc_id"), "vector": taken.column("vector")}), info
+
+
+def _inside_questions(path: np.ndarray, answers: np.ndarray, config: OrderConfig) -> np.ndarray:
+    """Whether the next on the path belongs to this one as question or as document, bool [n]."""
+    asks = answers[path] >= 0
+    if config.questions is None or config.questions.place == "before":
+        return np.asarray(asks)
+    return np.append(asks[1:], np.zeros(min(len(path), 1), bool))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
