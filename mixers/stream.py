@@ -182,7 +182,9 @@ class Stream:
         """The tokens of a step on a rank (see `batch` for the split and the errors)."""
         domain, index, epoch = self._rows(step, rank, world)
         ids, lengths = self.reader.batch(domain, index)
-        return StreamBatch(step, ids, lengths, domain, self._refs(domain, index, epoch))
+        pieces = np.count_nonzero(lengths, axis=1).tolist()
+        own = [row[:n] for row, n in zip(lengths, pieces)]
+        return StreamBatch(step, ids, own, domain, self._refs(domain, index, epoch))
 
     def documents(self, ref: ContextRef) -> dict[str, Any]:
         """Where a served context comes from: doc_ids, sources, starts, shard, key and row."""

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import ShardManifest, find_manifest, token_dtype
-from mixloom.pipeline.shard_table import ShardTable, copy_rows
+from mixloom.pipeline.shard_table import ShardTable, copy_contexts, find
 from mixloom.pipeline.shards import check_size, damaged_sample
 
 Tokens = NDArray[np.unsignedinteger[Any]]
@@ -85,7 +85,7 @@ class ShardReader:
 
     def batch(
         self, domains: ArrayLike, contexts: ArrayLike, out: Tokens | None = None
-    ) -> tuple[Tokens, list[NDArray[np.int32]]]:
+    ) -> tuple[Tokens, NDArray[np.int32]]:
         """Many contexts at once, copied into one array.
 
         Args:
@@ -94,21 +94,58 @@ class ShardReader:
             out: uint16 or uint32 [n, seq_len] to write into, C-contiguous; a new array by default.
 
         Returns:
-            (input_ids [n, seq_len], per context its doc_lengths int32 [pieces]).
+            (input_ids [n, seq_len], doc_lengths int32 [n, most pieces] with zeros on the right).
 
         Raises:
             IndexError: a domain or context that is not there.
         """
-        sample, row = self._find(domains, contexts)
-        table, held = self._loaded(), self._hold(sample)
-        base, seq_len = self._bases_of(sample, held), self.manifest.seq_len
-        ids = np.empty((len(sample), seq_len), self._dtype) if out is None else out
-        if ids.shape != (len(sample), seq_len) or ids.dtype != self._dtype or not ids.flags.c_contiguous:
-            raise ValueError(
-                f"out is {ids.dtype} {ids.shape}, not {self._dtype} {(len(sample), seq_len)} in C order"
+        number = np.asarray(contexts, np.int64).reshape(-1)
+        domain = np.asarray(domains, np.int64).reshape(-1)
+        n, seq_len, table = len(number), self.manifest.seq_len, self._loaded()
+        if len(domain) not in (1, n):
+            raise ValueError(f"{len(domain)} domains for {n} contexts")
+        ids = np.empty((n, seq_len), self._dtype) if out is None else out
+        if ids.shape != (n, seq_len) or ids.dtype != self._dtype or not ids.flags.c_contiguous:
+            raise ValueError(f"out is {ids.dtype} {ids.shape}, not {self._dtype} {(n, seq_len)} in C order")
+        context, sample = np.empty(n, np.int64), np.empty(n, np.int64)
+        most, mapped, known = find(
+            domain,
+            number,
+            self._first,
+            table.first,
+            table.shard,
+            table.width,
+            self._bases,
+            self._checked,
+            context,
+            sample,
+        )
+        if most < 0:
+            raise IndexError(
+                f"contexts {_told(number)} of domains {_told(domain)}, which hold {self._sizes.tolist()[:20]}"
             )
-        copy_rows(base + table.ids[sample] + row * (seq_len * self._dtype.itemsize), ids.view(np.uint8))
-        lengths = self._lengths(base, sample, row)
+        bases, held = self._bases, None
+        if not mapped or self._dropping:
+            held = self._mapped(sample)  # for as long as bytes are copied
+            bases = np.zeros_like(bases)
+            for s, data in held.items():
+                bases[s] = data.ctypes.data
+        if not known:
+            self._check(sample)
+        lengths = np.empty((n, most), np.int32)
+        copy_contexts(
+            context,
+            sample,
+            bases,
+            table.first,
+            table.shard,
+            table.ids,
+            table.lengths,
+            table.width,
+            ids.view(np.uint8),
+            lengths,
+        )
+        del held
         return ids, lengths
 
     def blocks(self, domain: str) -> Iterator[tuple[Tokens, NDArray[np.int32]]]:
@@ -123,7 +160,7 @@ class ShardReader:
         """Where a context comes from: doc_ids, sources, starts (one per piece), domain, shard, key, row."""
         sample, row = self._locate(domain, i)
         table, shard = self._loaded(), int(self._loaded().shard[sample])
-        self._hold(np.array([sample]))
+        self._check(np.array([sample]))
         begin = int(table.info[sample])
         text = self._map(shard)[begin : begin + int(table.info_size[sample])].tobytes()
         about: dict[str, Any] = json.loads(text)["contexts"][row]
@@ -155,68 +192,34 @@ class ShardReader:
         sample = int(np.searchsorted(table.first, context, side="right")) - 1
         return sample, context - int(table.first[sample])
 
-    def _find(self, domains: ArrayLike, contexts: ArrayLike) -> tuple[Int64, Int64]:
-        """Sample and row of each context: int64 [n] both."""
-        domain, number = np.asarray(domains, np.int64), np.asarray(contexts, np.int64).reshape(-1)
-        if domain.size and not (domain.min() >= 0 and domain.max() < len(self._sizes)):
-            raise IndexError(f"domains from {domain.min()} to {domain.max()} of {len(self._sizes)}")
-        if bool(np.any((number < 0) | (number >= self._sizes[domain]))):
-            raise IndexError(f"contexts from {number.min()} to {number.max()} of a domain with fewer")
-        table, context = self._loaded(), self._first[domain] + number
-        sample = np.searchsorted(table.first, context, side="right") - 1
-        return sample, context - table.first[sample]
-
     def _arrays(self, sample: int) -> tuple[Tokens, NDArray[np.int32]]:
         table = self._loaded()
-        self._hold(np.array([sample]))
+        self._check(np.array([sample]))
         data, n = self._map(int(table.shard[sample])), int(table.first[sample + 1] - table.first[sample])
         seq_len, width = self.manifest.seq_len, int(table.width[sample])
         ids = np.frombuffer(data, self._dtype, n * seq_len, int(table.ids[sample])).reshape(n, seq_len)
         lengths = np.frombuffer(data, "<i4", n * width, int(table.lengths[sample])).reshape(n, width)
         return ids, lengths
 
-    def _lengths(self, base: Int64, sample: Int64, row: Int64) -> list[NDArray[np.int32]]:
+    @property
+    def _dropping(self) -> bool:
+        """Whether there are more tars than may be mapped, so that one of them may go at any time."""
+        return len(self._bases) > self._most_maps
+
+    def _mapped(self, sample: Int64) -> dict[int, NDArray[np.uint8]]:
+        """The tars of these samples, mapped for as long as they are held."""
+        return {s: self._map(s) for s in np.unique(self._loaded().shard[sample]).tolist()}
+
+    def _check(self, samples: Int64) -> None:
+        """Compare samples with their checksums, each once."""
         table = self._loaded()
-        width = table.width[sample]
-        most = int(width.max(initial=0))
-        out = np.zeros((len(sample), most), np.int32)
-        for w in np.unique(width).tolist():  # samples differ in the most pieces of a context
-            own = np.flatnonzero(width == w)
-            rows = np.empty((len(own), w), np.int32)
-            copy_rows(base[own] + table.lengths[sample[own]] + row[own] * (4 * w), rows.view(np.uint8))
-            out[own, :w] = rows
-        counts = np.count_nonzero(out, axis=1).tolist()
-        return [lengths[:n] for lengths, n in zip(out, counts)]
-
-    def _hold(self, sample: Int64) -> list[NDArray[np.uint8]]:
-        """The tars of these samples, mapped for as long as the list lives; new samples are checked if asked for."""
-        shard = self._loaded().shard[sample]
-        few = len(self._bases) <= self._most_maps
-        if few and bool(self._bases[shard].all()):
-            held: list[NDArray[np.uint8]] = []  # no mapping is ever dropped
-        else:
-            held = [self._map(s) for s in np.unique(shard).tolist()]
-        if not bool(self._checked[sample].all()):
-            for s in np.unique(sample[~self._checked[sample]]).tolist():
-                self._check(s)
-        return held
-
-    def _bases_of(self, sample: Int64, held: list[NDArray[np.uint8]]) -> Int64:
-        shard = self._loaded().shard[sample]
-        if not held:
-            return self._bases[shard]
-        place = np.unique(shard, return_inverse=True)[1]
-        return np.array([m.ctypes.data for m in held], np.int64)[place]
-
-    def _check(self, sample: int) -> None:
-        """Compare a sample with its checksum, once."""
-        table = self._loaded()
-        entry = self.manifest.shards[int(table.shard[sample])]
-        begin, size = int(table.start[sample]), int(table.size[sample])
-        data = self._map(int(table.shard[sample]))[begin : begin + size]
-        if zlib.crc32(data.data) != int(table.crc32[sample]):
-            raise damaged_sample(entry, table.keys[sample])
-        self._checked[sample] = True
+        for sample in np.unique(samples[~self._checked[samples]]).tolist():
+            entry = self.manifest.shards[int(table.shard[sample])]
+            begin, size = int(table.start[sample]), int(table.size[sample])
+            data = self._map(int(table.shard[sample]))[begin : begin + size]
+            if zlib.crc32(data.data) != int(table.crc32[sample]):
+                raise damaged_sample(entry, table.keys[sample])
+            self._checked[sample] = True
 
     def _map(self, shard: int) -> NDArray[np.uint8]:
         found = self._maps.get(shard)
@@ -234,6 +237,10 @@ class ShardReader:
             dropped, _ = self._maps.popitem(last=False)
             self._bases[dropped] = 0
         return mapped
+
+
+def _told(numbers: Int64) -> str:
+    return f"{int(numbers.min())} to {int(numbers.max())}"
 
 
 def _reopened(directory: str, verify: bool) -> ShardReader:

@@ -95,20 +95,69 @@ def _places(sample: dict[str, Any], entry: ShardEntry, manifest: ShardManifest) 
 
 
 @intrinsic
-def _pointer(typingctx, address):  # type: ignore[no-untyped-def]
-    """An address as a pointer to bytes."""
+def _copy(typingctx, target, source, size):  # type: ignore[no-untyped-def]
+    """Copy bytes from one address to another."""
 
     def made(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        pointers = [builder.inttoptr(a, cgutils.voidptr_t) for a in arguments[:2]]
+        cgutils.raw_memcpy(builder, pointers[0], pointers[1], arguments[2], 1)
+        return context.get_dummy_value()
 
-    return types.CPointer(types.uint8)(types.int64), made
+    return types.void(types.int64, types.int64, types.int64), made
 
 
 @njit(cache=True, nogil=True)
-def copy_rows(addresses, out):  # type: ignore[no-untyped-def]
-    """Copy out.shape[1] bytes from each address (int64 [n]) into the rows of out, uint8 [n, bytes]."""
-    width = out.shape[1]
-    for i in range(addresses.shape[0]):
-        source = _pointer(addresses[i])  # type: ignore[call-arg,var-annotated]
-        for j in range(width):
-            out[i, j] = source[j]
+def find(domains, numbers, domain_first, first, shard, width, bases, checked, contexts, sample):  # type: ignore[no-untyped-def]
+    """Find contexts by domain and number; writes contexts, numbered through, and their samples, both int64 [n].
+
+    Args:
+        domains: int64 [n], or [1] for all; numbers: int64 [n].
+        domain_first: int64 [domains + 1], first context of each domain.
+        first, shard, width: as in `ShardTable`.
+        bases: int64 [shards], 0 for a tar that is not mapped.
+        checked: bool [samples].
+
+    Returns:
+        (largest width of the samples or -1 where a context does not exist, whether all tars are mapped, whether all samples
+        are checked).
+    """
+    most, mapped, known = 0, True, True
+    for i in range(numbers.shape[0]):
+        d = domains[i] if domains.shape[0] > 1 else domains[0]
+        if d < 0 or d >= domain_first.shape[0] - 1:
+            return -1, False, False
+        context = domain_first[d] + numbers[i]
+        if numbers[i] < 0 or context >= domain_first[d + 1]:
+            return -1, False, False
+        low, high = 0, first.shape[0] - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if first[middle] <= context:
+                low = middle
+            else:
+                high = middle
+        contexts[i], sample[i] = context, low
+        most = max(most, width[low])
+        mapped = mapped and bases[shard[low]] != 0
+        known = known and checked[low]
+    return most, mapped, known
+
+
+@njit(cache=True, nogil=True)
+def copy_contexts(contexts, sample, bases, first, shard, ids, lengths, width, out, out_lengths):  # type: ignore[no-untyped-def]
+    """Copy contexts out of mapped tars.
+
+    Args:
+        contexts, sample: int64 [n], from `find`.
+        bases: int64 [shards], addresses of the tars.
+        first, shard, ids, lengths, width: as in `ShardTable`.
+        out: uint8 [n, bytes of a context].
+        out_lengths: int32 [n, m], with m at least the width of every sample; zeros on the right.
+    """
+    size = out.shape[1]
+    for i in range(contexts.shape[0]):
+        s = sample[i]
+        row, base = contexts[i] - first[s], bases[shard[s]]
+        _copy(out[i].ctypes.data, base + ids[s] + row * size, size)
+        _copy(out_lengths[i].ctypes.data, base + lengths[s] + row * 4 * width[s], 4 * width[s])
+        out_lengths[i, width[s] :] = 0

@@ -148,7 +148,12 @@ def test_a_batch_is_the_contexts_it_asks_for(run, most_maps):
         ids, lengths = reader.batch(domain, number, out)
         assert ids is out
         assert ids.tolist() == [padded(rows[d][i]) for d, i in zip(domain, number)]
-        assert [x.tolist() for x in lengths] == [list(rows[d][i].doc_lengths) for d, i in zip(domain, number)]
+        assert lengths.dtype == np.int32
+        pieces = [[x for x in row if x] for row in lengths.tolist()]
+        assert pieces == [list(rows[d][i].doc_lengths) for d, i in zip(domain, number)]
+        assert all(
+            row[len(own) :] == [0] * (len(row) - len(own)) for row, own in zip(lengths.tolist(), pieces)
+        )
     assert reader.batch(1, [0, 4])[0].tolist() == [padded(rows[1][0]), padded(rows[1][4])]
     for domain, number in ((1, [5]), (0, [-1]), (2, [0]), (-1, [0])):
         with pytest.raises(IndexError):
