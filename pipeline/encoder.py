@@ -169,7 +169,9 @@ def _read_tokenizer(folder: Path, files: Iterable[str]) -> Any:
     if not any(f in _VOCABULARIES or f.endswith(".model") for f in files):
         raise UserError(f"embed: there is no tokenizer in {folder}", fix=fix)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"embed: cannot load the tokenizer in {folder}: {error}", fix=fix) from error
     if not getattr(tokenizer, "backend_tokenizer", None):

@@ -64,6 +64,7 @@ def read_network(folder: Path, device: str, dtype: str) -> Any:
                 str(folder),
                 local_files_only=True,
                 use_safetensors=True,
+                trust_remote_code=False,  # left out, it is asked for on the console
                 output_loading_info=True,
                 dtype=getattr(torch, dtype),
             )

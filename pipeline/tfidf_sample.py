@@ -23,6 +23,7 @@ from mixloom.pipeline.shuffle import Keyed, keyed
 from mixloom.pipeline.stage import OutputTable, StageContext, UnitOutput
 from mixloom.pipeline.tfidf import TfidfSvd
 from mixloom.pipeline.tfidf_counts import (
+    COUNTED,
     FREQUENCIES,
     candidates,
     choose_terms,
@@ -38,7 +39,9 @@ def counts_output(batch: pa.RecordBatch, bound: str, max_characters: int) -> Uni
     part = part_of(batch)
     some = batch.filter(sampled(batch.column("doc_id"), bound))
     counted, frequencies = count_texts(some.column("doc_id"), text_column(some), max_characters)
-    tables = (OutputTable(f"sample/{part}", counted), OutputTable(f"words/{part}", frequencies))
+    named = ((f"sample/{part}", counted), (f"words/{part}", frequencies))
+    # Of a large corpus most parts hold no document of the sample: for them there is nothing to write.
+    tables = tuple(OutputTable(name, table) for name, table in named if table.num_rows)
     return UnitOutput(f"sample-{part}", tables, seconds=seconds_since_start(batch))
 
 
@@ -55,11 +58,11 @@ def fit_on_sample(
     """
     output = partial(counts_output, max_characters=config.max_characters)
     reader = draw_sample(ctx, ["doc_id", "segments"], config.sample_documents, survivors, output)
-    counted = [reader.read(n) for n in sorted(reader.parts) if n.startswith("sample/")]
+    counted = [reader.read(n).cast(COUNTED) for n in sorted(reader.parts) if n.startswith("sample/")]
     documents = sum(t.num_rows for t in counted)
     words = sorted(n for n in reader.parts if n.startswith("words/"))
     here = sum(reader.parts[n].rows for n in words) <= few
-    merged = [merge_frequencies([reader.read(n) for n in words])] if here else []
+    merged = [merge_frequencies([reader.read(n).cast(FREQUENCIES) for n in words])] if here else []
 
     def terms(limits: bool) -> pa.Table:
         judge = partial(candidates, documents=documents, config=config, limits=limits)
@@ -69,7 +72,7 @@ def fit_on_sample(
     chosen = terms(limits=True)
     if not chosen.num_rows:  # a tiny corpus still gets vectors
         chosen = terms(limits=False)
-    rows = pa.concat_tables(counted).sort_by("doc_id")
+    rows = pa.concat_tables([COUNTED.empty_table(), *counted]).sort_by("doc_id")
     return TfidfSvd.fit_counts(rows, chosen, config, seed), documents
 
 

@@ -175,3 +175,21 @@ def test_mistakes_in_the_section_are_told(tmp_path):
     missing = validate(EmbedConfig, {"image": {"kind": "clip", "path": str(tmp_path / "none")}}, "c.yaml")
     with pytest.raises(UserError, match=r"there is no model in .*none: no such folder"):
         EmbedStage(missing, "filter").settings()
+
+
+def test_a_part_without_a_sampled_document_writes_nothing_and_no_document_at_all_makes_a_model(
+    pages, tmp_path, small_run
+):
+    run = small_run(tmp_path / "few", pages[1], 2)
+    manifest = run.run(EmbedStage(EmbedConfig(text=TfidfConfig(dim=3, sample_documents=2)), "filter"))
+    sampled = [p for p in manifest.parts if p.name.startswith("sample/")]
+    assert 0 < len(sampled) < 10
+    assert sum(p.rows for p in sampled) == manifest.info["model"]["sampled_documents"]
+    run = small_run(tmp_path / "none", pages[1], 40, without={d.doc_id for d in pages[1]})
+    manifest = run.run(EmbedStage(EmbedConfig(text=TfidfConfig(dim=3)), "filter"))
+    assert manifest.info["model"] | {"fingerprint": ""} == {
+        "embedder": "tfidf",
+        "dim": 3,
+        "fingerprint": "",
+        "sampled_documents": 0,
+    }

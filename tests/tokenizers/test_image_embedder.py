@@ -28,7 +28,9 @@ def picture(hue, seed):
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory):
     folder = tmp_path_factory.mktemp("codec")
-    config = ImageCodecConfig(size=16, downsample=4, width=16, blocks=1, steps=3, crops=32)
+    config = ImageCodecConfig(
+        size=16, downsample=4, levels=(8, 5, 5, 5), width=16, blocks=1, steps=3, crops=32
+    )
     pictures = [picture(h, i) for i in range(6) for h in ("red", "blue")]
     fit_image_codec(pictures, config).save(folder)
     return folder
