@@ -11,6 +11,8 @@ c-BTM (arXiv 2303.14177, section 3.1) uses an auction for the same step; it leav
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -32,13 +34,9 @@ def balanced_assign(cost: np.ndarray, prices: np.ndarray | None = None) -> tuple
         ValueError: no centre, or a cost that is not finite.
     """
     n, k = cost.shape
-    if k == 0 or not np.isfinite(cost).all():
-        raise ValueError(f"balanced assignment needs a centre and finite costs, got shape {cost.shape}")
+    whole, scale = _fixed_point(cost)
     if n == 0:
         return np.zeros(0, np.int32), np.zeros(k)
-    largest = float(np.abs(cost).max())
-    scale = 2.0**_SCALE_BITS / (largest if largest > 1e-30 else 1.0)
-    whole = np.rint(cost.astype(np.float64) * scale).astype(np.int64)
     start = (
         np.zeros(k, np.int64)
         if prices is None
@@ -48,6 +46,37 @@ def balanced_assign(cost: np.ndarray, prices: np.ndarray | None = None) -> tuple
         start = _rough_prices(whole, 50)
     labels, end = _transport(whole, n // k, -(-n // k), start)
     return labels, (end - end.min()) / scale
+
+
+def capped_assign(cost: np.ndarray, most: int, limit: float = math.inf) -> np.ndarray:
+    """The cheapest assignment that gives no centre more than `most` points: labels int32 [n] for float [n, k] costs.
+
+    With a `limit`, a centre becomes dearer by at most so much: points stay with an over-full centre when every other
+    costs more than that beyond it.
+
+    Raises:
+        ValueError: no centre, a cost that is not finite, or fewer than n places in all.
+    """
+    n, k = cost.shape
+    whole, scale = _fixed_point(cost)
+    if most * k < n:
+        raise ValueError(f"{k} centres with {most} places each cannot take {n} points")
+    if n == 0:
+        return np.zeros(0, np.int32)
+    labels, prices = _transport(whole, 0, most, np.zeros(k, np.int64))
+    prices -= prices.min()
+    if prices.max() > limit * scale:
+        labels = (whole + np.minimum(prices, np.int64(limit * scale))).argmin(axis=1).astype(np.int32)
+    return labels
+
+
+def _fixed_point(cost: np.ndarray) -> tuple[np.ndarray, float]:
+    """Costs as integers, int64 [n, k], and how many of them make 1."""
+    if cost.shape[1] == 0 or not np.isfinite(cost).all():
+        raise ValueError(f"balanced assignment needs a centre and finite costs, got shape {cost.shape}")
+    largest = float(np.abs(cost).max(initial=0.0))
+    scale = 2.0**_SCALE_BITS / (largest if largest > 1e-30 else 1.0)
+    return np.rint(cost.astype(np.float64) * scale).astype(np.int64), scale
 
 
 @njit("i8[::1](i8[:,::1],i8)", cache=True, nogil=True)

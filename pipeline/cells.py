@@ -50,7 +50,7 @@ def split_domain(
             if sizes[j] > limit and piece.tobytes() not in whole:
                 inside = vectors[labels == j]
                 parts = min(math.ceil(sizes[j] / limit), _PARTS)
-                found = fit_centres(inside, parts, iterations=iterations, restarts=1, rng=rng, strict=True)
+                found = fit_centres(inside, parts, iterations=iterations, restarts=1, rng=rng)
                 if len(np.unique(nearest(inside, found)[0])) < 2:
                     whole.add(piece.tobytes())
                 else:

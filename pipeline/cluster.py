@@ -1,8 +1,8 @@
 """Stage `cluster`: domains found in document vectors, and the cells inside them.
 
 The method of c-BTM (Gururangan et al., arXiv 2303.14177, section 3.1): balanced k-means on unit vectors finds the
-centres, documents then go to the plain nearest centre. `balance: strict` is that; the default lets balanced and plain
-starts compete, because exact balance tears apart corpora whose sources differ in size.
+centres, documents then go to the plain nearest centre. `balance: strict` is that. By default groups are capped, not
+equal (exact balance tears apart corpora whose sources differ in size), and start from a tree (pipeline/tree_start.py).
 
 Where each function is called: `fit_domains` once per run on the sampled vectors; `Domains.assign` (through
 `assign_batch`) per part, with the saved model as a side input. The report's measures are in pipeline/domain_report.py.
@@ -10,7 +10,7 @@ Where each function is called: `fit_domains` once per run on the sampled vectors
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,10 +20,11 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from mixloom.pipeline.cells import split_domain
+from mixloom.pipeline.choose_k import KTried, choose_k
 from mixloom.pipeline.distances import nearest, nearest_within
 from mixloom.pipeline.embed import vectors_of
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.kmeans import choose_k, draw, fit_centres
+from mixloom.pipeline.kmeans import Start, draw, fit_centres, means
 from mixloom.pipeline.model_store import header_of, read_model, write_model
 
 KIND = "domains"
@@ -58,10 +59,15 @@ class ClusterConfig(BaseModel):
         50_000, ge=1, description="most vectors the domain centres are estimated from"
     )
     iterations: int = Field(20, ge=1, description="most rounds of balanced k-means")
-    restarts: int = Field(10, ge=1, description="starts that compete on a subsample")
-    balance: Literal["start", "strict"] = Field(
-        "start",
-        description="start: every second start is balanced, then plain rounds; strict: balanced rounds only (c-BTM)",
+    restarts: int = Field(
+        10, ge=1, description="random starts that compete; none are needed for `capped` and up to 500 domains"
+    )
+    balance: Literal["capped", "strict"] = Field(
+        "capped",
+        description="while centres are estimated. capped: no group above `max_share`; strict: equal groups (c-BTM)",
+    )
+    max_share: float = Field(
+        2.0, ge=1, description="most a group may hold while centres are estimated, in equal shares (capped)"
     )
     tolerance: float = Field(
         1e-3, ge=0, description="stop when the squared shift of all centres is below this"
@@ -85,6 +91,7 @@ class Domains:
     centres: np.ndarray
     cells: np.ndarray
     cell_starts: np.ndarray
+    tried: tuple[KTried, ...] = ()
 
     @property
     def k(self) -> int:
@@ -141,10 +148,11 @@ class Domains:
         """Read saved domains. Raises UserError when they are none, incomplete or changed."""
         content, arrays = read_model(directory, KIND)
         config = ClusterConfig.model_validate(content["config"])
-        return cls(config, arrays["centres"], arrays["cells"], arrays["cell_starts"])
+        tried = tuple(KTried(**t) for t in content["tried"])
+        return cls(config, arrays["centres"], arrays["cells"], arrays["cell_starts"], tried)
 
     def _content(self) -> dict[str, object]:
-        return {"config": self.config.model_dump(mode="json")}
+        return {"config": self.config.model_dump(mode="json"), "tried": [asdict(t) for t in self.tried]}
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"centres": self.centres, "cells": self.cells, "cell_starts": self.cell_starts}
@@ -165,19 +173,7 @@ def fit_domains(vectors: np.ndarray, config: ClusterConfig, *, documents: int | 
         return Domains(config, none, none, np.zeros(1, np.int64))
     rng = np.random.Generator(np.random.PCG64(config.seed))
     sample = vectors[draw(len(vectors), config.sample_documents, rng)]
-    strict = config.balance == "strict"
-    k = config.k
-    if k == "auto":
-        k = choose_k(sample, config.k_grid, iterations=config.iterations, rng=rng, strict=strict)
-    centres = fit_centres(
-        sample,
-        k,
-        iterations=config.iterations,
-        restarts=config.restarts,
-        rng=rng,
-        strict=strict,
-        tolerance=config.tolerance,
-    )
+    centres, tried = _centres(sample, config, rng)
     labels = nearest(vectors, centres)[0]
     centres = centres[np.unique(labels)]  # a centre that is nearest to nobody is no domain
     labels = nearest(vectors, centres)[0]
@@ -194,7 +190,36 @@ def fit_domains(vectors: np.ndarray, config: ClusterConfig, *, documents: int | 
     ]
     starts = np.zeros(len(centres) + 1, np.int64)
     np.cumsum([len(c) for c in cells], out=starts[1:])
-    return Domains(config, centres, np.concatenate(cells), starts)
+    return Domains(config, centres, np.concatenate(cells), starts, tuple(tried))
+
+
+def _centres(
+    sample: np.ndarray, config: ClusterConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, list[KTried]]:
+    """Centres float32 [at most k, d] from sampled vectors, and what was tried to find k."""
+    strict = config.balance == "strict"
+    k, tried = config.k, list[KTried]()
+    iterations, restarts, tolerance = config.iterations, config.restarts, config.tolerance
+    if k == "auto":
+        share = None if strict else config.max_share
+        k, tried = choose_k(sample, config.k_grid, iterations=iterations, rng=rng, max_share=share)
+    if strict:
+        centres = fit_centres(
+            sample, k, iterations=iterations, restarts=restarts, rng=rng, tolerance=tolerance
+        )
+        return centres, tried
+    start = Start.draw(sample, k, rng)
+    centres = start.centres(
+        k,
+        max_share=config.max_share,
+        iterations=iterations,
+        restarts=restarts,
+        rng=rng,
+        tolerance=tolerance,
+    )
+    if len(start.points) < len(sample):  # once more from all of it: a mean of more vectors
+        centres = means(sample, nearest(sample, centres)[0], centres)
+    return centres, tried
 
 
 def assign_batch(domains: Domains, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -1,4 +1,4 @@
-"""Centres by k-means with balanced starts, and the number of centres by silhouette.
+"""Centres by balanced k-means.
 
 Balance serves only to estimate centres (c-BTM, arXiv 2303.14177, section 3.1); documents are later sent to the
 plain nearest one. Called by `cluster.fit_domains` and `cells.split_domain`, both once per run.
@@ -6,17 +6,22 @@ plain nearest one. Called by `cluster.fit_domains` and `cells.split_domain`, bot
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-from mixloom.pipeline.balanced import balanced_assign
+from mixloom.pipeline.balanced import balanced_assign, capped_assign
 from mixloom.pipeline.distances import nearest, squared_distances
+from mixloom.pipeline.tree_start import cut_tree, merge_tree, smoothed
 
-_TRIAL_POINTS = 10_000  # restarts compete on this many points; the winner is refined on all
-_SILHOUETTE_POINTS = 2_000
+_TREE_POINTS = 4_000  # the tree takes the square of it in memory
+_LEAST_PER_GROUP = 8  # points a group of the tree needs on average; more groups start from random seeds
+TRIAL_POINTS = 10_000  # random starts compete on this many points
 _PLAIN_ROUNDS = 100
+_YIELDS = 0.5
+_NEIGHBOURS, _SMOOTHINGS = 20, 2  # of the vectors a start is made from
 
 
 def fit_centres(
@@ -26,34 +31,97 @@ def fit_centres(
     iterations: int,
     restarts: int,
     rng: np.random.Generator,
-    strict: bool = False,
     tolerance: float = 1e-3,
 ) -> np.ndarray:
-    """Centres float32 [min(k, distinct vectors), d] from vectors float32 [n, d].
+    """Strictly balanced centres, float32 [min(k, distinct vectors), d], from vectors float32 [n, d]; as published.
 
-    Several starts from k-means++ seeds run on a subsample; the one with the least sum of squared distances to the
-    plain nearest centre is finished on all vectors. `strict`: every round is balanced, as published. Otherwise
-    every second start is balanced, and all are finished by plain rounds, so that a centre is the mean of the
-    documents it will get. Raises ValueError when there is no vector.
+    Several starts from k-means++ seeds run on a subsample, every round balanced; the one with the least sum of squared
+    distances to the plain nearest centre is finished on all vectors. Raises ValueError when there is no vector.
     """
-    if len(vectors) == 0 or k < 1:
-        raise ValueError(f"centres need a vector and k >= 1, got {len(vectors)} vectors and k = {k}")
-    trial = vectors[draw(len(vectors), _TRIAL_POINTS, rng)]
+    _check(vectors, k)
+    trial = vectors[draw(len(vectors), TRIAL_POINTS, rng)]
     best, least = np.zeros((0, vectors.shape[1]), np.float32), np.inf
-    for start in range(restarts):
-        centres = plus_plus(trial, k, rng)
-        if strict or start % 2 == 0:
-            centres = balanced_rounds(trial, centres, iterations, tolerance)
-        if not strict:
-            centres = plain_rounds(trial, centres, _PLAIN_ROUNDS, tolerance)
+    for _ in range(restarts):
+        centres = balanced_rounds(trial, plus_plus(trial, k, rng), iterations, tolerance)
         cost = float(nearest(trial, centres)[1].sum(dtype=np.float64))
         if cost < least:
             best, least = centres, cost
-    if len(trial) == len(vectors):
-        return best
-    if strict:
-        return balanced_rounds(vectors, best, iterations, tolerance)
-    return plain_rounds(vectors, best, _PLAIN_ROUNDS, tolerance)
+    return best if len(trial) == len(vectors) else balanced_rounds(vectors, best, iterations, tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Sampled vectors that centres are estimated from: float32 [n, d], the same drawn towards their neighbours, and
+    the tree over those (int64 [n - 1, 2]; None where there are too many groups for one)."""
+
+    points: np.ndarray
+    smooth: np.ndarray
+    merges: np.ndarray | None
+
+    @classmethod
+    def draw(cls, vectors: np.ndarray, k: int, rng: np.random.Generator) -> Start:
+        """A start for up to k groups of vectors float32 [n, d]. Raises ValueError when there is no vector."""
+        _check(vectors, k)
+        tree = k * _LEAST_PER_GROUP <= _TREE_POINTS
+        points = vectors[draw(len(vectors), _TREE_POINTS if tree else max(TRIAL_POINTS, 4 * k), rng)]
+        smooth = smoothed(points, _NEIGHBOURS, _SMOOTHINGS)
+        return cls(points, smooth, merge_tree(smooth) if tree else None)
+
+    def centres(
+        self,
+        k: int,
+        *,
+        max_share: float,
+        iterations: int,
+        restarts: int,
+        rng: np.random.Generator,
+        tolerance: float = 1e-3,
+    ) -> np.ndarray:
+        """Centres float32 [at most k, d]: means of groups of which none holds more than `max_share` equal shares.
+
+        Groups are found on the smoothed vectors, from the tree or else from the best of `restarts` random starts, by
+        rounds of capped k-means. Equal centres are one.
+        """
+        most = math.ceil(max_share * len(self.points) / k)
+        if self.merges is not None:
+            labels = cut_tree(self.merges, k)
+            seeds = means(
+                self.smooth, labels, np.zeros((int(labels.max()) + 1, self.points.shape[1]), np.float32)
+            )
+        else:
+            trials = (
+                plain_rounds(self.smooth, plus_plus(self.smooth, k, rng), _PLAIN_ROUNDS, tolerance)
+                for _ in range(restarts)
+            )
+            seeds = min(trials, key=lambda c: float(nearest(self.smooth, c)[1].sum(dtype=np.float64)))
+        labels = capped_rounds(
+            self.smooth, seeds, max(most, -(-len(self.points) // len(seeds))), iterations, tolerance
+        )
+        found = means(self.points, labels, np.zeros_like(seeds))[np.unique(labels)]
+        kept = np.sort(np.unique(found, axis=0, return_index=True)[1])
+        distinct: np.ndarray = found[kept]
+        return distinct
+
+
+def capped_rounds(
+    vectors: np.ndarray, centres: np.ndarray, most: int, iterations: int, tolerance: float
+) -> np.ndarray:
+    """Labels int32 [n] after rounds of k-means in which no centre takes more than `most` vectors.
+
+    The cap gives way where it would tear apart what clearly belongs together: a vector leaves an over-full centre only
+    for one whose squared distance is larger by at most `_YIELDS` times the mean squared distance to the nearest centre.
+    """
+    for _ in range(iterations):
+        cost = squared_distances(vectors, centres)
+        labels = cost.argmin(axis=1).astype(np.int32)
+        if np.bincount(labels).max() > most:
+            limit = _YIELDS * float(cost.min(axis=1).mean(dtype=np.float64))
+            labels = capped_assign(cost, most, limit)
+        moved = means(vectors, labels, centres)
+        shift, centres = _shift(moved, centres), moved
+        if shift < tolerance / 100:
+            break
+    return labels
 
 
 def balanced_rounds(
@@ -108,48 +176,9 @@ def plus_plus(vectors: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarr
     return vectors[seeds].astype(np.float32)
 
 
-def choose_k(
-    vectors: np.ndarray,
-    grid: Sequence[int],
-    *,
-    iterations: int,
-    rng: np.random.Generator,
-    strict: bool = False,
-) -> int:
-    """The k of the grid with the highest mean silhouette on a sample; ties go to the smaller k, no choice gives 1.
-
-    Silhouettes (Rousseeuw, 1987) use squared distances and plain nearest centres, on at most 2,000 points.
-    """
-    trial = vectors[draw(len(vectors), _TRIAL_POINTS, rng)]
-    points = trial[draw(len(trial), _SILHOUETTE_POINTS, rng)]
-    between = squared_distances(points, points)
-    best, highest = 1, -np.inf
-    for k in sorted(set(grid)):
-        if not 2 <= k <= len(trial) // 2:
-            continue
-        centres = fit_centres(trial, k, iterations=iterations, restarts=2, rng=rng, strict=strict)
-        score = silhouette(between, nearest(points, centres)[0])
-        if score > highest:
-            best, highest = k, score
-    return best
-
-
-def silhouette(between: np.ndarray, labels: np.ndarray) -> float:
-    """Mean silhouette, in [-1, 1], from distances float [n, n]; a point alone in its group counts 0."""
-    groups, inverse = np.unique(labels, return_inverse=True)
-    if len(groups) < 2:
-        return -1.0
-    sizes = np.bincount(inverse)
-    sums = np.stack(
-        [between[:, inverse == g].sum(axis=1, dtype=np.float64) for g in range(len(groups))], axis=1
-    )
-    rows = np.arange(len(labels))
-    own = sums[rows, inverse] / np.maximum(sizes[inverse] - 1, 1)
-    other = sums / sizes
-    other[rows, inverse] = np.inf
-    nearest_other = other.min(axis=1)
-    scale = np.maximum(np.maximum(own, nearest_other), 1e-30)
-    return float(np.where(sizes[inverse] > 1, (nearest_other - own) / scale, 0.0).mean())
+def _check(vectors: np.ndarray, k: int) -> None:
+    if len(vectors) == 0 or k < 1:
+        raise ValueError(f"centres need a vector and k >= 1, got {len(vectors)} vectors and k = {k}")
 
 
 def draw(n: int, size: int, rng: np.random.Generator) -> np.ndarray:

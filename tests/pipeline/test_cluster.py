@@ -12,7 +12,8 @@ from mixloom.pipeline.domain_report import nmi, purity, top_words
 from mixloom.pipeline.embed import batch_texts, embed_batch
 from mixloom.pipeline.embed_config import TfidfConfig
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.kmeans import balanced_rounds, fit_centres, means, plus_plus, silhouette
+from mixloom.pipeline.choose_k import silhouette, size_entropy
+from mixloom.pipeline.kmeans import Start, balanced_rounds, capped_rounds, fit_centres, means, plus_plus
 from mixloom.pipeline.one_thread import one_thread
 from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
 from mixloom.pipeline.tfidf import TfidfSvd
@@ -42,7 +43,7 @@ def topic_texts(topics: int, each: list[int], seed: int = 0) -> tuple[list[str],
     return texts, labels
 
 
-@pytest.mark.parametrize("balance", ["start", "strict"])
+@pytest.mark.parametrize("balance", ["capped", "strict"])
 def test_disjoint_vocabularies_are_told_apart_without_an_error(balance):
     texts, labels = topic_texts(6, [50] * 6)
     model = TfidfSvd.fit(texts, TfidfConfig(dim=20))
