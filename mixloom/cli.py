@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "List rule sets; decide again about a run, without its text",
     ),
     "quality": ("mixloom.pipeline.quality_cli", "app", "Fit a quality classifier, score a run with it"),
+    "tokenizer": ("mixloom.tokenizers.cli", "app", "Fit tokenizers and codecs, and look at them"),
     "losses": (
         "mixloom.trainers.losses",
         "losses",

@@ -38,6 +38,10 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*(_Residual(width) for _ in range(config.blocks)))
         self.patch_out = nn.Conv2d(width, values, 1)
 
+    def mixers(self) -> list[_Residual]:
+        """The residual blocks, encoder first."""
+        return [m for m in (*self.encoder, *self.decoder) if isinstance(m, _Residual)]
+
     def encode(self, x: Tensor) -> Tensor:
         z = self.to_latent(self.encoder(self.patch_in(F.pixel_unshuffle(x, self.patch))))
         return z.movedim(1, -1)

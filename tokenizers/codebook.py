@@ -27,26 +27,28 @@ class FiniteScalarQuantiser:
 
     def bound(self, z: Tensor) -> Tensor:
         """Squash z [..., d] so that rounding gives exactly `levels[i]` values: -(L//2) .. (L-1)//2."""
-        reach = (self._levels - 1).to(z.dtype) * (1 + 1e-3) / 2
+        levels = self._levels.to(z.device)
+        reach = (levels - 1).to(z.dtype) * (1 + 1e-3) / 2
         # An even number of levels has no middle one: the interval is moved by half a level, and z so that 0 stays 0.
-        offset = torch.where(self._levels % 2 == 0, 0.5, 0.0).to(z.dtype)
+        offset = torch.where(levels % 2 == 0, 0.5, 0.0).to(z.dtype)
         return torch.tanh(z + torch.atanh(offset / reach)) * reach - offset
 
     def quantise(self, z: Tensor) -> Tensor:
         """Codes for z [..., d], scaled to about [-1, 1]; the gradient passes through the rounding unchanged."""
         squashed = self.bound(z)
         rounded = squashed + (squashed.round() - squashed).detach()
-        return rounded / self._half.to(z.dtype)
+        return rounded / self._half.to(z)
 
     def ids(self, codes: Tensor) -> Tensor:
         """int64 [...] ids in 0..size-1 of codes [..., d] made by `quantise`."""
-        digits = torch.round(codes * self._half.to(codes.dtype)).to(torch.int64) + self._half
-        return (digits * self._radix).sum(-1)
+        digits = torch.round(codes * self._half.to(codes)).to(torch.int64) + self._half.to(codes.device)
+        return (digits * self._radix.to(codes.device)).sum(-1)
 
     def codes(self, ids: Tensor) -> Tensor:
         """float32 [..., d] codes of ids [...]; the inverse of `ids`."""
-        digits = torch.div(ids.unsqueeze(-1), self._radix, rounding_mode="floor") % self._levels
-        return (digits - self._half).to(torch.float32) / self._half.to(torch.float32)
+        radix, levels, half = (t.to(ids.device) for t in (self._radix, self._levels, self._half))
+        digits = torch.div(ids.unsqueeze(-1), radix, rounding_mode="floor") % levels
+        return (digits - half).to(torch.float32) / half.to(torch.float32)
 
 
 def weights_fingerprint(content: dict[str, object], weights: dict[str, Tensor]) -> str:

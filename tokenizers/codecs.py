@@ -15,14 +15,17 @@ from mixloom.tokenizers.checkpoints import MimiCodec
 from mixloom.tokenizers.image import ImageCodec, codebook_use, fit_image_codec, psnr
 from mixloom.tokenizers.image_checkpoints import ChameleonCodec, DalleCodec, Emu3Codec, JanusCodec
 from mixloom.tokenizers.melspectrum import RATE, Wave
-from mixloom.tokenizers.pixels import Picture, Pixels
+from mixloom.tokenizers.pixels import Picture, Pixels, square
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig
 from mixloom.tokenizers.speech import SpeechCodec, fit_speech_codec
 
 Facts = dict[str, Any]
 Advance = Callable[[int, int], None]  # done, total
 
-_SHOWN = 64  # pictures that the facts of a fitted codec are measured on
+_SHOWN = (
+    64  # pictures of either kind, fitted to and held out, that the facts of a fitted codec are measured on
+)
+_TENTH = 10  # one picture in this many is held out
 
 
 class ImageCoder(Protocol):
@@ -90,28 +93,39 @@ def load_speech_codec(directory: Path | str) -> SpeechCoder:
 
 
 def make_image_codec(
-    config: ImageCodecConfig, images: Iterable[Picture], advance: Advance | None = None
+    config: ImageCodecConfig,
+    images: Iterable[Picture],
+    advance: Advance | None = None,
+    show: Callable[[Pixels, Pixels], None] | None = None,
 ) -> tuple[ImageCoder, Facts]:
     """The codec a config asks for: fitted to `images` (kind fsq without a path), else loaded.
 
+    Every tenth of the pictures fitted to, up to 64, is held out, where there are ten.
+
+    Args:
+        show: called with pictures and what the fitted codec makes of them, uint8 [n, size, size, 3]; held-out
+            pictures where there are any.
+
     Returns:
-        The codec, and facts to report: for a fitted one its loss, and PSNR in dB and codebook use on the first 64
-        of the pictures it was fitted to.
+        The codec, and facts to report. For a fitted one: loss, pictures held out; PSNR in dB of up to 64 pictures
+        fitted to, and of those held out; codes used and perplexity of the codes of all these pictures.
     """
     if config.kind != "fsq":
         return IMAGE_CODECS[config.kind](config), {"kind": config.kind}
     if config.path:
         return load_image_codec(config.path), {"kind": config.kind}
-    shown: list[Pixels] = []
+    fitted: list[Pixels] = []
+    held: list[Pixels] = []
     losses = [0.0]
 
     def watched() -> Iterator[Picture]:
-        from mixloom.tokenizers.pixels import square
-
-        for picture in images:
-            if len(shown) < _SHOWN:
-                shown.append(square(picture, config.size, config.resize))
-            yield picture
+        for i, picture in enumerate(images):
+            keep = i % _TENTH == _TENTH - 1 and len(held) < _SHOWN
+            watch = held if keep else fitted if len(fitted) < _SHOWN else None
+            if watch is not None:
+                watch.append(square(picture, config.size, config.resize))
+            if not keep:
+                yield picture
 
     def progress(step: int, steps: int, loss: float) -> None:
         losses[0] = loss
@@ -119,16 +133,25 @@ def make_image_codec(
             advance(step, steps)
 
     codec = fit_image_codec(watched(), config, progress)
-    pictures = np.stack(shown)
+    pictures = np.stack(fitted + held)
     ids = codec.encode(pictures)
+    drawn = codec.decode(ids)
     use = codebook_use(ids, codec.codebook_size)
-    return codec, {
+    facts: Facts = {
         "kind": config.kind,
         "loss": round(losses[0], 5),
-        "psnr": round(psnr(pictures, codec.decode(ids)), 2),
+        "tokens": codec.tokens,
+        "held_out": len(held),
+        "psnr": round(psnr(pictures[: len(fitted)], drawn[: len(fitted)]), 2),
         "codes_used": use.used,
         "perplexity": round(use.perplexity, 1),
     }
+    if held:
+        facts["psnr_held_out"] = round(psnr(pictures[len(fitted) :], drawn[len(fitted) :]), 2)
+    if show is not None:
+        first = len(fitted) if held else 0
+        show(pictures[first:], drawn[first:])
+    return codec, facts
 
 
 def make_speech_codec(config: SpeechCodecConfig, waves: Iterable[Wave]) -> tuple[SpeechCoder, Facts]:

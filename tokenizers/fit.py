@@ -1,6 +1,6 @@
 """Stage `tokenizer`: one text tokenizer and one codec per modality, fitted on the kept documents or loaded.
 
-The outputs lie in `run/tokenizer/`: text/tokenizer.json, image/, speech/ and vocab.json.
+The outputs lie in `run/tokenizer/`: text/, image/ (with reconstructions.png), speech/ and vocab.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TokenizerStage(Stage):
     """Kept documents -> fitted tokenizers and the vocabulary."""
 
     name = "tokenizer"
-    version = 1
+    version = 2
 
     def __init__(self, config: TokenizerConfig, survivors: str, roots: dict[str, str]) -> None:
         self.config = config
@@ -88,6 +88,7 @@ class TokenizerStage(Stage):
     def _image(self, ctx: StageContext, media: list[dict[str, Any]]) -> UnitOutput:
         from mixloom.pipeline.ingest.media import load_image
         from mixloom.tokenizers.codecs import make_image_codec
+        from mixloom.tokenizers.contact_sheet import SHEET_FILE, write_sheet
 
         config = self.config.image
         read: list[str] = []
@@ -95,15 +96,24 @@ class TokenizerStage(Stage):
         first = next(images, None)
         if first is None:
             return UnitOutput("image", info={"size": 0, "fingerprint": ""})
+        shown: list[Any] = []
         with ctx.steps("image codec") as advance:
-            codec, facts = make_image_codec(config, chain([first], images), advance)
+            codec, facts = make_image_codec(
+                config, chain([first], images), advance, lambda *pair: shown.append(pair)
+            )
         info = {
             "size": codec.codebook_size,
             "fingerprint": codec.fingerprint,
-            "fitted_on": 0 if config.path else len(read),
+            "fitted_on": 0 if config.path else len(read) - facts["held_out"],
             **facts,
         }
-        return UnitOutput("image", files=ctx.save_model("image", codec.save), info=info)
+
+        def save(folder: Path) -> None:
+            codec.save(folder)
+            for pictures, drawn in shown:
+                write_sheet(folder / SHEET_FILE, pictures, drawn)
+
+        return UnitOutput("image", files=ctx.save_model("image", save), info=info)
 
     def _speech(self, ctx: StageContext, media: list[dict[str, Any]]) -> UnitOutput:
         from mixloom.pipeline.ingest.media import load_audio

@@ -10,27 +10,32 @@ larger runs plug in a published model (see `codecs`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.autoencoder import Autoencoder, to_bytes, to_float
 from mixloom.tokenizers.codebook import FiniteScalarQuantiser, weights_fingerprint
 from mixloom.tokenizers.determinism import torch_threads
-from mixloom.tokenizers.pixels import Picture, Pixels, check_codes, check_pixels, codebook_use, psnr, square
+from mixloom.tokenizers.image_fit import Progress, fit_weights
+from mixloom.tokenizers.pixels import (
+    Picture,
+    Pixels,
+    check_codes,
+    check_pixels,
+    codebook_use,
+    psnr,
+    slices,
+    square,
+)
 from mixloom.tokenizers.settings import ImageCodecConfig
 
 __all__ = ["ImageCodec", "codebook_use", "fit_image_codec", "psnr"]
-
-Progress = Callable[[int, int, float], None]  # step, of steps, loss
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
@@ -38,8 +43,8 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 class ImageCodec:
     """Pictures to `tokens` codes each, in raster order, and back.
 
-    Ids do not depend on how pictures are batched or on the number of threads: each picture goes through the
-    network alone, on one thread, in float32. A processor with other instructions may round a borderline value
+    On a CPU ids do not depend on how pictures are batched or on the number of threads: each picture goes through
+    the network alone, on one thread, in float32. On a GPU `micro_batch` go together. A processor with other instructions may round a borderline value
     to the neighbouring level, so encode one corpus on one kind of machine.
     """
 
@@ -55,7 +60,10 @@ class ImageCodec:
         with torch.device("meta"):
             self._model = Autoencoder(config)
         self._model.load_state_dict(weights, assign=True, strict=True)
-        self._model.requires_grad_(False).eval()
+        if config.device != "cpu" and not torch.cuda.is_available():
+            raise UserError(f"image codec: device '{config.device}' is not there", fix="set device: cpu")
+        self._model.to(config.device).requires_grad_(False).eval()
+        self.at_once = 1 if config.device == "cpu" else config.micro_batch
         self.fingerprint = _fingerprint(config, weights)
 
     def prepare(self, picture: Picture) -> Pixels:
@@ -64,7 +72,10 @@ class ImageCodec:
 
     def encode_batch(self, pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
         """int64 [n, tokens] codes of pictures of any size (PIL, or uint8 [h, w, 3])."""
-        ids = [self.encode(self.prepare(p)[None]) for p in pictures]
+        ids = [
+            self.encode(np.stack([self.prepare(p) for p in pictures[at]]))
+            for at in slices(len(pictures), self.at_once)
+        ]
         return np.concatenate([np.zeros((0, self.tokens), np.int64), *ids])
 
     @torch.inference_mode()
@@ -77,9 +88,9 @@ class ImageCodec:
         check_pixels(pictures, self.size)
         ids = np.empty((len(pictures), self.tokens), np.int64)
         with torch_threads(1):
-            for i, picture in enumerate(pictures):
-                codes = self._quantiser.quantise(self._model.encode(to_float(picture[None])))
-                ids[i] = self._quantiser.ids(codes).flatten().numpy()
+            for at in slices(len(pictures), self.at_once):
+                latents = self._model.encode(to_float(np.array(pictures[at])).to(self.config.device))
+                ids[at] = self._quantiser.ids(self._quantiser.quantise(latents)).flatten(1).cpu().numpy()
         return ids
 
     @torch.inference_mode()
@@ -94,7 +105,7 @@ class ImageCodec:
         out = np.empty((len(pictures), side, side, len(self.config.levels)), np.float32)
         with torch_threads(1):
             for i, picture in enumerate(pictures):
-                out[i] = self._model.encode(to_float(picture[None]))[0].numpy()
+                out[i] = self._model.encode(to_float(picture[None]).to(self.config.device))[0].cpu().numpy()
         return out
 
     @torch.inference_mode()
@@ -108,9 +119,10 @@ class ImageCodec:
         side = self.size // self.config.downsample
         pictures = np.empty((len(ids), self.size, self.size, 3), np.uint8)
         with torch_threads(1):
-            for i, row in enumerate(ids):
-                codes = self._quantiser.codes(torch.from_numpy(np.ascontiguousarray(row)).view(1, side, side))
-                pictures[i] = to_bytes(self._model.decode(codes))[0]
+            for at in slices(len(ids), self.at_once):
+                numbers = torch.from_numpy(np.array(ids[at])).to(self.config.device)
+                codes = self._quantiser.codes(numbers.view(-1, side, side))
+                pictures[at] = to_bytes(self._model.decode(codes).cpu())
         return pictures
 
     def save(self, directory: Path | str) -> None:
@@ -159,55 +171,15 @@ def fit_image_codec(
     The same pictures, config and version of torch give the same weights on the same kind of machine.
 
     Raises:
-        UserError: no picture at all.
+        UserError: no picture at all, or a device that is not there.
     """
-    rng = np.random.Generator(np.random.PCG64(config.seed))
-    crops = _draw_crops(images, config, rng)
-    quantiser = FiniteScalarQuantiser(config.levels)
-    with torch_threads(config.threads), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = Autoencoder(config)
-        model.start_from_components(to_float(crops[:1024]))
-        optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=0.0)
-        for step in range(config.steps):
-            rate = config.lr * min(1.0, (step + 1) / 20) * 0.5 * (1 + np.cos(np.pi * step / config.steps))
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            x = to_float(crops[rng.integers(len(crops), size=config.batch)])
-            drawn = model.decode(quantiser.quantise(model.encode(x)))
-            loss = F.mse_loss(drawn, x) + 0.2 * F.l1_loss(drawn, x)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            if progress is not None:
-                progress(step + 1, config.steps, float(loss.detach()))
-    weights = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
-    return ImageCodec(config, weights)
-
-
-def _draw_crops(images: Iterable[Picture], config: ImageCodecConfig, rng: np.random.Generator) -> Pixels:
-    """uint8 [crops, size, size, 3]: random squares of half the side or more of the prepared pictures, half mirrored."""
-    size = config.size
-    # Kept at twice the size: the smallest crop is then not enlarged, and the memory is bounded.
-    squares = [square(p, 2 * size, config.resize) for p in islice(images, config.max_images)]
-    if not squares:
-        raise UserError(
-            "image codec: there is no picture to fit on", fix="leave the image codec out of the config"
-        )
-    crops = np.empty((config.crops, size, size, 3), np.uint8)
-    for i in range(config.crops):
-        side = rng.uniform(size, 2 * size)
-        left, top = rng.uniform(0, 2 * size - side, size=2)
-        source = Image.fromarray(squares[i % len(squares)])
-        crop = np.asarray(
-            source.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-        )
-        crops[i] = crop[:, ::-1] if rng.random() < 0.5 else crop
-    return crops
+    return ImageCodec(config, fit_weights(images, config, progress))
 
 
 def _fingerprint(config: ImageCodecConfig, weights: dict[str, Tensor]) -> str:
     """sha256 over what decides the ids: sizes, policy, levels and weights; not over how they were fitted."""
-    inference = config.model_dump(mode="json", include={"kind", "size", "resize", "downsample", "levels"})
+    decides = {"kind", "size", "resize", "downsample", "levels"} | (
+        {"device"} if config.device != "cpu" else set()
+    )
+    inference = config.model_dump(mode="json", include=decides)
     return weights_fingerprint(inference, weights)

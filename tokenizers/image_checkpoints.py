@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.autoencoder import to_bytes
 from mixloom.tokenizers.checkpoints import POINTER_FILE, Checkpoint
 from mixloom.tokenizers.determinism import torch_threads
-from mixloom.tokenizers.pixels import Picture, Pixels, check_codes, check_pixels, square
+from mixloom.tokenizers.pixels import Picture, Pixels, check_codes, check_pixels, slices, square
 from mixloom.tokenizers.settings import ImageCodecConfig
 
 
@@ -83,7 +83,7 @@ class ImageCheckpoint(Checkpoint, ABC):
         """int64 [n, tokens] codes of pictures of any size (PIL, or uint8 [h, w, 3])."""
         ids = [
             self.encode(np.stack([self.prepare(p) for p in pictures[at]]))
-            for at in self._slices(len(pictures))
+            for at in slices(len(pictures), self.at_once)
         ]
         return np.concatenate([np.zeros((0, self.tokens), np.int64), *ids])
 
@@ -98,7 +98,7 @@ class ImageCheckpoint(Checkpoint, ABC):
         ids = np.empty((len(pictures), self.tokens), np.int64)
         mean, deviation = self._scale()
         with torch_threads(1):
-            for at in self._slices(len(pictures)):
+            for at in slices(len(pictures), self.at_once):
                 pixels = torch.from_numpy(np.array(pictures[at])).to(self.model.device)
                 codes = self._ids((pixels.movedim(-1, 1).float() / 255 - mean) / deviation)
                 ids[at] = codes.reshape(-1, self.tokens).cpu().numpy()
@@ -118,14 +118,11 @@ class ImageCheckpoint(Checkpoint, ABC):
         pictures = np.empty((len(ids), self.size, self.size, 3), np.uint8)
         mean, deviation = self._scale()
         with torch_threads(1):
-            for at in self._slices(len(ids)):
+            for at in slices(len(ids), self.at_once):
                 codes = torch.from_numpy(np.array(ids[at])).to(self.model.device)
                 drawn = self._draw(codes.view(-1, self.side, self.side)).reshape(-1, 3, self.size, self.size)
                 pictures[at] = to_bytes(((drawn * deviation + mean) * 2 - 1).cpu())
         return pictures
-
-    def _slices(self, count: int) -> Iterator[slice]:
-        return (slice(i, i + self.at_once) for i in range(0, count, self.at_once))
 
     def _scale(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation, float32 [3, 1, 1], where the model is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -66,6 +67,11 @@ def check_codes(ids: npt.NDArray[np.int64], tokens: int, codebook_size: int) -> 
         raise ValueError(f"expected codes [n, {tokens}], got {list(ids.shape)}")
     if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= codebook_size):
         raise ValueError(f"codes {ids.min()}..{ids.max()} are not in a codebook of {codebook_size}")
+
+
+def slices(count: int, at_once: int) -> Iterator[slice]:
+    """Ranges that cover 0..count-1 in order, `at_once` long but for the last."""
+    return (slice(i, i + at_once) for i in range(0, count, at_once))
 
 
 def psnr(pictures: Pixels, others: Pixels) -> float:

@@ -287,6 +287,21 @@ class Vocabulary:
         return cls.from_json(value)
 
 
+def require_same_vocabulary(model: dict[str, Any], shards: dict[str, Any], *, what: str) -> Vocabulary:
+    """The vocabulary that a model and shards share, from its serialised forms (`Vocabulary.to_json`).
+
+    Args:
+        model: the vocabulary a model was trained with. shards: that in the manifest of shards.
+        what: the shards, as the message shall name them.
+
+    Raises:
+        UserError: they differ, naming both fingerprints and the blocks that do; or one of them is damaged.
+    """
+    ours = Vocabulary.from_json(model)
+    ours.require_same(Vocabulary.from_json(shards), what=what)
+    return ours
+
+
 def _problem(blocks: tuple[Block, ...]) -> str:
     """What is wrong with a list of blocks, in words; "" when nothing is."""
     if [b.name for b in blocks] != list(BLOCKS):

@@ -373,7 +373,7 @@ def test_embedded_codecs_are_fitted_saved_and_loaded_by_kind(tmp_path):
     config = ImageCodecConfig(size=16, steps=3, crops=8, width=16, blocks=1, batch=4)
     image, facts = make_image_codec(config, iter(PICTURES), lambda n, of: done.append((n, of)))
     assert done == [(1, 3), (2, 3), (3, 3)]
-    assert {"kind", "loss", "psnr", "codes_used", "perplexity"} == set(facts)
+    assert {"kind", "loss", "tokens", "held_out", "psnr", "codes_used", "perplexity"} == set(facts)
     speech_config = SpeechCodecConfig(units=8)
     speech, heard = make_speech_codec(speech_config, iter([WAVE]))
     assert (heard["kind"], heard["units"], speech_rate(speech_config)) == ("logmel", 8, 16_000)
@@ -383,6 +383,23 @@ def test_embedded_codecs_are_fitted_saved_and_loaded_by_kind(tmp_path):
     assert load_speech_codec(tmp_path / "speech").fingerprint == speech.fingerprint
     reused, _ = make_image_codec(ImageCodecConfig(path=str(tmp_path / "image")), [])
     assert reused.fingerprint == image.fingerprint
+
+
+def test_every_tenth_picture_is_held_out_of_the_fit_and_shown():
+    config = ImageCodecConfig(size=16, steps=3, crops=8, width=16, blocks=1, batch=4)
+    pictures = [np.full((16, 16, 3), 10 * i, np.uint8) for i in range(25)]
+    shown = []
+    codec, facts = make_image_codec(config, pictures, show=lambda *pair: shown.append(pair))
+    assert facts["held_out"] == 2
+    assert "psnr_held_out" in facts
+    ((held, drawn),) = shown
+    assert (held == np.stack([pictures[9], pictures[19]])).all()
+    assert (drawn == codec.decode(codec.encode(held))).all()
+    alone, _ = make_image_codec(config, [p for i, p in enumerate(pictures) if i not in (9, 19)][:9])
+    assert alone.fingerprint != codec.fingerprint
+    few: list = []
+    _, facts = make_image_codec(config, pictures[:9], show=lambda *pair: few.append(pair))
+    assert (facts["held_out"], len(few[0][0])) == (0, 9)
 
 
 def test_an_unknown_kind_is_named_with_what_is_allowed(tmp_path):

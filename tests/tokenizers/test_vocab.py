@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixloom.pipeline.errors import UserError
-from mixloom.tokenizers.vocab import SPECIALS, Vocabulary
+from mixloom.tokenizers.vocab import SPECIALS, Vocabulary, require_same_vocabulary
 
 FULL = {"image_size": 1000, "image_fingerprint": "i", "speech_size": 100, "speech_fingerprint": "s"}
 
@@ -149,3 +149,34 @@ def test_a_tampered_vocabulary_is_refused(change, message):
 def test_a_missing_vocabulary_names_the_file(tmp_path):
     with pytest.raises(UserError, match=r"nothing\.json"):
         Vocabulary.load(tmp_path / "nothing.json")
+
+
+def test_a_model_refuses_shards_of_another_vocabulary_by_both_fingerprints():
+    model = Vocabulary.build(1000, "t", **FULL).to_json()
+    assert require_same_vocabulary(model, json.loads(json.dumps(model)), what="run").to_json() == model
+    for other, differ in (
+        (Vocabulary.build(1000, "another text tokenizer", **FULL), "text"),
+        (Vocabulary.build(1000, "t", **(FULL | {"speech_size": 90})), "speech"),
+    ):
+        with pytest.raises(UserError) as error:
+            require_same_vocabulary(model, other.to_json(), what="runs/b/shards")
+        text = str(error.value)
+        assert model["fingerprint"][:16] in text
+        assert other.fingerprint[:16] in text
+        assert f"of runs/b/shards: they differ in {differ}" in text
+
+
+@given(
+    st.permutations(["image", "speech"]), st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 70_000)
+)
+def test_adding_codecs_in_any_order_never_moves_an_id(order, image, speech, text):
+    sizes = {"image": image, "speech": speech}
+    vocab = Vocabulary.build(text, "t")
+    for name in order:
+        larger = vocab.with_block(name, sizes[name], name)
+        assert [b for b in larger.blocks if b.name != name] == [b for b in vocab.blocks if b.name != name]
+        assert (larger.modality_table()[: vocab.size] == vocab.modality_table()).all()
+        assert larger.fingerprint != vocab.fingerprint
+        again = larger.with_block(name, max(1, sizes[name] // 2), "replaced")
+        assert [(b.start, b.size) for b in again.blocks] == [(b.start, b.size) for b in larger.blocks]
+        vocab = larger
