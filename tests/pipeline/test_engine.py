@@ -4,6 +4,7 @@ import os
 import signal
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -120,3 +121,36 @@ def test_flags_beam_does_not_know_are_told(flags, message, capfd):
 
 def test_a_flag_of_another_runner_passes_through():
     run_pipeline(lambda p: p | beam.Create([1]), 1, ("--runner=BundleBasedDirectRunner", "--its_own_flag=3"))
+
+
+class _Scatter(beam.DoFn):
+    def process(self, number):
+        rng = np.random.default_rng(number)
+        for key in range(40):
+            yield key, pa.RecordBatch.from_pydict({"v": rng.integers(0, 100, 5000)})
+
+
+def _rows(keyed):
+    return keyed[0], sum(batch.num_rows for batch in keyed[1])
+
+
+def test_buffers_sent_at_any_moment_do_not_cut_elements_in_two(monkeypatch):
+    """Beam's own limit of a second, set to the least: without ours, every run of this fails."""
+    from apache_beam.runners.portability.fn_api_runner import worker_handlers
+
+    monkeypatch.setattr(worker_handlers, "DATA_BUFFER_TIME_LIMIT_MS", 1)
+    found = []
+    keyed = beam.ParDo(_Scatter()).with_output_types(tuple[int, pa.RecordBatch])
+    run_pipeline(
+        lambda p: (
+            p
+            | beam.Create(range(30))
+            | keyed
+            | beam.GroupByKey()
+            | beam.Map(_rows)
+            | beam.combiners.ToList()
+            | beam.Map(found.extend)
+        ),
+        workers=2,
+    )
+    assert sorted(found) == [(key, 150_000) for key in range(40)]
