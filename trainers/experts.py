@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mixloom.pipeline.distances import squared_distances
 from mixloom.pipeline.routing import mixture_log_probs, routing_weights
+from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
 from mixloom.trainers.attention import choose
 from mixloom.trainers.config import ModelConfig, RoutingConfig, TrainConfig
 from mixloom.trainers.data import Batch, StreamLike, make_batch
@@ -27,6 +28,7 @@ from mixloom.trainers.step import token_losses
 from mixloom.trainers.trainer import TrainResult, train
 
 if TYPE_CHECKING:
+    from mixloom.pipeline.embedder import Embedder
     from mixloom.pipeline.shard_reader import ShardReader
     from mixloom.tokenizers.text import TextTokenizer
 
@@ -98,13 +100,27 @@ def text_reader(vocabulary: dict[str, Any], tokenizer: TextTokenizer) -> Read:
     return read
 
 
+def text_embedder(embedder: Embedder) -> Embed:
+    """Vectors of plain texts, by the embedder of a run."""
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        place = Locator(uri="")
+        segments = [(Segment(kind="text", text=t),) for t in texts]
+        return embedder.embed(
+            documents_batch([Document(source="", locator=place, segments=s) for s in segments])
+        )
+
+    return embed
+
+
 class Ensemble:
     """Expert models that read together.
 
     Args:
         models: k experts of one configuration, on one device.
         centres: float32 [k, d], the centre of each expert's domain.
-        embed: texts -> float32 [n, d], the vectors the centres were found among; a zero vector is no vector.
+        embed: texts -> float32 [n, d], the vectors the centres were found among; a zero vector is no vector;
+            see `text_embedder`.
         read: token ids of a text -> its words, see `text_reader`.
         prior: float [k], weights of the experts where there is nothing to go by; None: all alike.
 

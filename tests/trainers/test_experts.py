@@ -11,7 +11,7 @@ from mixloom.pipeline.errors import UserError
 from mixloom.trainers.averaging import average
 from mixloom.trainers.config import ModelConfig, RoutingConfig, TrainConfig
 from mixloom.trainers.data import make_batch, modality_table
-from mixloom.trainers.experts import Ensemble, branch, text_reader
+from mixloom.trainers.experts import Ensemble, branch, text_embedder, text_reader
 from mixloom.trainers.model import Model
 
 SMALL = {"dim": 16, "layers": 1, "heads": 2, "vocab_size": 1024, "seq_len": 64, "init_std": 0.3}
@@ -152,6 +152,18 @@ def test_only_words_are_read_and_from_their_own_block(vocabulary):
 
     ids = np.array([1, 256, 300, 3, 513, 4, 511, 769, 2], np.uint16)
     assert text_reader(vocabulary, Tokenizer())(ids) == "0,44,255"
+
+
+def test_texts_get_the_vectors_that_documents_of_these_words_get():
+    from mixloom.pipeline.embed_config import TfidfConfig
+    from mixloom.pipeline.tfidf import TfidfSvd
+
+    texts = ["barley malt hops", "hops yeast barley", "court statute section", "statute court council", ""]
+    fitted = TfidfSvd.fit(texts, TfidfConfig(dim=3, min_df=1))
+    made = text_embedder(fitted)(texts)
+    assert made.shape == (5, 3)
+    assert np.array_equal(made, fitted.transform(texts))
+    assert not made[4].any()
 
 
 def quiet(record):
