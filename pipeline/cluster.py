@@ -10,17 +10,18 @@ Where each function is called: `fit_domains` once per run on the sampled vectors
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
+from mixloom.pipeline.cell_cuts import CellAxes, cell_keys, fit_axes
 from mixloom.pipeline.cells import split_domain
 from mixloom.pipeline.choose_k import KTried, choose_k
+from mixloom.pipeline.cluster_config import ClusterConfig
 from mixloom.pipeline.distances import nearest, nearest_within
 from mixloom.pipeline.embed import vectors_of
 from mixloom.pipeline.errors import UserError
@@ -43,55 +44,24 @@ DOMAINS = pa.schema(
 )
 
 
-class ClusterConfig(BaseModel):
-    """Settings of domain discovery."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    k: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        16, description="number of domains, or 'auto' for the best of `k_grid`"
-    )
-    k_grid: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        (4, 8, 12, 16, 24, 32, 48, 64),
-        description="numbers tried when k is 'auto'; the highest mean silhouette wins",
-    )
-    sample_documents: int = Field(
-        50_000, ge=1, description="most vectors the domain centres are estimated from"
-    )
-    iterations: int = Field(20, ge=1, description="most rounds of balanced k-means")
-    restarts: int = Field(
-        10, ge=1, description="random starts that compete; none are needed for `capped` and up to 500 domains"
-    )
-    balance: Literal["capped", "strict"] = Field(
-        "capped",
-        description="while centres are estimated. capped: no group above `max_share`; strict: equal groups (c-BTM)",
-    )
-    max_share: float = Field(
-        2.0, ge=1, description="most a group may hold while centres are estimated, in equal shares (capped)"
-    )
-    tolerance: float = Field(
-        1e-3, ge=0, description="stop when the squared shift of all centres is below this"
-    )
-    max_cell: int = Field(50_000, ge=2, description="documents a cell may be expected to hold")
-    min_cell: int = Field(
-        50, ge=0, description="cells expected to hold fewer are merged into their neighbours"
-    )
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of the sample and of the starts")
-
-
 @dataclass(frozen=True, eq=False)
 class Domains:
     """Fitted domains 0..k-1 and the cells inside each; documents without text form the last domain, `no_text` = k.
 
     centres float32 [k, d]; cells float32 [m, d], grouped by domain; cell_starts int64 [k+1], domain j owns the cells
-    cell_starts[j]..cell_starts[j+1]; the one cell of the last domain is m.
+    cell_starts[j]..cell_starts[j+1]; cell m is that of the last domain. A cell may be cut into pieces by keys of its
+    documents (`cell_cuts`): cut_keys uint64 [c], of cell i those at cut_starts[i]..cut_starts[i+1] (int64 [m+2]),
+    ascending. Pieces are numbered on, cell by cell, and are what `assign` calls a cell.
     """
 
     config: ClusterConfig
     centres: np.ndarray
     cells: np.ndarray
     cell_starts: np.ndarray
-    tried: tuple[KTried, ...] = ()
+    axes: CellAxes
+    tried: tuple[KTried, ...]
+    cut_keys: np.ndarray
+    cut_starts: np.ndarray
 
     @property
     def k(self) -> int:
@@ -103,25 +73,25 @@ class Domains:
 
     @property
     def cell_count(self) -> int:
-        """Cells in all, the one without text included."""
-        return len(self.cells) + 1
+        """Cells in all, those without text included."""
+        return len(self.cells) + 1 + len(self.cut_keys)
 
     @property
     def names(self) -> tuple[str, ...]:
         """d000, d001, ..., no-text: one per domain."""
         return (*(f"d{j:03d}" for j in range(self.k)), NO_TEXT)
 
-    def assign(
+    def with_cuts(self, cuts: Mapping[int, Sequence[int]]) -> Domains:
+        """The same domains, with these cells (0..m) cut at these keys (`KeyRanges.cuts`) and no others."""
+        starts = np.zeros(len(self.cells) + 2, np.int64)
+        np.cumsum([len(cuts.get(i, ())) for i in range(len(self.cells) + 1)], out=starts[1:])
+        keys = np.array([key for i in sorted(cuts) for key in cuts[i]], np.uint64)
+        return replace(self, cut_keys=keys, cut_starts=starts)
+
+    def place(
         self, vectors: np.ndarray, has_text: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(domain int32 [n], cell int32 [n], squared distance to the centre of the domain float32 [n]).
-
-        Plain nearest centre, ties by the lower index; bits do not depend on the batch. A zero vector, or
-        `has_text` bool [n] False, goes to the last domain at distance 0.
-
-        Raises:
-            UserError: the vectors are not as long as the centres.
-        """
+        """As `assign`, with the cell before it is cut (0..m)."""
         if vectors.shape[1] != self.centres.shape[1]:
             what = f"vectors have {vectors.shape[1]} numbers, and these domains were fitted on {self.centres.shape[1]}"
             raise UserError(what, fix="fit the domains again on vectors of the same embedder")
@@ -133,6 +103,37 @@ class Domains:
             domain[text], distance[text] = nearest(vectors[text], self.centres)
             cell[text] = nearest_within(vectors[text], self.cells, domain[text], self.cell_starts)[0]
         return domain, cell, distance
+
+    def assign(
+        self,
+        vectors: np.ndarray,
+        has_text: np.ndarray | None = None,
+        doc_ids: Sequence[str] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(domain int32 [n], cell int32 [n], squared distance to the centre of the domain float32 [n]).
+
+        Plain nearest centre, ties by the lower index; bits do not depend on the batch. A zero vector, or
+        `has_text` bool [n] False, goes to the last domain at distance 0.
+
+        Args:
+            doc_ids: needed where a document falls into a cell that is cut.
+
+        Raises:
+            UserError: the vectors are not as long as the centres.
+            ValueError: ids are needed and not given.
+        """
+        domain, cell, distance = self.place(vectors, has_text)
+        before, after = self.cut_starts[cell], self.cut_starts[cell + 1]
+        piece = np.zeros(len(cell), np.int64)
+        rows = np.flatnonzero(after > before)
+        if len(rows):
+            if doc_ids is None:
+                raise ValueError("cells of these domains are cut: doc_ids are needed to tell their pieces")
+            ids = [doc_ids[i] for i in rows.tolist()]
+            keys = cell_keys(np.asarray(vectors, np.float32)[rows], cell[rows], self.axes, ids)
+            for i, key in zip(rows, keys, strict=True):
+                piece[i] = np.searchsorted(self.cut_keys[before[i] : after[i]], key, side="right")
+        return domain, (cell + before + piece).astype(np.int32), distance
 
     @cached_property
     def fingerprint(self) -> str:
@@ -147,15 +148,26 @@ class Domains:
     def load(cls, directory: str | Path) -> Domains:
         """Read saved domains. Raises UserError when they are none, incomplete or changed."""
         content, arrays = read_model(directory, KIND)
-        config = ClusterConfig.model_validate(content["config"])
-        tried = tuple(KTried(**t) for t in content["tried"])
-        return cls(config, arrays["centres"], arrays["cells"], arrays["cell_starts"], tried)
+        return cls(
+            ClusterConfig.model_validate(content["config"]),
+            arrays["centres"],
+            arrays["cells"],
+            arrays["cell_starts"],
+            CellAxes(arrays["directions"], arrays["stretch"]),
+            tuple(KTried(**t) for t in content["tried"]),
+            arrays["cut_keys"],
+            arrays["cut_starts"],
+        )
 
     def _content(self) -> dict[str, object]:
         return {"config": self.config.model_dump(mode="json"), "tried": [asdict(t) for t in self.tried]}
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {"centres": self.centres, "cells": self.cells, "cell_starts": self.cell_starts}
+        arrays = {
+            name: getattr(self, name)
+            for name in ("centres", "cells", "cell_starts", "cut_keys", "cut_starts")
+        }
+        return {**arrays, "directions": self.axes.directions, "stretch": self.axes.stretch}
 
 
 def fit_domains(vectors: np.ndarray, config: ClusterConfig, *, documents: int | None = None) -> Domains:
@@ -168,29 +180,36 @@ def fit_domains(vectors: np.ndarray, config: ClusterConfig, *, documents: int | 
     vectors = np.ascontiguousarray(vectors, np.float32)
     scale = total / max(len(vectors), 1)
     vectors = vectors[vectors.any(axis=1)]
-    if len(vectors) == 0:
-        none = np.zeros((0, vectors.shape[1]), np.float32)
-        return Domains(config, none, none, np.zeros(1, np.int64))
-    rng = np.random.Generator(np.random.PCG64(config.seed))
-    sample = vectors[draw(len(vectors), config.sample_documents, rng)]
-    centres, tried = _centres(sample, config, rng)
-    labels = nearest(vectors, centres)[0]
-    centres = centres[np.unique(labels)]  # a centre that is nearest to nobody is no domain
-    labels = nearest(vectors, centres)[0]
-    cells = [
-        split_domain(
-            vectors[labels == j],
-            documents=scale * int((labels == j).sum()),
-            max_cell=config.max_cell,
-            min_cell=config.min_cell,
-            iterations=config.iterations,
-            rng=rng,
-        )
-        for j in range(len(centres))
-    ]
+    centres, tried = np.zeros((0, vectors.shape[1]), np.float32), list[KTried]()
+    cells = [centres]
+    if len(vectors):
+        rng = np.random.Generator(np.random.PCG64(config.seed))
+        sample = vectors[draw(len(vectors), config.sample_documents, rng)]
+        centres, tried = _centres(sample, config, rng)
+        # A centre that is nearest to nobody is no domain.
+        centres = centres[np.unique(nearest(vectors, centres)[0])]
+        labels = nearest(vectors, centres)[0]
+        cells = [
+            split_domain(
+                vectors[labels == j],
+                documents=scale * int((labels == j).sum()),
+                max_cell=config.max_cell,
+                min_cell=config.min_cell,
+                iterations=config.iterations,
+                rng=rng,
+            )
+            for j in range(len(centres))
+        ]
     starts = np.zeros(len(centres) + 1, np.int64)
-    np.cumsum([len(c) for c in cells], out=starts[1:])
-    return Domains(config, centres, np.concatenate(cells), starts, tuple(tried))
+    np.cumsum([len(c) for c in cells[: len(centres)]], out=starts[1:])
+    cell_centres = np.concatenate(cells)
+    axes = CellAxes.none(*cell_centres.shape)
+    if len(vectors) and total > config.max_cell:  # only then can a cell be too large
+        within = nearest_within(vectors, cell_centres, labels, starts)[0]
+        axes = fit_axes(vectors, within, len(cell_centres))
+    none = np.zeros(0, np.uint64)
+    no_cuts = np.zeros(len(cell_centres) + 2, np.int64)
+    return Domains(config, centres, cell_centres, starts, axes, tuple(tried), none, no_cuts)
 
 
 def _centres(
@@ -225,7 +244,8 @@ def _centres(
 def assign_batch(domains: Domains, batch: pa.RecordBatch) -> pa.RecordBatch:
     """A DOMAINS batch for a VECTORS batch, same documents in the same order."""
     text = batch.column("has_text").to_numpy(zero_copy_only=False)
-    domain, cell, distance = domains.assign(vectors_of(batch), text)
+    ids = batch.column("doc_id").to_pylist() if len(domains.cut_keys) else None
+    domain, cell, distance = domains.assign(vectors_of(batch), text, ids)
     columns = [
         batch.column("doc_id"),
         batch.column("row"),

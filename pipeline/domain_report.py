@@ -1,4 +1,4 @@
-"""What the domains of a run are about, and how well they match known labels. Called once per run, for the report."""
+"""How well the domains of a run match known labels: purity and normalised mutual information. For the manifest."""
 
 from __future__ import annotations
 
@@ -6,42 +6,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixloom.pipeline.cluster import Domains
-from mixloom.pipeline.tfidf import TfidfSvd
-
-
-def top_words(model: TfidfSvd, domains: Domains, n: int = 10) -> list[list[str]]:
-    """The n words that tell each domain apart, best first: its centre less the mean centre, taken back through the SVD.
-
-    Only words that speak for the domain are listed, so there may be fewer than n. The last domain has none.
-    """
-    common = domains.centres.mean(axis=0, dtype=np.float64) if domains.k > 1 else np.zeros(model.config.dim)
-    lists: list[list[str]] = []
-    for centre in domains.centres:
-        score = model.components.astype(np.float64) @ (centre - common)
-        best = np.argsort(-score, kind="stable")
-        lists.append([model.terms[i] for i in best if score[i] > 0][:n])
-    return [*lists, []]
-
 
 def purity(labels: Sequence[object], domains: np.ndarray) -> float:
     """Share of documents whose domain is mostly made of their label, in (0, 1]; 1.0 for no documents."""
-    table = _contingency(labels, domains)
-    return float(table.max(axis=0).sum() / table.sum()) if table.size else 1.0
+    return table_purity(_contingency(labels, domains))
 
 
 def nmi(labels: Sequence[object], domains: np.ndarray) -> float:
     """Mutual information of labels and domains over the mean of their entropies, in [0, 1]; 1.0 when both are constant."""
-    table = _contingency(labels, domains)
-    if table.size == 0:
+    return table_nmi(_contingency(labels, domains))
+
+
+def table_purity(table: np.ndarray) -> float:
+    """As `purity`, from counts int64 [labels, domains]."""
+    return float(table.max(axis=0).sum() / table.sum()) if table.sum() else 1.0
+
+
+def table_nmi(table: np.ndarray) -> float:
+    """As `nmi`, from counts int64 [labels, domains]."""
+    if table.sum() == 0:
         return 1.0
     p = table / table.sum()
     rows, columns = p.sum(axis=1), p.sum(axis=0)
     outer = np.outer(rows, columns)
     inside = p > 0
     mutual = float((p[inside] * np.log(p[inside] / outer[inside])).sum())
-    entropy = float(-(rows * np.log(rows)).sum() - (columns * np.log(columns)).sum()) / 2
+    entropy = (_entropy(rows) + _entropy(columns)) / 2
     return 1.0 if entropy <= 0 else min(max(mutual / entropy, 0.0), 1.0)
+
+
+def _entropy(share: np.ndarray) -> float:
+    share = share[share > 0]
+    return float(-(share * np.log(share)).sum())
 
 
 def _contingency(labels: Sequence[object], domains: np.ndarray) -> np.ndarray:
@@ -54,3 +50,32 @@ def _contingency(labels: Sequence[object], domains: np.ndarray) -> np.ndarray:
     table = np.zeros((len(names), int(columns.max()) + 1 if len(columns) else 0), np.int64)
     np.add.at(table, (rows, columns), 1)
     return table
+
+
+def source_facts(rows: Sequence[tuple[int, str, int]], k: int) -> dict[str, object]:
+    """What the manifest tells of k domains, from (domain, source, documents) in any order and any number of pieces.
+
+    sizes: documents by domain, the last those without text. sources: by source, documents by domain. purity and nmi of
+    the domains against the sources (documents without text left out), where there are two sources; balance: entropy of
+    the sizes over that of equal sizes; largest: size of the largest domain in equal shares.
+    """
+    names = sorted({source for _, source, _ in rows})
+    table = np.zeros((len(names), k + 1), np.int64)
+    place = {name: i for i, name in enumerate(names)}
+    for domain, source, n in rows:
+        table[place[source], domain] += n
+    with_text = table[:, :k]
+    sizes = with_text.sum(axis=0)
+    out: dict[str, object] = {
+        "sizes": table.sum(axis=0).tolist(),
+        "sources": {name: table[i].tolist() for i, name in enumerate(names)},
+    }
+    if sizes.sum():
+        balance = _entropy(sizes / sizes.sum()) / np.log(k) if k > 1 else 1.0
+        out |= {
+            "balance": round(float(balance), 4),
+            "largest": round(float(sizes.max() * k / sizes.sum()), 4),
+        }
+        if len(names) > 1:
+            out |= {"purity": round(table_purity(with_text), 4), "nmi": round(table_nmi(with_text), 4)}
+    return out

@@ -20,7 +20,7 @@ _TREE_POINTS = 4_000  # the tree takes the square of it in memory
 _LEAST_PER_GROUP = 8  # points a group of the tree needs on average; more groups start from random seeds
 TRIAL_POINTS = 10_000  # random starts compete on this many points
 _PLAIN_ROUNDS = 100
-_YIELDS = 0.5
+_YIELDS = 0.25
 _NEIGHBOURS, _SMOOTHINGS = 20, 2  # of the vectors a start is made from
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixloom.pipeline.balanced import balanced_assign
+from mixloom.pipeline.balanced import balanced_assign, capped_assign
 from mixloom.pipeline.distances import nearest, nearest_within, squared_distances
 
 
@@ -93,3 +93,38 @@ def test_ties_go_to_the_lower_index_and_no_centre_is_an_error():
     assert nearest(np.array([[1, 0], [0.5, 0.5]], np.float32), c)[0].tolist() == [0, 0]
     with pytest.raises(ValueError, match="at least one centre"):
         nearest(np.zeros((1, 2), np.float32), np.zeros((0, 2), np.float32))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1, 30),
+    st.integers(1, 6),
+    st.integers(0, 2**31),
+    st.sampled_from([0, 2, 4]),
+    st.integers(0, 5),
+)
+def test_capped_sizes_stay_under_the_cap_at_the_least_possible_cost(n, k, seed, levels, room):
+    from scipy.optimize import linear_sum_assignment
+
+    rng = np.random.Generator(np.random.PCG64(seed))
+    cost = rng.random((n, k)) if levels == 0 else rng.integers(0, levels, (n, k)).astype(np.float64)
+    most = -(-n // k) + room
+    labels = capped_assign(cost, most)
+    assert np.bincount(labels, minlength=k).max() <= most
+    slots = np.repeat(cost, most, axis=1)
+    rows, columns = linear_sum_assignment(slots)
+    assert total(cost, labels) == pytest.approx(float(slots[rows, columns].sum()), abs=1e-6)
+
+
+def test_a_cap_that_nobody_meets_changes_nothing_and_one_without_room_is_refused():
+    cost = np.random.default_rng(0).random((20, 3))
+    np.testing.assert_array_equal(capped_assign(cost, 20), cost.argmin(axis=1))
+    with pytest.raises(ValueError, match="3 centres with 6 places each cannot take 20 points"):
+        capped_assign(cost, 6)
+    assert len(capped_assign(np.zeros((0, 2)), 1)) == 0
+
+
+def test_a_cap_with_a_limit_gives_way_where_every_other_centre_is_far():
+    near, far = np.tile([0.0, 0.1], (10, 1)), np.tile([0.0, 5.0], (10, 1))
+    assert np.bincount(capped_assign(near, 6, 1.0)).tolist() == [6, 4]
+    assert np.bincount(capped_assign(far, 6, 1.0)).tolist() == [10]
