@@ -7,6 +7,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
+from apache_beam.testing.util import assert_that, equal_to
 
 from mixloom.pipeline import engine
 from mixloom.pipeline.engine import RecordBatchCoder, part_of, run_pipeline, with_part
@@ -139,18 +140,11 @@ def test_buffers_sent_at_any_moment_do_not_cut_elements_in_two(monkeypatch):
     from apache_beam.runners.portability.fn_api_runner import worker_handlers
 
     monkeypatch.setattr(worker_handlers, "DATA_BUFFER_TIME_LIMIT_MS", 1)
-    found = []
     keyed = beam.ParDo(_Scatter()).with_output_types(tuple[int, pa.RecordBatch])
+    expected = equal_to([(key, 150_000) for key in range(40)])
     run_pipeline(
-        lambda p: (
-            p
-            | beam.Create(range(30))
-            | keyed
-            | beam.GroupByKey()
-            | beam.Map(_rows)
-            | beam.combiners.ToList()
-            | beam.Map(found.extend)
+        lambda p: assert_that(
+            p | beam.Create(range(30)) | keyed | beam.GroupByKey() | beam.Map(_rows), expected
         ),
         workers=2,
     )
-    assert sorted(found) == [(key, 150_000) for key in range(40)]
