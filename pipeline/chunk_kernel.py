@@ -13,7 +13,9 @@ from numba import njit
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import token_kernel as tk
-from mixloom.pipeline.raw_bytes import load, low_zeros, turn
+from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.lean import LEAN
+from mixloom.pipeline.raw_bytes import load, turn
 
 # The columns of `chunks.Chunks.counts`, in the order the kernel writes them.
 CHUNK_COUNTS = (
@@ -64,13 +66,13 @@ _FROM_A, _PAST_Z = (np.uint64(b * 0x0101010101010101) for b in (0x80 - 0x61, 0x8
 _REPLACEMENT = 0xFFFD
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _fold(h, eight):  # type: ignore[no-untyped-def]
     h = (h ^ eight) * _STEP
     return h ^ (h >> _S29)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _finish(h, length):  # type: ignore[no-untyped-def]
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the state and the length."""
     h = h ^ np.uint64(length)
@@ -79,7 +81,7 @@ def _finish(h, length):  # type: ignore[no-untyped-def]
     return h ^ (h >> _S31)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _eight(data, i):  # type: ignore[no-untyped-def]
     """The eight bytes from i on as one uint64, the first lowest, with zeros after the end of the data."""
     if i + 8 <= data.size:
@@ -90,7 +92,7 @@ def _eight(data, i):  # type: ignore[no-untyped-def]
     return word
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _hash(data, i, j):  # type: ignore[no-untyped-def]
     """64 bits of data[i:j], eight bytes at a time, the first of them highest."""
     h, length = _START, j - i
@@ -103,7 +105,7 @@ def _hash(data, i, j):  # type: ignore[no-untyped-def]
     return _finish(_fold(h, last), length)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -127,7 +129,7 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _stop_word(data, i, j, chars, stops, worth, lower):  # type: ignore[no-untyped-def]
     """Which stop word data[i:j] is in lower case (-1: none), and whether it stands in lower case."""
     if chars >= worth.shape[0] or not worth[chars, data[i]]:
@@ -156,7 +158,7 @@ def stop_place(key: int) -> int:
     return (key * int(_STEP) % 2**64) >> 56
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _listed(h, keys, mask, listed):  # type: ignore[no-untyped-def]
     """Whether this is the hash of an entry of the table."""
     low = np.int64(h & np.uint64(0xFFFF))
@@ -180,7 +182,7 @@ def _reserve(a, used, more):  # type: ignore[no-untyped-def]
     return bigger
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _place(keys, numbers, h):  # type: ignore[no-untyped-def]
     """Where h is, or belongs, in a table of distinct chunks; a number of -1 is an empty place."""
     mask = np.uint64(keys.size - 1)
@@ -190,15 +192,16 @@ def _place(keys, numbers, h):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _letters(word):  # type: ignore[no-untyped-def]
     """How many of the eight bytes, from the lowest on, are ASCII letters."""
     low = (word | _SMALL) & _LOW7
     letter = (low + _FROM_A) & ~(low + _PAST_Z) & ~word & _TOP
-    return np.int64(low_zeros(letter ^ _TOP) >> _S3)
+    other = letter ^ _TOP
+    return low_zeros(other) >> 3 if other != _ZERO else np.int64(8)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _stop_letters(word, count, keys, numbers):  # type: ignore[no-untyped-def]
     """As `_stop_word`, of the first `count` of eight bytes, which are letters, by a table of stop words of up to eight."""
     word &= _ALL >> np.uint64(64 - 8 * count)
@@ -222,7 +225,7 @@ def _wider(keys, numbers):  # type: ignore[no-untyped-def]
     return new_keys, new_numbers
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _scan(  # type: ignore[no-untyped-def]
     data, begin, i, stop, bytes_, flags, lower, special, listed, stop_words, stop_worth, stop_keys, stop_numbers,
     hashes, bares, letters, signs, keys, numbers, starts, stops, found, row,
@@ -357,7 +360,7 @@ def find_chunks(  # type: ignore[no-untyped-def]
     return bounds, sums, starts[: found[1]], stops[: found[1]]
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _describe(data, i, stop, flags, word):  # type: ignore[no-untyped-def]
     """Fill the columns of `word` that count the characters of data[i:stop]."""
     m, after = 0, False

@@ -8,7 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mixloom.pipeline import byte_masks as bm
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.lean import LEAN
+from mixloom.pipeline.raw_bytes import load
 
 # The columns of `words.TermCuts.counts`, in the order the kernel writes them.
 TERM_COUNTS = (
@@ -51,16 +55,16 @@ _S27, _S29, _S30, _S31 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(
 _NONE, _LETTERS, _LONE = 0, 1, 2
 _ELLIPSIS, _REPLACEMENT = 0x2026, 0xFFFD
 
-# Indices into bytes are uint64, which spares a test for negative ones; mixed with int64 they would become floats.
-_U0, _U1, _U2, _U4, _U15 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(15)
-_S7, _S8, _S63, _LOW7, _LOW8 = np.uint64(7), np.uint64(8), np.uint64(63), np.uint64(0x7F), np.uint64(0xFF)
+_U0, _U1, _U2, _U4, _U6, _U8, _U15 = (np.uint64(k) for k in (0, 1, 2, 4, 6, 8, 15))
+_LOW8, _BITS, _TOP, _ALL = np.uint64(0xFF), np.uint64(63), np.uint64(63), np.uint64(2**64 - 1)
+_SMALL = np.uint64(0x2020202020202020)  # of eight bytes: what makes letters small and leaves digits alone
 # `_byte_kinds`: a byte in lower case in bits 0-7, a consonant in bit 8, letter or digit, not ASCII, capital, digit.
 _CONSONANT, _WORD, _BEYOND = np.uint64(1 << 8), np.uint64(1 << 9), np.uint64(1 << 10)
 _CAPITAL, _FIGURE, _UNEVEN = np.uint64(1 << 11), np.uint64(1 << 12), np.uint64(3 << 11)
-_MOST = np.uint64(64)  # letters whose classes fit into one integer
+_HELD = 256  # terms hashed at a time
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _mix(h):  # type: ignore[no-untyped-def]
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
     h = (h ^ (h >> _S30)) * _MIX1
@@ -68,13 +72,13 @@ def _mix(h):  # type: ignore[no-untyped-def]
     return h ^ (h >> _S31)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _step(h, code):  # type: ignore[no-untyped-def]
     h = (h ^ np.uint64(code)) * _STEP
     return h ^ (h >> _S29)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -109,9 +113,9 @@ def _reserve(a, used, more):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _byte_tables(flags, lower):  # type: ignore[no-untyped-def]
-    """What each byte is to `_cut_document`, and what it adds to the counts of `_count_bytes`: uint64 [256] each."""
-    kinds, adds = np.full(256, _BEYOND), np.zeros(256, np.uint64)
+def _byte_kinds(flags, lower):  # type: ignore[no-untyped-def]
+    """What each byte is to the functions below, uint64 [256]."""
+    kinds = np.full(256, _BEYOND)
     for b in range(128):
         f = np.int64(flags[b])
         kind = np.uint64(lower[b])
@@ -120,12 +124,7 @@ def _byte_tables(flags, lower):  # type: ignore[no-untyped-def]
         kind |= _CAPITAL if f & _UPPER != 0 else _U0
         kind |= _FIGURE if f & _DIGIT != 0 else _U0
         kinds[b] = kind
-        add = np.uint64(f & _SPACE == 0)
-        for has in (_UPPER, _DIGIT, _PUNCTUATION, _SYMBOL, _SPACE, _CONTROL, _VOWEL):
-            add = (add << _S7) | np.uint64(f & has != 0)
-        add = (add << _S7) | np.uint64(b == 10)
-        adds[b] = (add << _S7) | np.uint64(b == 35)
-    return kinds, adds
+    return kinds
 
 
 @njit(cache=True, nogil=True)
@@ -148,7 +147,7 @@ def _stop_table(stop_words):  # type: ignore[no-untyped-def]
         slots = np.zeros(2 * slots.size, np.uint8)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _find(h, stop_words, slots, shift):  # type: ignore[no-untyped-def]
     """Whether the hash h is a stop word (1 or 0) and which; without a branch, since nothing foretells it."""
     slot = np.uint64(slots[(h >> shift) & np.uint64(slots.size - 1)])
@@ -156,47 +155,7 @@ def _find(h, stop_words, slots, shift):  # type: ignore[no-untyped-def]
     return np.uint64(slot != _U0) & np.uint64(stop_words[which] == h), which
 
 
-@njit(cache=True, nogil=True)
-def _count_bytes(data, i, stop, adds, row):  # type: ignore[no-untyped-def]
-    """Write what the ASCII characters of data[i:stop] add to `row`, but for the columns of terms and dots.
-
-    The counts stand side by side in one integer, seven bits each, which are emptied before they can overflow.
-    """
-    upper, digit, punct, symbol, space, control, vowels, newlines, hashes = (
-        _U0,
-        _U0,
-        _U0,
-        _U0,
-        _U0,
-        _U0,
-        _U0,
-        _U0,
-        _U0,
-    )
-    repeated, previous = _U0, np.uint8(10)
-    while i < stop:
-        packed, end = _U0, min(stop, i + _LOW7)
-        while i < end:
-            b = data[i]
-            add = adds[b]
-            packed += add
-            repeated += (add >> _S63) & np.uint64(b == previous)
-            previous = b
-            i += _U1
-        hashes += packed & _LOW7
-        newlines += (packed >> np.uint64(7)) & _LOW7
-        vowels += (packed >> np.uint64(14)) & _LOW7
-        control += (packed >> np.uint64(21)) & _LOW7
-        space += (packed >> np.uint64(28)) & _LOW7
-        symbol += (packed >> np.uint64(35)) & _LOW7
-        punct += (packed >> np.uint64(42)) & _LOW7
-        digit += (packed >> np.uint64(49)) & _LOW7
-        upper += (packed >> np.uint64(56)) & _LOW7
-    row[2], row[3], row[4], row[5], row[6], row[7] = newlines, upper, digit, punct, symbol, space
-    row[11], row[12], row[13], row[23] = control, repeated, hashes, vowels
-
-
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _latin(data, i, stop, kinds):  # type: ignore[no-untyped-def]
     """(1 if the ASCII term data[i:stop] has a letter, 1 if it is an odd one), else 0; it has four characters or more."""
     size = np.int64(stop - i)
@@ -217,13 +176,13 @@ def _latin(data, i, stop, kinds):  # type: ignore[no-untyped-def]
     return 1, np.int64((vowels == 0 and letters >= 4) or worst >= 5 or 2 * changes >= size)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _cut_mixed(  # type: ignore[no-untyped-def]
     data, i, stop, flags, kinds, lower, stop_words, slots, shift, row, term_hashes, terms, stop_seen
 ):  # fmt: skip
     """Cut the longest run of characters that are no ASCII or letters or digits at i, where no term is open.
 
-    Adds to `row` what `_count_bytes` does not. Returns where it ends, how many terms are used, the stop words seen.
+    Adds to `row` what no ASCII is counted for. Returns where it ends, how many terms are used, the stop words seen.
     """
     chars, width_all, upper, digit, punct, symbol, space, alpha = 0, 0, 0, 0, 0, 0, 0, 0
     replacement, control, repeated, ellipses, in_terms, all_letters, all_vowels = 0, 0, 0, 0, 0, 0, 0
@@ -325,120 +284,276 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
     return i, terms, stop_seen
 
 
-@njit(cache=True, nogil=True)
-def _cut_document(  # type: ignore[no-untyped-def]
-    data, i, stop, flags, kinds, adds, lower, stop_words, slots, shift, row, term_hashes, terms
-):  # fmt: skip
-    """Cut data[i:stop]: fill `row` with the counts and append the terms behind the first `terms`; how many are used now.
+@njit(**LEAN)
+def _count_high(data, i, stop, flags, row):  # type: ignore[no-untyped-def]
+    """Add to `row` what the characters at i count that are no ASCII, up to the next that is; returns where that is."""
+    previous = np.int64(10)
+    while i < stop and data[i] >= 128:
+        code, width = _decode(data, i, stop)
+        f = np.int64(flags[code])
+        i += width
+        row[1] += 1 - width  # its bytes are counted as characters by the caller
+        row[3] += f & _UPPER != 0
+        row[4] += f & _DIGIT != 0
+        row[5] += f & _PUNCTUATION != 0
+        row[6] += f & _SYMBOL != 0
+        row[7] += f & _SPACE != 0
+        row[8] += 1
+        row[9] += f & (_ALPHA | _MARK) != 0
+        row[10] += code == _REPLACEMENT
+        row[11] += f & _CONTROL != 0
+        row[12] += code == previous and f & _SPACE == 0
+        row[14] += code == _ELLIPSIS
+        row[22] += f & _LATIN != 0
+        row[23] += f & _VOWEL != 0
+        previous = code
+    return i
 
-    Terms of ASCII letters and digits are cut here; where another character touches one, `_cut_mixed` cuts it.
-    """
-    _count_bytes(data, i, stop, adds, row)
-    size, first_term = np.int64(stop - i), terms
-    # All of ASCII is one of these or a letter.
-    others = row[4] + row[5] + row[6] + row[7] + row[11]
-    digits = row[4]
-    latin_terms, odd_terms, stop_count, stop_seen = _U0, _U0, _U0, _U0
-    ellipses, spaced, dots, spaced_dots, last_dot = 0, 0, 0, 0, np.int64(-9)
-    while i < stop:
-        b = data[i]
-        kind = kinds[b]
-        if kind & (_WORD | _BEYOND) == _U0:
-            if b == 46:
-                here = np.int64(i)
-                dots = dots + 1 if last_dot == here - 1 else 1
-                if dots == 3:
-                    ellipses += 1
-                    dots = 0
-                follows = spaced_dots > 0 and last_dot == here - 2 and data[i - _U1] == 32
-                spaced_dots = spaced_dots + 1 if follows else 1
-                if spaced_dots == 3:
-                    spaced += 1
-                    spaced_dots = 0
-                last_dot = here
-            i += _U1
-            continue
-        begin, first, later, consonants, h = i, kind, _U0, _U0, _START
-        while kind & _WORD != _U0:
-            h = (h ^ (kind & _LOW8)) * _STEP
-            h = h ^ (h >> _S29)
-            consonants = consonants + consonants + ((kind >> _S8) & _U1)
-            i += _U1
-            if i >= stop:
-                kind = _U0
-                break
-            kind = kinds[data[i]]
-            later |= kind
-        if kind & _BEYOND != _U0:
-            at, used, stop_seen = _cut_mixed(
-                data, np.int64(begin), np.int64(stop), flags, kinds, lower, stop_words, slots, shift, row,
-                term_hashes, np.int64(terms), stop_seen,
-            )  # fmt: skip
-            i, terms = np.uint64(at), np.uint64(used)
-            continue
-        low = _mix(h)
-        term_hashes[terms] = low
-        terms += _U1
+
+@njit(**LEAN, forceinline=True)
+def _from(bits, place, r):  # type: ignore[no-untyped-def]
+    """64 bits of a row of masks from bit r of word `place` on."""
+    k, s = np.uint64(place) + (np.uint64(r) >> _U6), np.uint64(r) & _BITS
+    return (bits[k] >> s) | ((bits[k + _U1] << _U1) << (_TOP - s))
+
+
+@njit(**LEAN, forceinline=True)
+def _holds(bits, place, r, length):  # type: ignore[no-untyped-def]
+    """Whether one of `length` bits of a row of masks is set, from bit r of word `place` on."""
+    found = _U0
+    while length >= 64:
+        found |= _from(bits, place, r)
+        r += 64
+        length -= 64
+    return found | (_from(bits, place, r) & ((_U1 << np.uint64(length)) - _U1)) != _U0
+
+
+@njit(**LEAN)
+def _hash_held(words, sizes, states, count):  # type: ignore[no-untyped-def]
+    """Hash the bytes of `count` terms: byte after byte, as `_step`, but those of many terms at once."""
+    for byte in range(8):
+        shift, size = np.uint64(8 * byte), np.uint64(byte)
+        for t in range(count):
+            h = (states[t] ^ ((words[t] >> shift) & _LOW8)) * _STEP
+            states[t] = h ^ (h >> _S29) if sizes[t] > size else states[t]
+    for t in range(count):
+        states[t] = _mix(states[t])
+
+
+@njit(**LEAN)
+def _flush(  # type: ignore[no-untyped-def]
+    low_bytes, sizes, states, capitals, count, stop_words, slots, shift, seen, term_hashes, terms
+):
+    """Append the `count` terms held; adds to `seen`, uint64: how many are stop words, and which of these are in lower case."""
+    _hash_held(low_bytes, sizes, states, count)
+    stop_count, stop_seen = seen[0], seen[1]
+    for t in range(count):
+        low = states[t]
+        term_hashes[terms + t] = low
         found, which = _find(low, stop_words, slots, shift)
         stop_count += found
-        stop_seen |= (found & np.uint64((first | later) & _CAPITAL == _U0)) << which
-        length = i - begin
-        if later & _UNEVEN == _U0 and first & _FIGURE == _U0 and length <= _MOST:
-            # Five consonants in a row leave a bit; four letters without a vowel are four bits.
-            run = consonants & (consonants >> _U1)
-            run = run & (run >> _U2) & (consonants >> _U4)
-            long = np.uint64(length >= _U4)
-            latin_terms += long
-            odd_terms += long & (
-                np.uint64(run != _U0) | (np.uint64(length == _U4) & np.uint64(consonants == _U15))
-            )
-        elif length >= _U4:
-            latin, odd = _latin(data, begin, i, kinds)
-            latin_terms += np.uint64(latin)
-            odd_terms += np.uint64(odd)
+        stop_seen |= (found & ~capitals[t]) << which
+    seen[0], seen[1] = stop_count, stop_seen
+    return terms + count
 
-    row[0] = size
-    row[1] += size
-    ascii_letters = row[1] - row[8] - others
-    row[9] += ascii_letters
-    row[14] += ellipses
-    row[15] = row[13] + row[14] + spaced
-    row[16] = np.int64(terms - first_term)
-    row[17] += ascii_letters + digits
-    row[18] += np.int64(latin_terms)
-    row[19] += np.int64(odd_terms)
-    while stop_seen != _U0:
-        row[20] += np.int64(stop_seen & _U1)
-        stop_seen >>= _U1
-    row[21] += np.int64(stop_count)
-    row[22] += ascii_letters
+
+@njit(**LEAN, forceinline=True)
+def _hold(data, i, size, low_bytes, sizes, states, capitals, count):  # type: ignore[no-untyped-def]
+    """Put the ASCII term data[i:i+size] in place `count` of those held: its bytes in lower case and whether it has a capital."""
+    if size <= 8:
+        word = _U0
+        if i + 8 <= data.size:
+            word = load(data, i)
+        else:
+            for k in range(size):
+                word |= np.uint64(data[i + k]) << np.uint64(8 * k)
+        mask = _ALL >> np.uint64(64 - 8 * size)
+        low_bytes[count], sizes[count], states[count] = (word | _SMALL) & mask, size, _START
+        capitals[count] = np.uint64(~word & _SMALL & mask != _U0)
+        return
+    h, small = _START, np.uint8(32)
+    for k in range(i, i + size):
+        h = _step(h, data[k] | 32)
+        small &= data[k]
+    low_bytes[count], sizes[count], states[count] = _U0, _U0, h
+    capitals[count] = np.uint64(small == 0)
+
+
+@njit(**LEAN)
+def _edges(words, highs, k, stop, open_, edges, m):  # type: ignore[no-untyped-def]
+    """Append to `edges` where runs of letters, digits and characters that are no ASCII begin and end, in turn.
+
+    Reads the words k:stop of the masks while there is room; open_: whether the byte before belongs to a run. Returns where
+    it stands then, `open_` there, and how many edges there are.
+    """
+    base = np.int64(0)
+    while k < stop and m <= edges.size - 64:
+        active = words[k] | highs[k]
+        edge = active ^ ((active << _U1) | open_)
+        open_ = active >> _TOP
+        while edge != _U0:
+            edges[m] = base + low_zeros(edge)
+            m += 1
+            edge &= edge - _U1
+        k += 1
+        base += 64
+    return k, open_, m
+
+
+@njit(**LEAN, forceinline=True)
+def _is_odd(data, i, length, r, place, hards, unevens, kinds):  # type: ignore[no-untyped-def]
+    """(1 if the ASCII term data[i:i+length], bit r of the document, is a Latin one, 1 if it is an odd one), else 0."""
+    if length < 64:
+        mask = (_U1 << np.uint64(length)) - _U1
+        uneven = _from(unevens, place, r) & mask
+        if uneven == _U0 or (uneven == _U1 and data[i] > 57):
+            # Five consonants in a row leave a bit; four letters without a vowel are four bits.
+            hard = _from(hards, place, r) & mask
+            run = hard & (hard >> _U1)
+            run = run & (run >> _U2) & (hard >> _U4)
+            long = np.int64(length >= 4)
+            return long, long & (np.int64(run != _U0) | (np.int64(length == 4) & np.int64(hard == _U15)))
+        if length < 4:
+            return np.int64(0), np.int64(0)
+    latin, odd = _latin(data, np.uint64(i), np.uint64(i + length), kinds)
+    return np.int64(latin), np.int64(odd)
+
+
+@njit(**LEAN)
+def _cut_document(  # type: ignore[no-untyped-def]
+    data, begin, stop, words, highs, hards, unevens, place, flags, kinds, lower, stop_words, slots, shift, row,
+    edges, low_bytes, sizes, states, capitals, seen, term_hashes, terms,
+):  # fmt: skip
+    """Cut data[begin:stop] into terms, append them behind the first `terms`, add to `row` what they count; how many are used now.
+
+    words, highs, hards, unevens: rows WORD, HIGH, CONSONANT and UNEVEN of the masks, where the document begins at bit 0 of
+    word `place`. Terms of ASCII letters and digits are cut here; where another character touches one, `_cut_mixed` cuts it.
+    """
+    latin_terms, odd_terms = np.int64(0), np.int64(0)
+    k, last, open_, m = place, place + (stop - begin) // 64 + 1, _U0, np.int64(0)
+    while k < last:
+        base = 64 * (k - place)
+        kept = m
+        k, open_, m = _edges(words, highs, k, last, open_, edges, m)
+        for t in range(kept, m):
+            edges[t] += base
+        count = np.int64(0)
+        for t in range(0, m - 1, 2):
+            r, length = edges[t], edges[t + 1] - edges[t]
+            i = begin + r
+            if _holds(highs, place, r, length):
+                terms = _flush(
+                    low_bytes,
+                    sizes,
+                    states,
+                    capitals,
+                    count,
+                    stop_words,
+                    slots,
+                    shift,
+                    seen,
+                    term_hashes,
+                    terms,
+                )
+                count = 0
+                _, terms, seen[1] = _cut_mixed(
+                    data,
+                    i,
+                    i + length,
+                    flags,
+                    kinds,
+                    lower,
+                    stop_words,
+                    slots,
+                    shift,
+                    row,
+                    term_hashes,
+                    terms,
+                    seen[1],
+                )
+                continue
+            _hold(data, i, length, low_bytes, sizes, states, capitals, count)
+            count += 1
+            latin, odd = _is_odd(data, i, length, r, place, hards, unevens, kinds)
+            latin_terms += latin
+            odd_terms += odd
+        terms = _flush(
+            low_bytes, sizes, states, capitals, count, stop_words, slots, shift, seen, term_hashes, terms
+        )
+        if m % 2 == 1:  # a run goes on behind these words
+            edges[0] = edges[m - 1]
+        m %= 2
+    row[18] += latin_terms
+    row[19] += odd_terms
     return terms
 
 
+@njit(**LEAN)
+def _count_highs(data, begin, stop, highs, place, flags, row):  # type: ignore[no-untyped-def]
+    """Add to `row` what the characters of data[begin:stop] count that are no ASCII."""
+    r, size = np.int64(0), stop - begin
+    while r < size:
+        high = _from(highs, place, r)
+        if high == _U0:
+            r += 64
+            continue
+        r += low_zeros(high)
+        if r < size:
+            r = _count_high(data, begin + r, stop, flags, row) - begin
+
+
+@njit(**LEAN)
+def _count_document(row, own, size):  # type: ignore[no-untyped-def]
+    """Fill `row` with what the ASCII characters of a document count; own: its counts as `byte_masks` makes them."""
+    row[0], row[1], row[2] = size, size, own[0]
+    row[3], row[4], row[5], row[6], row[7] = own[1], own[2], own[3], own[4], own[5]
+    row[9], row[11], row[12], row[13], row[14] = own[10], own[6], own[7], own[8], own[11]
+    row[22], row[23] = own[10], own[9]
+
+
 @njit(cache=True, nogil=True)
-def cut_kernel(data, offsets, flags, lower, stop_words):  # type: ignore[no-untyped-def]
+def cut_kernel(data, offsets, masks, places, own, flags, lower, stop_words, terms):  # type: ignore[no-untyped-def]
     """The kernel behind `words.cut`.
 
-    data uint8, offsets int64 [n+1], flags uint16 [0x110000], lower int32, stop_words uint64 [k <= 64], their hashes.
+    data uint8, offsets int64 [n+1]; masks, places and own (the counts): of `byte_masks`. flags uint16 [0x110000], lower
+    int32, stop_words uint64 [k <= 64], their hashes. terms: False cuts no terms, and what counts them is 0.
     Returns counts int64 [n, len(TERM_COUNTS)], offsets of terms int64 [n+1] and their hashes uint64.
     """
     n = offsets.size - 1
     counts = np.zeros((n, _WIDTH), np.int64)
     ends = np.zeros(n + 1, np.int64)
-    term_hashes = np.empty((offsets[n] - offsets[0]) // 4, np.uint64)
+    term_hashes = np.empty((offsets[n] - offsets[0]) // 4 if terms else 0, np.uint64)
     used = np.int64(0)
-    kinds, adds = _byte_tables(flags, lower)
+    kinds = _byte_kinds(flags, lower)
     slots, shift = _stop_table(stop_words)
     listed = np.zeros(max(1, stop_words.size), np.uint64)  # one to look at where there is none
     listed[: stop_words.size] = stop_words
+    edges, low_bytes, sizes = (
+        np.empty(2 * _HELD, np.int64),
+        np.empty(_HELD, np.uint64),
+        np.empty(_HELD, np.uint64),
+    )
+    states, capitals, seen = np.empty(_HELD, np.uint64), np.empty(_HELD, np.uint64), np.zeros(2, np.uint64)
+    words, highs, hards, unevens = masks[bm.WORD], masks[bm.HIGH], masks[bm.CONSONANT], masks[bm.UNEVEN]
     for d in range(n):
-        start, stop = offsets[d], offsets[d + 1]
-        term_hashes = _reserve(term_hashes, used, stop - start + 1)
-        used = np.int64(
-            _cut_document(
-                data, np.uint64(start), np.uint64(stop), flags, kinds, adds, lower, listed, slots, shift, counts[d],
-                term_hashes, np.uint64(used),
-            )
-        )  # fmt: skip
+        start, stop, row = offsets[d], offsets[d + 1], counts[d]
+        _count_document(row, own[d], stop - start)
+        if terms:
+            term_hashes = _reserve(term_hashes, used, stop - start + 1)
+            first = used
+            seen[:] = 0
+            used = _cut_document(
+                data, start, stop, words, highs, hards, unevens, places[d], flags,
+                kinds, lower, listed, slots, shift, row, edges, low_bytes,
+                sizes, states, capitals, seen, term_hashes, used,
+            )  # fmt: skip
+            row[16] = used - first
+            row[17] += own[d, 10] + own[d, 2]
+            for bit in range(64):
+                row[20] += np.int64((seen[1] >> np.uint64(bit)) & _U1)
+            row[21] += np.int64(seen[0])
+        else:
+            _count_highs(data, start, stop, highs, places[d], flags, row)
+        row[15] = row[13] + row[14] + own[d, 12]
         ends[d + 1] = used
     return counts, ends, term_hashes[:used]

@@ -7,7 +7,7 @@ from numba import njit
 
 from mixloom.pipeline import chunk_kernel as ck
 from mixloom.pipeline import token_kernel as tk
-from mixloom.pipeline.lend import lend
+from mixloom.pipeline.lean import LEAN
 
 _WIDTH = len(ck.CHUNK_COUNTS)
 _CHARS, _ALPHA_WORD, _SYMBOL_WORD, _STOP = tk.CHARS, tk.ALPHA_WORD, tk.SYMBOL_WORD, tk.STOP
@@ -18,7 +18,7 @@ _SEGMENT_FIRST, _SEGMENTS, _SEGMENT_CHARS = tk.SEGMENT_FIRST, tk.SEGMENTS, tk.SE
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _words(first, last, sums, letters, signs, words, row, out_chars):  # type: ignore[no-untyped-def]
     """The words of one document: the chunks first:last. Fills their characters and what counts them in `row`."""
     total, longest, alpha, symbols = 0, sums[2], sums[0], 0
@@ -42,7 +42,7 @@ def _words(first, last, sums, letters, signs, words, row, out_chars):  # type: i
     row[5], row[6], row[7] = alone, cased, led_words
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _tokens(  # type: ignore[no-untyped-def]
     first, last, sums, bares, letters, signs, sign_hashes, words, hashes, chars, stops, row, out, out_chars, t
 ):
@@ -75,7 +75,7 @@ def _tokens(  # type: ignore[no-untyped-def]
     return t
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _segments(first, last, sums, bares, letters, words, hashes, chars, row, out, out_chars, g):  # type: ignore[no-untyped-def]
     """Append the segments of the chunks first:last behind the first g; returns how many there are then."""
     begin, total = g, sums[1]
@@ -118,14 +118,14 @@ def gather(  # type: ignore[no-untyped-def]
         _words(first, last, sums[d], letters, signs, words, counts[d], out_chars)
         if out_tokens.size > 0:
             t = _tokens(
-                first, last, sums[d], lend(bares), lend(letters), lend(signs), lend(sign_hashes), lend(words),
-                lend(token_hashes), lend(token_chars), lend(stop_tokens), counts[d], lend(out_tokens),
-                lend(out_token_chars), t,
+                first, last, sums[d], bares, letters, signs, sign_hashes, words,
+                token_hashes, token_chars, stop_tokens, counts[d], out_tokens,
+                out_token_chars, t,
             )  # fmt: skip
         if out_segments.size > 0:
             g = _segments(
-                first, last, sums[d], lend(bares), lend(letters), lend(words), lend(segment_hashes),
-                lend(segment_chars), counts[d], lend(out_segments), lend(out_segment_chars), g,
+                first, last, sums[d], bares, letters, words, segment_hashes,
+                segment_chars, counts[d], out_segments, out_segment_chars, g,
             )  # fmt: skip
         token_bounds[d + 1], segment_bounds[d + 1] = t, g
     return counts, token_bounds, segment_bounds

@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.lean import LEAN
 
 # The columns of `layout.Layout.counts`, in the order the kernel writes them.
 LAYOUT_COUNTS = (
@@ -46,7 +47,7 @@ _S16, _S24, _S32, _S40, _S48 = np.uint64(16), np.uint64(24), np.uint64(32), np.u
 _REPLACEMENT, _ELLIPSIS = 0xFFFD, 0x2026
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -70,7 +71,7 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _last(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that ends at byte `stop` of data[i:stop], which is not empty, and its width."""
     b = np.int64(data[stop - 1])
@@ -85,7 +86,7 @@ def _last(data, i, stop):  # type: ignore[no-untyped-def]
     return code, width
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _eight(data, p):  # type: ignore[no-untyped-def]
     """data[p:p+8] as an integer, the first byte lowest; the compiler makes one load of it."""
     low = np.uint64(data[p]) | np.uint64(data[p + _U1]) << _S8
@@ -94,7 +95,7 @@ def _eight(data, p):  # type: ignore[no-untyped-def]
     return low | high | np.uint64(data[p + _S6]) << _S48 | np.uint64(data[p + _S7]) << _S56
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _swapped(data, p):  # type: ignore[no-untyped-def]
     """data[p:p+8] as an integer, the last byte lowest."""
     low = np.uint64(data[p + _S7]) | np.uint64(data[p + _S6]) << _S8
@@ -103,13 +104,13 @@ def _swapped(data, p):  # type: ignore[no-untyped-def]
     return low | high | np.uint64(data[p + _U1]) << _S48 | np.uint64(data[p]) << _S56
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _inner(eight):  # type: ignore[no-untyped-def]
     """How many of eight bytes go on with a character: 10xxxxxx."""
     return (((eight >> _S7) & ~(eight >> _S6) & _LOW_BITS) * _LOW_BITS) >> _S56
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _measure(data, i, stop):  # type: ignore[no-untyped-def]
     """64 bits of data[i:stop] and how many characters it has, eight bytes at a time."""
     h, p, end, inner, last = _START, np.uint64(i), np.uint64(stop), _U0, _U0
@@ -135,7 +136,7 @@ def _measure(data, i, stop):  # type: ignore[no-untyped-def]
     return h ^ (h >> _S31), np.int64(size - inner)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _trim(data, i, stop, flags):  # type: ignore[no-untyped-def]
     """data[i:stop] without the white space at its ends, as its bounds; i, i where there is nothing else."""
     while i < stop:
@@ -153,14 +154,14 @@ def _trim(data, i, stop, flags):  # type: ignore[no-untyped-def]
     return i, stop
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _first(data, i, stop):  # type: ignore[no-untyped-def]
     if i >= stop:
         return np.int64(-1)
     return np.int64(data[i]) if data[i] < 128 else _decode(data, i, stop)[0]
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _ends_in_ellipsis(data, i, stop):  # type: ignore[no-untyped-def]
     """Whether data[i:stop] ends with "..." or U+2026."""
     if stop - i < 3:
@@ -170,7 +171,7 @@ def _ends_in_ellipsis(data, i, stop):  # type: ignore[no-untyped-def]
     return data[stop - 1] == 0xA6 and data[stop - 2] == 0x80 and data[stop - 3] == 0xE2
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _ends_in_spaced_dots(data, i, stop):  # type: ignore[no-untyped-def]
     """Whether data[i:stop] ends with ". . ."."""
     if stop - i < 5 or data[stop - 2] != 32 or data[stop - 4] != 32:
@@ -178,7 +179,7 @@ def _ends_in_spaced_dots(data, i, stop):  # type: ignore[no-untyped-def]
     return data[stop - 1] == 46 and data[stop - 3] == 46 and data[stop - 5] == 46
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _break_lines(data, i, stop, closed, flags, row):  # type: ignore[no-untyped-def]
     """Count the lines of data[i:stop], one piece between newlines, as `str.splitlines` cuts them.
 
@@ -221,7 +222,7 @@ def _reserve(a, used, more):  # type: ignore[no-untyped-def]
     return bigger
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _cut_document(  # type: ignore[no-untyped-def]
     data, i, stop, flags, breaks, short_line, row, lines, paras,
     raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,

@@ -12,6 +12,7 @@ from numba import njit
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import line_measures as lm
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.line_kernel import HAS_CART, MAY_CITE, MAY_SNIP
 from mixloom.pipeline.line_masks import R_TRIGGER
 
@@ -46,7 +47,7 @@ _T_USE_OF, _T_USE = _bytes("use of cookies"), _bytes("use cookies")
 _T_COUNTED = _bytes("".join(f"{word}\n" for word in lm.COUNTED))
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -70,7 +71,7 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _at(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i < stop and its width."""
     code = np.int64(data[i])
@@ -79,7 +80,7 @@ def _at(data, i, stop):  # type: ignore[no-untyped-def]
     return _decode(data, i, stop)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _before(data, low, i):  # type: ignore[no-untyped-def]
     """The code point that ends at byte i > low and its width."""
     code = np.int64(data[i - 1])
@@ -96,7 +97,7 @@ def _before(data, low, i):  # type: ignore[no-untyped-def]
     return np.int64(_REPLACEMENT), np.int64(1)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _is(data, low, stop, i, text):  # type: ignore[no-untyped-def]
     """Whether `text` (lower case) stands at byte i of data[low:stop], whatever the case of ASCII letters there."""
     if i < low or i + text.size > stop:
@@ -110,7 +111,7 @@ def _is(data, low, stop, i, text):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _phrase_at(text, i):  # type: ignore[no-untyped-def]
     """The phrase whose rarest character is at byte i, or what is to be looked at again there: bits of `again` << 16."""
     n = text.size
@@ -162,7 +163,7 @@ def find_phrases(data, offsets, masks, places, first, ends, again):  # type: ign
     return phrases
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _is_counter(data, i, stop, flags):  # type: ignore[no-untyped-def]
     r"""Whether data[i:stop] is a number (with "," "." and K, M or B), white space, a counted word; else only \W."""
     code = np.int64(0)
@@ -210,7 +211,7 @@ def _is_counter(data, i, stop, flags):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _stands(data, i, stop, text):  # type: ignore[no-untyped-def]
     """Whether exactly `text` stands at byte i of data[:stop]."""
     if i + text.size > stop:
@@ -221,7 +222,7 @@ def _stands(data, i, stop, text):  # type: ignore[no-untyped-def]
     return k == text.size
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _citation(data, i, stop, flags):  # type: ignore[no-untyped-def]
     """Behind the citation that begins with the "[" at byte i, or 0."""
     j = i + 1

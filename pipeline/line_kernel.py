@@ -11,6 +11,7 @@ from numba import njit
 
 from mixloom.pipeline import line_measures as lm
 from mixloom.pipeline.bit_counts import high_zeros, low_zeros, popcount
+from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.line_masks import (
     DIGIT,
     LETTER,
@@ -46,7 +47,7 @@ _ENDS[[ord(c) for c in "?!\"'"]] = [
 ]
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _within(k, begin, end):  # type: ignore[no-untyped-def]
     """The bits of bytes begin to end (begin < end) in word k of a row of masks."""
     m = _ALL
@@ -57,7 +58,7 @@ def _within(k, begin, end):  # type: ignore[no-untyped-def]
     return m
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _first_break(masks, i):  # type: ignore[no-untyped-def]
     """The first line break at byte i or behind it; there is one."""
     k = i >> 6
@@ -68,7 +69,7 @@ def _first_break(masks, i):  # type: ignore[no-untyped-def]
     return 64 * k + low_zeros(x)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _longest_run(runs, longest):  # type: ignore[no-untyped-def]
     """The longest run of set bits, or `longest` where that is more."""
     reach, x = 1, runs
@@ -82,7 +83,7 @@ def _longest_run(runs, longest):  # type: ignore[no-untyped-def]
     return longest
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _longest_word(edges, more, word, longest):  # type: ignore[no-untyped-def]
     """As `_longest_run`, in characters: (longest, characters of the word that goes on behind these 64 bytes).
 
@@ -102,7 +103,7 @@ def _longest_word(edges, more, word, longest):  # type: ignore[no-untyped-def]
     return longest, (popcount(~more) - begin if inside else -1)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _count(masks, begin, end):  # type: ignore[no-untyped-def]
     """Count in the line of bytes begin to end (begin < end): all but sentences, phrases and ends.
 
@@ -142,7 +143,7 @@ def _count(masks, begin, end):  # type: ignore[no-untyped-def]
     return chars, upper, digits, words, alnum_words, max(longest, word), start, stop
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _ends(text, begin, stop, classes):  # type: ignore[no-untyped-def]
     """With what text[begin:stop] (begin < stop) ends, as bits of `line_measures.ENDS`."""
     last = stop - 1

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.lean import LEAN
 
 # The bits of a class. Those of a character of several bytes are at its first byte, but for a space, which has its bit at
 # each. A trigger may belong to a phrase or a citation. `MORE`: not the first byte of a character.
@@ -23,7 +24,7 @@ _MORE_OF_8 = np.uint64(0x8080808080808080)
 _REPLACEMENT = 0xFFFD
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -47,7 +48,7 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _class_of(code, f):  # type: ignore[no-untyped-def]
     """The class of the character `code` with the flags f."""
     bits = SPACE if f & ch.SPACE != 0 else 0
@@ -62,7 +63,7 @@ def _class_of(code, f):  # type: ignore[no-untyped-def]
     return bits
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _classify(text, flags, table, classes):  # type: ignore[no-untyped-def]
     """Fill classes[: n + 1] with the class of every byte of the text; behind it stands a line break.
 
@@ -94,7 +95,7 @@ def _classify(text, flags, table, classes):  # type: ignore[no-untyped-def]
         done = i
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _transpose(eights, masks):  # type: ignore[no-untyped-def]
     """Turn 8k classes into a row of bits for each bit of a class.
 

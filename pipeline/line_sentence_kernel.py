@@ -11,6 +11,7 @@ from numba import njit
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.line_masks import BREAK, LETTER, MORE, R_TERMINAL, SPACE, UPPER
 
 LONGEST_WHOLE = 8  # the most bytes of a word with a final period that is one token
@@ -26,7 +27,7 @@ _AFFIX[[ord(c) for c in "!\"#&'()*,:;<>?[]_`{}"]] = 3
 _AFFIX[[ord(c) for c in "%=+$"]] = 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -50,7 +51,7 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _at(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i < stop and its width."""
     code = np.int64(data[i])
@@ -59,7 +60,7 @@ def _at(data, i, stop):  # type: ignore[no-untyped-def]
     return _decode(data, i, stop)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _before(data, low, i):  # type: ignore[no-untyped-def]
     """The code point that ends at byte i > low and its width."""
     code = np.int64(data[i - 1])
@@ -76,7 +77,7 @@ def _before(data, low, i):  # type: ignore[no-untyped-def]
     return np.int64(_REPLACEMENT), np.int64(1)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def word_key(data, i, stop):  # type: ignore[no-untyped-def]
     """data[i:stop] as a number, uint64; 0 where it is longer than `LONGEST_WHOLE` bytes."""
     key = np.uint64(0)
@@ -86,7 +87,7 @@ def word_key(data, i, stop):  # type: ignore[no-untyped-def]
     return key
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _slot(key):  # type: ignore[no-untyped-def]
     return np.int64((key * _STEP) >> _S54)
 
@@ -103,7 +104,7 @@ def key_table(keys):  # type: ignore[no-untyped-def]
     return table
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _listed(table, key):  # type: ignore[no-untyped-def]
     slot = _slot(key)
     while table[slot] != 0:
@@ -113,12 +114,12 @@ def _listed(table, key):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _is_quote(code, f):  # type: ignore[no-untyped-def]
     return code in (39, 34, 96, 44, 0xB4) or (code >= 128 and f & _PUNCTUATION != 0)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _splits(code, f, side):  # type: ignore[no-untyped-def]
     """Whether spaCy splits this character off the beginning (side 1) or the end (side 2) of a word."""
     if code < 128:
@@ -126,7 +127,7 @@ def _splits(code, f, side):  # type: ignore[no-untyped-def]
     return f & (_PUNCTUATION | _SYMBOL) != 0
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _period_splits(data, low, i, flags):  # type: ignore[no-untyped-def]
     """Whether a single "." at byte i is split off the end of the word data[low:i]."""
     if i <= low:
@@ -143,7 +144,7 @@ def _period_splits(data, low, i, flags):  # type: ignore[no-untyped-def]
     return f & (_ALPHA | _PUNCTUATION) != 0 or code == 0xB2 or code == 0xB4
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _affix_token(code, f, sentences, seen):  # type: ignore[no-untyped-def]
     """One split-off character: it may end a sentence, be skipped as punctuation, or begin the next sentence."""
     if f & _TERMINAL != 0:
@@ -153,7 +154,7 @@ def _affix_token(code, f, sentences, seen):  # type: ignore[no-untyped-def]
     return sentences, seen
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _chunk(data, a, b, flags, whole, sentences, seen):  # type: ignore[no-untyped-def]
     """The tokens of the word data[a:b], as far as they end or begin a sentence: (sentences so far, seen).
 
@@ -247,7 +248,7 @@ def _chunk(data, a, b, flags, whole, sentences, seen):  # type: ignore[no-untype
     return sentences, seen
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _ends_letters(text, first, at, classes, whole):  # type: ignore[no-untyped-def]
     """As `_chunk` for ASCII letters and numbers text[first:at] with a period behind: whether it ends a sentence."""
     if classes[at - 1] & UPPER != 0 and (at - 1 == first or classes[at - 2] & UPPER == 0):
@@ -255,7 +256,7 @@ def _ends_letters(text, first, at, classes, whole):  # type: ignore[no-untyped-d
     return not _listed(whole, word_key(text, first, at + 1))
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _is_plain(text, first, behind, classes):  # type: ignore[no-untyped-def]
     """Whether the word text[first:behind] begins and ends with a letter or number and has no period."""
     last = behind - 1
@@ -269,7 +270,7 @@ def _is_plain(text, first, behind, classes):  # type: ignore[no-untyped-def]
     return i == behind
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _between(text, classes, flags, i, end, keep_ends, sentences):  # type: ignore[no-untyped-def]
     """The sentences after those words of text[i:end] which can end none: (sentences so far, seen).
 
@@ -293,7 +294,7 @@ def _between(text, classes, flags, i, end, keep_ends, sentences):  # type: ignor
             i += width
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _next_word(text, classes, flags, i, end, keep_ends, sentences):  # type: ignore[no-untyped-def]
     """As `_between`; most often a single space and a letter follow."""
     if i + 1 < end and text[i] == 32 and classes[i + 1] & LETTER != 0:
@@ -301,7 +302,7 @@ def _next_word(text, classes, flags, i, end, keep_ends, sentences):  # type: ign
     return _between(text, classes, flags, i, end, keep_ends, sentences)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _finished(text, classes, flags, done, end, keep_ends, sentences, seen):  # type: ignore[no-untyped-def]
     """The sentences of a line that ends at byte `end`, with what stands behind byte `done`."""
     if seen:
@@ -309,7 +310,7 @@ def _finished(text, classes, flags, done, end, keep_ends, sentences, seen):  # t
     return sentences
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def count_sentences(data, offsets, masks_of, first, ends, flags, whole, keep_ends, counts):  # type: ignore[no-untyped-def]
     """Fill counts int32 [m], the sentences of m lines, where a line has a Sentence_Terminal.
 

@@ -1,4 +1,4 @@
-"""Machine instructions for compiled loops over bytes: eight bytes as one integer, byte order, zeros below a set bit.
+"""Machine instructions for compiled loops over bytes: eight bytes as one integer, their order turned.
 
 Little-endian machines only. Kernels keep all they call in their own file because numba's cache looks at the changes of one
 file only: after a change here, delete the cached kernels.
@@ -29,13 +29,6 @@ def _turn_code(context: Any, x: Any) -> Any:
     return types.uint64(types.uint64), lambda _, builder, __, args: builder.bswap(args[0])
 
 
-def _low_zeros_code(context: Any, x: Any) -> Any:
-    """How many zeros stand below the lowest set bit of a uint64; 64 where none is set."""
-    no = ir.Constant(ir.IntType(1), 0)
-    return types.uint64(types.uint64), lambda _, builder, __, args: builder.cttz(args[0], no)
-
-
 # Declared as anything: the first parameter is not the caller's to give.
 load: Any = intrinsic(_load_code)
 turn: Any = intrinsic(_turn_code)
-low_zeros: Any = intrinsic(_low_zeros_code)

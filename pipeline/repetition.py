@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.measures import DUPLICATE_ORDERS, TOP_ORDERS
 from mixloom.pipeline.words import Cuts
 
@@ -70,7 +71,7 @@ _NEAR = 1 << 17  # bytes that stay near the processor
 _S32 = np.uint64(32)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _table_size(items):  # type: ignore[no-untyped-def]
     size = 16
     while size < 2 * items:
@@ -78,7 +79,7 @@ def _table_size(items):  # type: ignore[no-untyped-def]
     return size
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _slot(keys, counts, mask, key):  # type: ignore[no-untyped-def]
     """The place of `key` in an open-addressing table: where it is, or the empty place where it belongs."""
     at = np.int64(key & mask)
@@ -87,7 +88,7 @@ def _slot(keys, counts, mask, key):  # type: ignore[no-untyped-def]
     return at
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _duplicates(hashes, chars, seen_chars, first, last, keys, counts):  # type: ignore[no-untyped-def]
     """Of the items first:last: how many equal an earlier one, and their characters; how many occur more than once,
     and theirs; the characters of the former where seen_chars is not 0."""
@@ -110,7 +111,7 @@ def _duplicates(hashes, chars, seen_chars, first, last, keys, counts):  # type: 
     return extra, extra_chars, every, every_chars, seen
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _distinct(hashes, first, last, keys):  # type: ignore[no-untyped-def]
     size = _table_size(last - first)
     mask = np.uint64(size - 1)
@@ -146,14 +147,14 @@ def _middle(chars, first, last, lengths):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _marks_size(items):  # type: ignore[no-untyped-def]
     """How many marks to sift so many bigrams by: a power of two, the more the better while they stay in the cache."""
     places = _table_size(items)
     return max(2 * places, min(8 * places, _NEAR))
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _likely_pairs(hashes, count, at, marks):  # type: ignore[no-untyped-def]
     """Fill `at` with the positions of all bigrams that occur twice, and of some that do not; how many.
 
@@ -173,7 +174,7 @@ def _likely_pairs(hashes, count, at, marks):  # type: ignore[no-untyped-def]
     return kept
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _repeated(grams, at, m, slots, keys, counts):  # type: ignore[no-untyped-def]
     """Keep of the m positions in `at` those whose gram occurs at least twice among them; how many, in place.
 
@@ -195,7 +196,7 @@ def _repeated(grams, at, m, slots, keys, counts):  # type: ignore[no-untyped-def
     return kept
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _top(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def]
     """The characters of the top n-gram among m occurrences of repeated ones; 0 where there is none."""
     best, chars = 1, 0
@@ -212,7 +213,7 @@ def _top(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def]
     return chars
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _long(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def]
     """The characters of repeated n-grams, of which there are m occurrences in order."""
     total, free = 0, 0
@@ -232,7 +233,7 @@ def _long(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, counts, marks):  # type: ignore[no-untyped-def]
     """Fill row with the top and the repeated n-gram characters of one document of `count` items.
 
@@ -266,7 +267,7 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
             candidates += at[k + 1] == i + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _visible(hashes, chars, first, last, kept, kept_chars):  # type: ignore[no-untyped-def]
     """Copy those of the items first:last that are not blank (chars 0) to `kept` and `kept_chars`; how many."""
     k = 0
@@ -276,7 +277,7 @@ def _visible(hashes, chars, first, last, kept, kept_chars):  # type: ignore[no-u
     return k
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _item_measures(  # type: ignore[no-untyped-def]
     row, first, last, empty, ends, piece_hashes, piece_chars, line_hashes, line_chars,
     first_para, last_para, block_hashes, block_chars, para_hashes, para_chars, keys, counts, kept, kept_chars,
@@ -304,7 +305,7 @@ def _item_measures(  # type: ignore[no-untyped-def]
         )
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _widest(offsets):  # type: ignore[no-untyped-def]
     most = 0
     for i in range(offsets.size - 1):

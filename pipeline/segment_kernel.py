@@ -12,6 +12,7 @@ from numba import njit
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import token_kernel as tk
 from mixloom.pipeline import word_breaks as wb
+from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.raw_bytes import load, turn
 
 _ALNUM = ch.ALPHA | ch.NUMBER
@@ -31,13 +32,13 @@ _ZERO = np.uint64(0)
 _REPLACEMENT = 0xFFFD
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _fold(h, eight):  # type: ignore[no-untyped-def]
     h = (h ^ eight) * _STEP
     return h ^ (h >> _S29)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _finish(h, length):  # type: ignore[no-untyped-def]
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the state and the length."""
     h = h ^ np.uint64(length)
@@ -46,7 +47,7 @@ def _finish(h, length):  # type: ignore[no-untyped-def]
     return h ^ (h >> _S31)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _hash(data, i, j):  # type: ignore[no-untyped-def]
     """64 bits of data[i:j], eight bytes at a time, the first of them highest."""
     h, length, last = _START, j - i, _ZERO
@@ -62,7 +63,7 @@ def _hash(data, i, j):  # type: ignore[no-untyped-def]
     return _finish(_fold(h, last), length)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -86,7 +87,7 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _next_class(work, i, m):  # type: ignore[no-untyped-def]
     """The class of the first character from i on that is not Extend; 0 where there is none."""
     while i < m:
@@ -96,7 +97,7 @@ def _next_class(work, i, m):  # type: ignore[no-untyped-def]
     return np.int64(0)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _no_break(before, last, c, work, i, m, regional):  # type: ignore[no-untyped-def]
     """Whether the characters of classes `last` and `c` stand in one word (Unicode Annex 29, WB5 to WB16).
 
@@ -131,7 +132,7 @@ def _no_break(before, last, c, work, i, m, regional):  # type: ignore[no-untyped
     return c == _NUMERIC and before == _NUMERIC and (either or last == _MID_NUM)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _segment(work, m):  # type: ignore[no-untyped-def]
     """Cut a chunk of m characters at the word boundaries of Unicode Annex 29: work[_ENDS, k] is where the k-th stops."""
     n, regional = 0, 0
@@ -152,7 +153,7 @@ def _segment(work, m):  # type: ignore[no-untyped-def]
     return n + 1
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _ascii_segment(data, i, stop, breaks):  # type: ignore[no-untyped-def]
     """Where the segment of data[i:stop], which is ASCII, stops that begins at i: the same rules, of which few are left."""
     last = breaks[data[i]]
@@ -173,7 +174,7 @@ def _ascii_segment(data, i, stop, breaks):  # type: ignore[no-untyped-def]
     return i
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _cut_ascii(data, i, stop, flags, breaks, hashes, chars, g):  # type: ignore[no-untyped-def]
     """Append the segments of data[i:stop], which is ASCII, behind the first g; returns how many there are then."""
     while i < stop:
@@ -185,7 +186,7 @@ def _cut_ascii(data, i, stop, flags, breaks, hashes, chars, g):  # type: ignore[
     return g
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _cut_wide(data, i, stop, flags, breaks, work, hashes, chars, g):  # type: ignore[no-untyped-def]
     """As `_cut_ascii`, of any text."""
     m = 0
@@ -207,7 +208,7 @@ def _cut_wide(data, i, stop, flags, breaks, work, hashes, chars, g):  # type: ig
     return g
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _cut_all(data, starts, stops, words, flags, breaks, work, hashes, chars):  # type: ignore[no-untyped-def]
     """The loop of `segment_kernel`; returns how many segments there are.
 

@@ -18,6 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import MinHashConfig
+from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.words import Cuts, TermCuts, cut_terms
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -29,14 +30,14 @@ __all__ = ["MinHashConfig", "cut_signatures", "jaccard", "permutations", "shingl
 _BLOCK = 256  # shingles hashed at a time, a multiple of four: their keys stay in the first-level cache
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _mix(h):  # type: ignore[no-untyped-def]
     h = (h ^ (h >> _S30)) * _MIX1
     h = (h ^ (h >> _S27)) * _MIX2
     return h ^ (h >> _S31)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _shingles(term_hashes, first, last, ngram, out):  # type: ignore[no-untyped-def]
     """Hash every window of `ngram` terms of term_hashes[first:last] into out; returns how many.
 
@@ -54,7 +55,7 @@ def _shingles(term_hashes, first, last, ngram, out):  # type: ignore[no-untyped-
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _lower(keys, count, a, b, least):  # type: ignore[no-untyped-def]
     """Lower `least` to the values of `count` keys, a multiple of four, under each of the permutations."""
     for i in range(0, count, 4):

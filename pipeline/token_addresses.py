@@ -9,21 +9,22 @@ from __future__ import annotations
 from numba import njit
 
 from mixloom.pipeline import english_tokens as en
+from mixloom.pipeline.lean import LEAN
 
 _LOWER, _ALPHA, _NUMBER = en.LOWER, en.ALPHA, en.NUMBER
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def is_digit(code):  # type: ignore[no-untyped-def]
     return 48 <= code <= 57
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _in_host(code):  # type: ignore[no-untyped-def]
     return 97 <= code <= 122 or 65 <= code <= 90 or is_digit(code) or 0xA1 <= code <= 0xFFFF
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _ends_host(codes, i, hi):  # type: ignore[no-untyped-def]
     """Whether nothing but a port and a path follows from i on."""
     if i < hi and codes[i] == 58:
@@ -36,7 +37,7 @@ def _ends_host(codes, i, hi):  # type: ignore[no-untyped-def]
     return i == hi or codes[i] == 47 or codes[i] == 63 or codes[i] == 35
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _is_name(codes, flags, lo, hi):  # type: ignore[no-untyped-def]
     """Whether a host name with a top-level domain begins at lo and nothing but a port and a path follows."""
     i, label, labels = lo, lo, 0
@@ -54,7 +55,7 @@ def _is_name(codes, flags, lo, hi):  # type: ignore[no-untyped-def]
     return _ends_host(codes, i, hi)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _is_ip(codes, flags, lo, hi):  # type: ignore[no-untyped-def]
     """Whether a public IPv4 address begins at lo and nothing but a port and a path follows."""
     i, first, second = lo, 0, 0
@@ -81,7 +82,7 @@ def _is_ip(codes, flags, lo, hi):  # type: ignore[no-untyped-def]
     return not (first == 172 and 16 <= second <= 31) and _ends_host(codes, i, hi)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def is_address(codes, flags, lo, hi, signed):  # type: ignore[no-untyped-def]
     """Whether lo:hi, with a "@" in it if `signed`, is an address: [scheme://][user@](host.domain|IPv4)[:port][/path]."""
     if _is_name(codes, flags, lo, hi) or _is_ip(codes, flags, lo, hi):

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import english_tokens as en
-from mixloom.pipeline.lend import lend
+from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.raw_bytes import load, turn
 from mixloom.pipeline.token_addresses import is_address, is_digit
 
@@ -50,13 +50,13 @@ _ZERO, _ONE, _LOW8 = np.uint64(0), np.uint64(1), np.uint64(0xFF)
 _REPLACEMENT = 0xFFFD
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _fold(h, eight):  # type: ignore[no-untyped-def]
     h = (h ^ eight) * _STEP
     return h ^ (h >> _S29)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def _finish(h, length):  # type: ignore[no-untyped-def]
     """The finaliser of SplitMix64 (Steele, Lea and Flood 2014) over the state and the length."""
     h = h ^ np.uint64(length)
@@ -65,7 +65,7 @@ def _finish(h, length):  # type: ignore[no-untyped-def]
     return h ^ (h >> _S31)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _hash(data, i, j):  # type: ignore[no-untyped-def]
     """64 bits of data[i:j], eight bytes at a time, the first of them highest."""
     h, length, last = _START, j - i, _ZERO
@@ -81,7 +81,7 @@ def _hash(data, i, j):  # type: ignore[no-untyped-def]
     return _finish(_fold(h, last), length)
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
     b = np.int64(data[i])
@@ -105,18 +105,18 @@ def _decode(data, i, stop):  # type: ignore[no-untyped-def]
     return np.int64(code), np.int64(width)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _byte(at, i):  # type: ignore[no-untyped-def]
     return at[i] if at.size > 0 else i
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(**LEAN, inline="always")
 def filter_bit(chars, first, last):  # type: ignore[no-untyped-def]
     """Where the filter of special cases and units looks for a string of so many characters and these ends."""
     return (chars & 15) << 14 | (first & 127) << 7 | (last & 127)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _special(data, codes, at, lo, hi, keys, meta, brief, worth, kind):  # type: ignore[no-untyped-def]
     """The place of the characters lo:hi of the chunk in the table if they are an entry of this kind, else -1."""
     n = hi - lo
@@ -132,7 +132,7 @@ def _special(data, codes, at, lo, hi, keys, meta, brief, worth, kind):  # type: 
     return place if meta[KIND, place] & kind != 0 else np.int64(-1)
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _run(codes, i, hi, most):  # type: ignore[no-untyped-def]
     """How often, up to `most`, the character at i stands in a row."""
     run = 1
@@ -141,7 +141,7 @@ def _run(codes, i, hi, most):  # type: ignore[no-untyped-def]
     return run
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _prefix(codes, flags, lo, hi):  # type: ignore[no-untyped-def]
     """How many characters are split off the front of lo:hi."""
     if lo >= hi:
@@ -161,7 +161,7 @@ def _prefix(codes, flags, lo, hi):  # type: ignore[no-untyped-def]
     return 0
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _suffix(data, codes, flags, at, lo, hi, keys, meta, brief, worth):  # type: ignore[no-untyped-def]
     """How many characters are split off the end of lo:hi."""
     if lo >= hi:
@@ -204,7 +204,7 @@ def _suffix(data, codes, flags, at, lo, hi, keys, meta, brief, worth):  # type: 
     return 0
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _infix(codes, flags, i, lo, hi):  # type: ignore[no-untyped-def]
     """How many characters from i on cut the string lo:hi in two, 0 where there is no cut."""
     c = np.int64(codes[i])
@@ -235,7 +235,7 @@ def _infix(codes, flags, i, lo, hi):  # type: ignore[no-untyped-def]
     return 0
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _split_middle(codes, flags, work, lo, hi, n):  # type: ignore[no-untyped-def]
     """Cut lo:hi at its infixes: append the ends of its tokens to `ends`; returns how many there are now."""
     seen, found = np.int64(flags[codes[lo]]), 1
@@ -269,7 +269,7 @@ def _split_middle(codes, flags, work, lo, hi, n):  # type: ignore[no-untyped-def
     return n + 1
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _tokenize(data, codes, flags, at, work, lo, hi, keys, meta, brief, worth):  # type: ignore[no-untyped-def]
     """Cut the chunk lo:hi into tokens: work[_ENDS, k] is where the k-th stops; returns how many there are."""
     last, n, s = -1, 0, 0
@@ -324,7 +324,7 @@ def _tokenize(data, codes, flags, at, work, lo, hi, keys, meta, brief, worth):  
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _rejoin(data, codes, at, work, begin, n, keys, meta, brief, worth):  # type: ignore[no-untyped-def]
     """Put special cases together again that the rules cut apart, longest first; fills `final`, returns how many."""
     found, lo = False, begin
@@ -378,7 +378,7 @@ def _rejoin(data, codes, at, work, begin, n, keys, meta, brief, worth):  # type:
     return size
 
 
-@njit(cache=True, nogil=True, forceinline=True)
+@njit(**LEAN, forceinline=True)
 def _cut_one(  # type: ignore[no-untyped-def]
     data, codes, flags, at, work, lo, hi, keys, meta, brief, worth, stop_keys, stop_numbers, word, hashes, chars, t,
 ):  # fmt: skip
@@ -410,7 +410,7 @@ def _cut_one(  # type: ignore[no-untyped-def]
     return stops
 
 
-@njit(cache=True, nogil=True)
+@njit(**LEAN)
 def _cut_all(  # type: ignore[no-untyped-def]
     data, starts, stops, flags, keys, meta, brief, worth, stop_keys, stop_numbers, work, codes, at, none, words,
     hashes, chars, found,
@@ -467,8 +467,8 @@ def token_kernel(  # type: ignore[no-untyped-def]
         np.empty(starts.size, np.uint64),
     )
     t = _cut_all(
-        lend(data), lend(starts), lend(stops), lend(flags), lend(keys), lend(meta), lend(brief), lend(worth),
-        lend(stop_keys), lend(stop_numbers), lend(work), lend(codes), lend(at), lend(none), lend(words),
-        lend(hashes), lend(chars), lend(found),
+        data, starts, stops, flags, keys, meta, brief, worth,
+        stop_keys, stop_numbers, work, codes, at, none, words,
+        hashes, chars, found,
     )  # fmt: skip
     return hashes[:t], chars[:t], found

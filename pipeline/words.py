@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.annotate_config import check_stop_words
+from mixloom.pipeline.byte_masks import byte_masks
 from mixloom.pipeline.chunk_kernel import CHUNK_COUNTS
 from mixloom.pipeline.chunks import Chunks, cut_chunks
 from mixloom.pipeline.cut_kernel import TERM_COUNTS, cut_kernel
@@ -60,9 +61,10 @@ class Cuts:
         return self.counts[:, COUNTS.index(name)]
 
 
-def _run(texts: pa.Array, stop_words: NDArray[np.uint64]) -> TermCuts:
+def _run(texts: pa.Array, stop_words: NDArray[np.uint64], terms: bool = True) -> TermCuts:
     data, offsets = utf8_buffers(texts)
-    return TermCuts(*cut_kernel(data, offsets, ch.character_flags(), ch.lower_table(), stop_words))
+    tables = ch.character_flags(), ch.lower_table()
+    return TermCuts(*cut_kernel(data, offsets, *byte_masks(data, offsets), *tables, stop_words, terms))
 
 
 @lru_cache(maxsize=16)
