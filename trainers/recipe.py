@@ -241,7 +241,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         *filters,
         *chain.stages,
         chain.seen_by(EmbedStage(config.embed, chain.survivors, roots, IMAGE_MODELS)),
-        ClusterStage(config.cluster),
+        chain.seen_by(ClusterStage(config.cluster)),
         *_semantic(config, chain),
         OrderStage(config.order, chain.late),
         chain.seen_by(TokenizerStage(config.tokenizer, chain.survivors, roots)),
