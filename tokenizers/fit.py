@@ -40,7 +40,7 @@ class TokenizerStage(Stage):
     """Kept documents -> fitted tokenizers and the vocabulary."""
 
     name = "tokenizer"
-    version = 2
+    version = 3
 
     def __init__(self, config: TokenizerConfig, survivors: str, roots: dict[str, str]) -> None:
         self.config = config

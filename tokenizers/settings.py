@@ -169,7 +169,7 @@ class SpeechCodecConfig(BaseModel):
         default=None, description="Directory of a fitted codec or checkpoint; required unless kind is logmel."
     )
     units: int = Field(
-        default=100,
+        default=250,
         ge=2,
         le=65536,
         description="Clusters (logmel); fewer are made when the corpus has fewer frames.",
@@ -179,6 +179,24 @@ class SpeechCodecConfig(BaseModel):
         ge=1,
         le=16,
         description="10 ms frames behind one unit: 4 gives 25 units a second (logmel).",
+    )
+    window: int = Field(
+        default=24,
+        ge=1,
+        le=200,
+        description="10 ms frames a unit is judged by, those around it included (logmel).",
+    )
+    cepstra: int = Field(
+        default=20,
+        ge=1,
+        le=80,
+        description="Cosines over the bands: how finely the spectrum is seen (logmel).",
+    )
+    moves: int = Field(
+        default=3,
+        ge=1,
+        le=16,
+        description="Cosines over the window: 1 sees the mean alone, 2 its slope as well, 3 its curve (logmel).",
     )
     normalise: Literal["level", "mean", "none"] = Field(
         default="mean",
