@@ -6,13 +6,13 @@ from pydantic import ValidationError
 
 from mixloom.pipeline.balanced import balanced_assign
 from mixloom.pipeline.cells import split_domain
+from mixloom.pipeline.choose_k import choose_k, silhouette, size_entropy
 from mixloom.pipeline.cluster import DOMAINS, ClusterConfig, Domains, assign_batch, fit_domains
 from mixloom.pipeline.distances import nearest, squared_distances
 from mixloom.pipeline.domain_report import nmi, purity, source_facts
 from mixloom.pipeline.embed import batch_texts, embed_batch
 from mixloom.pipeline.embed_config import TfidfConfig
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.choose_k import silhouette, size_entropy
 from mixloom.pipeline.kmeans import Start, balanced_rounds, capped_rounds, fit_centres, means, plus_plus
 from mixloom.pipeline.one_thread import one_thread
 from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
@@ -54,7 +54,6 @@ def test_disjoint_vocabularies_are_told_apart_without_an_error(balance):
     assert nmi(labels, found) == pytest.approx(1.0)
 
 
-
 def test_sources_of_very_different_size_are_still_told_apart_by_default():
     texts, labels = topic_texts(4, [300, 30, 60, 25])
     vectors = TfidfSvd.fit(texts, TfidfConfig(dim=12)).transform(texts)
@@ -68,6 +67,54 @@ def test_the_number_of_domains_is_found_among_those_tried():
     domains = fit_domains(x, config)
     assert domains.k == 7
     assert purity(labels.tolist(), domains.assign(x)[0]) == 1.0
+
+
+def test_what_every_number_of_domains_gave_is_told():
+    x, _ = clustered(400, 5, spread=0.3)
+    k, tried = choose_k(x, (5, 3, 10, 5, 300), iterations=10, rng=rng(), max_share=2.0)
+    assert k == 5
+    assert [t.k for t in tried] == [3, 5, 10]  # 300 is more than half of the vectors
+    assert [t.inertia for t in tried] == sorted((t.inertia for t in tried), reverse=True)
+    assert tried[1].balance == pytest.approx(1.0, abs=1e-3)
+    assert choose_k(x[:3], (2, 4), iterations=10, rng=rng(), max_share=None) == (1, [])
+    assert size_entropy(np.array([5, 5, 0]), 3) == pytest.approx(np.log(2) / np.log(3))
+    assert size_entropy(np.array([7, 0]), 2) == 0.0
+    assert size_entropy(np.array([7]), 1) == 1.0
+
+
+def test_groups_are_capped_while_centres_are_estimated():
+    x, _ = clustered(1200, 3, spread=1.5)
+    start = Start.draw(x, 12, rng())
+    centres = start.centres(12, max_share=1.0, iterations=20, restarts=1, rng=rng())
+    for most in (100, 110, 200):
+        assert np.bincount(capped_rounds(x, centres, most, 5, 0.0)).max() <= most
+
+
+def test_the_cap_gives_way_to_a_source_that_is_larger_and_far_from_the_others():
+    x, labels = clustered(900, 3, spread=0.2)
+    x = np.concatenate([x[labels == 0], x[labels == 1][:30], x[labels == 2][:30]])
+    found = fit_domains(x, ClusterConfig(k=3, max_share=1.2, min_cell=0)).assign(x)[0]
+    assert sorted(np.bincount(found).tolist()) == [30, 30, 300]
+
+
+def test_more_domains_than_a_tree_serves_start_from_random_seeds():
+    x, labels = clustered(3000, 600, dim=24, spread=0.2)
+    start = Start.draw(x, 600, rng())
+    assert start.merges is None
+    centres = start.centres(600, max_share=2.0, iterations=5, restarts=1, rng=rng())
+    assert 570 <= len(centres) <= 600
+    assert purity(labels.tolist(), nearest(x, centres)[0]) > 0.9
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 16, 17, 33])
+def test_any_number_of_documents_gives_at_most_k_domains_that_all_have_documents(n):
+    x, _ = clustered(n, 40, spread=1.0)
+    for balance in ("capped", "strict"):
+        domains = fit_domains(x, ClusterConfig(k=16, balance=balance, restarts=2, max_cell=4, min_cell=2))
+        found, cell, _ = domains.assign(x, doc_ids=[str(i) for i in range(n)])
+        assert 1 <= domains.k <= min(n, 16)
+        assert sorted(set(found.tolist())) == list(range(domains.k))
+        assert cell.max() < domains.cell_count
 
 
 def test_our_clusters_are_as_good_as_scikit_learns_on_overlapping_groups():
@@ -238,6 +285,19 @@ def test_purity_and_nmi_agree_with_their_definitions(pairs):
         majority += max(inside.count(name) for name in inside)
     assert purity(labels, found) == pytest.approx(majority / len(pairs))
     assert nmi(labels, found) == pytest.approx(normalized_mutual_info_score(labels, found), abs=1e-9)
+
+
+def test_facts_of_sources_leave_documents_without_text_out_of_purity():
+    rows = [(0, "a", 3), (0, "b", 1), (1, "b", 4), (2, "a", 10), (0, "a", 2)]
+    told = source_facts(rows, 2)
+    assert told["sizes"] == [6, 4, 10]
+    assert told["sources"] == {"a": [5, 0, 10], "b": [1, 4, 0]}
+    assert told["purity"] == pytest.approx(0.9)
+    labels, domains = ["a"] * 5 + ["b"] * 5, np.array([0] * 6 + [1] * 4)
+    assert told["nmi"] == pytest.approx(nmi(labels, domains), abs=1e-4)
+    assert told["largest"] == pytest.approx(1.2)
+    assert source_facts([], 0) == {"sizes": [0], "sources": {}}
+    assert "nmi" not in source_facts([(0, "a", 3)], 1)
 
 
 @settings(max_examples=20, deadline=None)
