@@ -83,11 +83,12 @@ def test_what_every_number_of_domains_gave_is_told():
 
 
 def test_groups_are_capped_while_centres_are_estimated():
-    x, _ = clustered(1200, 3, spread=1.5)
-    start = Start.draw(x, 12, rng())
-    centres = start.centres(12, max_share=1.0, iterations=20, restarts=1, rng=rng())
-    for most in (100, 110, 200):
-        assert np.bincount(capped_rounds(x, centres, most, 5, 0.0)).max() <= most
+    x, _ = clustered(1200, 1, dim=3, spread=5.0)  # a sphere without groups
+    centres = plus_plus(x, 12, rng())
+    plain = np.bincount(capped_rounds(x, centres, 1200, 20, 0.0)).max()
+    for most in (100, 110, plain + 1):
+        assert np.bincount(capped_rounds(x, centres, most, 20, 0.0)).max() <= most
+    assert plain > 110
 
 
 def test_the_cap_gives_way_to_a_source_that_is_larger_and_far_from_the_others():
