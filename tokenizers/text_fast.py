@@ -142,9 +142,9 @@ def _ranks(content: dict[str, Any]) -> dict[bytes, int] | None:
     return ranks if all(bytes([b]) in ranks for b in range(256)) else None
 
 
-def _pairs(merges: list[Any]) -> list[tuple[str, str]]:
+def _pairs(merges: list[Any]) -> list[list[str]]:
     """Merges as pairs; older files write them as one string with a blank between."""
-    return [tuple(m.split(" ")) if isinstance(m, str) else (m[0], m[1]) for m in merges]
+    return [m.split(" ") if isinstance(m, str) else list(m) for m in merges]
 
 
 def _each_token_is_its_own_result(tokenizer: Tokenizer, ranks: dict[bytes, int]) -> bool:

@@ -87,6 +87,16 @@ def test_the_vocabulary_holds_what_was_fitted_and_loads_with_it(world):
     assert manifest.counts.documents_in == 0
 
 
+def test_the_fitted_image_codec_comes_with_a_sheet_of_reconstructions(world):
+    world.fit()
+    assert world.store.read("image/reconstructions.png").startswith(b"\x89PNG")
+
+
+def test_a_run_may_take_its_texts_as_raw_bytes(world):
+    assert world.fit(text={"kind": "bytes"}).info["text"]["patches"] == "entropy"
+    assert Codecs.load(world.store).text.kind == "bytes"
+
+
 def test_a_picture_that_occurs_twice_is_learnt_from_once(world):
     info = world.fit().info
     assert (info["image"]["fitted_on"], info["speech"]["fitted_on"]) == (8, 6)
@@ -125,7 +135,7 @@ def test_pictures_are_opened_one_at_a_time_while_the_codec_draws_from_them(world
         opened.append(uri)
         return real_open(root, uri, member)
 
-    def make(config, images, advance=None):
+    def make(config, images, advance=None, show=None):
         before = len(opened)
 
         def counted():
@@ -134,7 +144,7 @@ def test_pictures_are_opened_one_at_a_time_while_the_codec_draws_from_them(world
                 yield picture
 
         assert before == 1
-        return real_make(config, counted(), advance)
+        return real_make(config, counted(), advance, show)
 
     monkeypatch.setattr(media, "open_media", open_media)
     monkeypatch.setattr(codecs, "make_image_codec", make)
