@@ -19,6 +19,8 @@ from mixloom.pipeline.packing_kernel import best_fit, chop, concatenate, separat
 
 Int64 = NDArray[np.int64]
 
+CARRIED = 8  # contexts of a window that stay open for the next one (docs/shards.md has the price of more)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Blocks:
@@ -110,7 +112,7 @@ def pack(
     cuts: Cuts | None = None,
     groups: ArrayLike | None = None,
     *,
-    carry: bool = True,
+    carry: int = CARRIED,
 ) -> Plan:
     """Plan the contexts of documents given in path order; deterministic, every token placed exactly once.
 
@@ -126,7 +128,7 @@ def pack(
         groups: integers [n], documents of one number (from 0) are near duplicates, -1 is none. No two of a group are
             neighbours in a context. With window 1 the context ends between them. Otherwise best fit prefers contexts
             without the group, then contexts in which others can stand between them, and then opens a new one.
-        carry: with window > 1, the emptiest context of a window stays open for the next one.
+        carry: with window > 1, so many of the emptiest contexts of a window stay open for the next one.
 
     Raises:
         UserError: seq_len or window under 1, a length under 1, not one group per document, or cut positions that are
@@ -157,7 +159,7 @@ def pack(
     # One stable sort for all windows: by window, then longest first; equal lengths stay in (document, start) order.
     order = np.argsort(of_window * (seq_len + 1) + (seq_len - length), kind="stable")
     bounds = np.flatnonzero(np.diff(of_window[order], prepend=-1, append=-2)).astype(np.int64)
-    packed = best_fit(length[order], group[doc[order]], bounds, np.int64(seq_len), carry)
+    packed = best_fit(length[order], group[doc[order]], bounds, np.int64(seq_len), int(carry))
     context = np.empty(count, np.int64)
     context[order] = packed
     return _apart(_group(seq_len, doc, start, stop, context, forced), group)

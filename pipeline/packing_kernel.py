@@ -173,7 +173,7 @@ def best_fit(length, group, bounds, seq_len, carry):  # type: ignore[no-untyped-
         length: int64 [p], longest first per window.
         group: int64 [p], numbers from 0, or -1.
         bounds: int64 [w + 1], window j owns the pieces bounds[j] to bounds[j + 1].
-        carry: the emptiest bin of a window stays open for the next one.
+        carry: so many of the emptiest open bins stay open for the next window.
 
     Returns:
         The bin of each piece, int64 [p].
@@ -193,7 +193,7 @@ def best_fit(length, group, bounds, seq_len, carry):  # type: ignore[no-untyped-
         (group.max() if n else -1) + 1, -1, np.int64
     )  # group -> its last piece that may still matter
     before = np.full(n, -1, np.int64)  # piece -> the one of its group before it
-    opened, kept = 0, -1
+    opened, kept = 0, np.full(carry, -1, np.int64)
     for w in range(bounds.shape[0] - 1):
         first = opened
         for i in range(bounds[w], bounds[w + 1]):
@@ -226,27 +226,41 @@ def best_fit(length, group, bounds, seq_len, carry):  # type: ignore[no-untyped-
             room[b] -= length[i]
             if room[b] > 0:
                 _open(tree, head, below, b, room[b])
-        emptiest = kept
-        for b in range(first, opened):
-            if emptiest < 0 or room[b] > room[emptiest]:
-                emptiest = b
-        for b in range(first - 1, opened):
-            j = kept if b < first else b
-            if j >= 0 and room[j] > 0 and head[room[j]] >= 0:
-                head[room[j]] = -1
-                _unmark(tree, room[j])
-        kept = -1
-        if carry and emptiest >= 0 and room[emptiest] > 0:
-            kept = emptiest
-            below[kept] = -1
-            _open(tree, head, below, kept, room[kept])
+        _close(tree, head, below, room, kept, first, opened)
+        for b in kept:
+            if b >= 0 and room[b] > 0:
+                _open(tree, head, below, b, room[b])
         _forget(bins, group, newest, before, bounds[w], bounds[w + 1], kept)
     return bins
 
 
 @njit(cache=True, nogil=True)
+def _close(tree, head, below, room, kept, first, opened):  # type: ignore[no-untyped-def]
+    """Close all open bins, those kept and first..opened, and choose the emptiest of them into kept, -1 for none."""
+    before = kept.copy()
+    for k in range(before.shape[0] + opened - first):
+        b = before[k] if k < before.shape[0] else first + k - before.shape[0]
+        if b >= 0 and room[b] > 0 and head[room[b]] >= 0:
+            head[room[b]] = -1
+            _unmark(tree, room[b])
+    for place in range(kept.shape[0]):
+        kept[place] = -1
+    for k in range(before.shape[0] + opened - first):
+        b = before[k] if k < before.shape[0] else first + k - before.shape[0]
+        if b < 0 or room[b] == 0:
+            continue
+        place = kept.shape[0]  # emptiest first; of equally empty ones that which was opened first
+        while place > 0 and (kept[place - 1] < 0 or room[kept[place - 1]] < room[b]):
+            place -= 1
+        for later in range(kept.shape[0] - 1, place, -1):
+            kept[later] = kept[later - 1]
+        if place < kept.shape[0]:
+            kept[place] = b
+
+
+@njit(cache=True, nogil=True)
 def _forget(bins, group, newest, before, start, stop, kept):  # type: ignore[no-untyped-def]
-    """Of the pieces of every group of a window, remember only those in the bin that stays open."""
+    """Of the pieces of every group of a window, remember only those in the bins that stay open."""
     for i in range(start, stop):
         g = group[i]
         if g < 0 or newest[g] < start:
@@ -254,7 +268,10 @@ def _forget(bins, group, newest, before, start, stop, kept):  # type: ignore[no-
         j, chain = newest[g], -1
         while j >= 0:
             older = before[j]
-            if bins[j] == kept:
+            stays = False
+            for b in kept:
+                stays = stays or b == bins[j]
+            if stays:
                 before[j] = chain
                 chain = j
             j = older

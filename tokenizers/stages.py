@@ -120,7 +120,7 @@ class PackStage(Stage):
     """
 
     name = "pack"
-    version = 2
+    version = 3
     inputs = ("tokenize", "order", "cluster")
 
     def __init__(self, config: ShardsConfig) -> None:

@@ -16,7 +16,7 @@ SEQ_LENS = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65
 LENGTHS = st.lists(st.integers(1, 150), max_size=60)
 
 
-def naive_best_fit(lengths: list[int], seq_len: int, window: int, carry: bool) -> list[int]:
+def naive_best_fit(lengths: list[int], seq_len: int, window: int, carry: int) -> list[int]:
     """Fills of best-fit-decreasing per window by its definition: try every open bin for every piece."""
     pieces = []
     for d, n in enumerate(lengths):
@@ -24,11 +24,9 @@ def naive_best_fit(lengths: list[int], seq_len: int, window: int, carry: bool) -
     closed: list[int] = []
     bins: list[int] = []
     for w in sorted({w for w, _ in pieces}):
-        if bins and not (carry and min(bins) < seq_len):
-            closed, bins = closed + bins, []
-        elif bins:
-            bins.sort()
-            closed, bins = closed + bins[1:], bins[:1]
+        bins.sort()
+        kept = [b for b in bins[:carry] if b < seq_len]
+        closed, bins = closed + bins[len(kept) :], kept
         for n in sorted((n for v, n in pieces if v == w), reverse=True):
             fitting = [b for b in range(len(bins)) if bins[b] + n <= seq_len]
             if fitting:
@@ -53,7 +51,7 @@ def check_every_token_once(plan: Plan, lengths: list[int], in_order: bool = True
 
 
 @settings(max_examples=300, deadline=None)
-@given(LENGTHS, SEQ_LENS, st.integers(2, 80), st.booleans())
+@given(LENGTHS, SEQ_LENS, st.integers(2, 80), st.integers(0, 9))
 def test_best_fit_places_every_token_once_and_fills_bins_as_the_naive_definition(
     lengths, seq_len, window, carry
 ):
@@ -151,13 +149,13 @@ def test_pieces_between_blocks_are_packed_as_the_naive_definition_packs_them(doc
             pieces.append((d // window, stop - start))
             start = stop
         pieces.append((d // window, n - start))
-    plan = pack(lengths, seq_len, window, Blocks.of(spans), carry=False)
+    plan = pack(lengths, seq_len, window, Blocks.of(spans), carry=0)
     check_every_token_once(plan, lengths)
     want: list[int] = []
     for w in {w for w, _ in pieces}:
-        want += naive_best_fit([n for v, n in pieces if v == w], seq_len, len(pieces) + 1, carry=False)
+        want += naive_best_fit([n for v, n in pieces if v == w], seq_len, len(pieces) + 1, carry=0)
     assert sorted(plan.fills.tolist()) == sorted(want)
-    asked = pack(lengths, seq_len, window, lambda i: cut_positions(lengths[i], spans[i]), carry=False)
+    asked = pack(lengths, seq_len, window, lambda i: cut_positions(lengths[i], spans[i]), carry=0)
     for name in ("doc", "start", "stop", "offsets", "forced_cuts"):
         assert np.array_equal(getattr(plan, name), getattr(asked, name))
 
@@ -179,7 +177,7 @@ def documents_in_groups(draw):
 
 
 @settings(max_examples=400, deadline=None)
-@given(documents_in_groups(), SEQ_LENS, st.sampled_from([1, 2, 5, 16, 80]), st.booleans())
+@given(documents_in_groups(), SEQ_LENS, st.sampled_from([1, 2, 5, 16, 80]), st.integers(0, 9))
 def test_near_duplicates_are_never_neighbours_in_a_context(documents, seq_len, window, carry):
     lengths, groups = documents
     plan = pack(lengths, seq_len, window, groups=groups, carry=carry)
@@ -229,7 +227,7 @@ def naive_apart(lengths: list[int], groups: list[int], seq_len: int) -> list[int
 def test_contexts_of_near_duplicates_fill_as_the_naive_definition_fills_them(documents, seq_len):
     lengths, groups = documents
     lengths = [min(n, seq_len) for n in lengths]
-    plan = pack(lengths, seq_len, 100, groups=groups, carry=False)
+    plan = pack(lengths, seq_len, 100, groups=groups, carry=0)
     assert sorted(plan.fills.tolist()) == naive_apart(lengths, groups, seq_len)
 
 
@@ -288,11 +286,13 @@ def test_a_million_documents_pack_to_within_a_thousandth_of_the_lower_bound():
     assert extra == sorted(extra, reverse=True)
 
 
-def test_the_open_context_carried_over_raises_the_fill_of_small_windows():
+def test_contexts_carried_over_raise_the_fill_of_small_windows():
     rng = np.random.Generator(np.random.PCG64(8))
     lengths = rng.integers(20, 200, 5000)
     assert pack(lengths, 4096, 64).fill > 0.99
-    assert pack(lengths, 4096, 64, carry=False).fill < 0.9
+    assert pack(lengths, 4096, 64, carry=0).fill < 0.9
+    fills = [pack(lengths, 1024, 16, carry=k).fill for k in (0, 1, 4, 16)]
+    assert fills == sorted(fills)
 
 
 def test_no_documents_give_no_contexts():
