@@ -1,4 +1,4 @@
-"""Codecs that are published models, read by `transformers`; here the reading, and Mimi for speech.
+"""Codecs that are published models, read by `transformers`: what those of pictures and of speech share.
 
 A directory may hold the codec alone or a whole language model with the codec inside it. transformers fills tensors
 that a checkpoint lacks with random numbers and only logs it; here that is an error.
@@ -11,21 +11,29 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.codebook import weights_fingerprint
-from mixloom.tokenizers.determinism import torch_threads
-from mixloom.tokenizers.melspectrum import Wave
-from mixloom.tokenizers.pixels import check_codes
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig
-from mixloom.tokenizers.speech import Durations, Units, runs
 
 POINTER_FILE = "config.json"
 # Where Chameleon, Emu3, Janus and their kin keep the codec inside the language model.
 _INNER = {r"^model\.vqmodel\.": ""}
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+# What the codes depend on beside the weights.
+_DECIDES = {
+    "kind",
+    "size",
+    "resize",
+    "collapse",
+    "device",
+    "codebooks",
+    "layout",
+    "layer",
+    "chunk_seconds",
+    "context_seconds",
+}
 _HUB_FILES = ("*.json", "*.safetensors")
 
 
@@ -102,9 +110,9 @@ class Checkpoint:
 
     def __init__(self, config: ImageCodecConfig | SpeechCodecConfig, classname: str, model_type: str) -> None:
         assert config.path is not None  # declared by the config
-        self.path = model_directory(config.path, getattr(config, "download", False))
+        self.path = model_directory(config.path, config.download)
         self.model = read_model(classname, model_type, self.path, config.device)
-        decides = config.model_dump(mode="json", include={"kind", "size", "resize", "collapse", "device"})
+        decides = config.model_dump(mode="json", include=_DECIDES)
         self.fingerprint = weights_fingerprint(decides, self.model.state_dict())
 
     def _save(self, directory: Path | str, config: ImageCodecConfig | SpeechCodecConfig) -> None:
@@ -123,71 +131,3 @@ class Checkpoint:
                 f"codec: the checkpoint {self.path} is not the one this run was tokenized with",
                 fix="put the former checkpoint back, or tokenize into a new run",
             )
-
-
-class MimiCodec(Checkpoint):
-    """Mimi (Defossez et al. 2024, section 3.3): the first codebook, which carries the words; 12.5 units a second.
-
-    A unit depends on all that was said before it, so a recording is encoded as one whole. Decoding from the first
-    codebook alone gives intelligible but coarse speech.
-    """
-
-    kind = "mimi"
-    can_decode = True
-
-    def __init__(self, config: SpeechCodecConfig) -> None:
-        super().__init__(config, "MimiModel", "mimi")
-        self.config = config
-        self.rate = int(self.model.config.sampling_rate)
-        self.codebook_size = int(self.model.config.codebook_size)
-        self.units_per_second = float(self.model.config.frame_rate)
-
-    @torch.inference_mode()
-    def encode(self, wave: Wave) -> tuple[Units, Durations]:
-        """Units int64 [u] and durations int32 [u] of float32 [t], mono, at `rate`; `collapse` as in SpeechCodec.
-
-        Raises:
-            ValueError: not float32 [t], or samples that are not finite.
-        """
-        if wave.dtype != np.float32 or wave.ndim != 1 or not np.isfinite(wave).all():
-            raise ValueError(f"expected a finite wave float32 [t], got {wave.dtype} {list(wave.shape)}")
-        if not len(wave):
-            return np.zeros(0, np.int64), np.zeros(0, np.int32)
-        with torch_threads(1):
-            samples = torch.from_numpy(np.ascontiguousarray(wave))[None, None].to(self.model.device)
-            codes = self.model.encode(samples, num_quantizers=1).audio_codes
-        units = codes[0, 0].to(torch.int64).cpu().numpy()
-        return runs(units) if self.config.collapse else (units, np.ones(len(units), np.int32))
-
-    @torch.inference_mode()
-    def decode(self, units: Units, durations: Durations | None = None) -> Wave:
-        """A wave float32 [t] of units int64 [u]; each lasts one step where durations are not given.
-
-        Raises:
-            ValueError: a unit that does not exist, or durations of another length.
-        """
-        if durations is not None and durations.shape != units.shape:
-            raise ValueError(f"expected {len(units)} durations, got {len(durations)}")
-        repeated = units if durations is None else np.repeat(units, durations)
-        check_codes(repeated[None], len(repeated), self.codebook_size)
-        if not len(repeated):
-            return np.zeros(0, np.float32)
-        with torch_threads(1):
-            codes = torch.from_numpy(np.ascontiguousarray(repeated))[None, None].to(self.model.device)
-            return self.model.decode(codes).audio_values[0, 0].cpu().numpy()
-
-    def save(self, directory: Path | str) -> None:
-        """Write config.json, which points to the checkpoint; the weights stay where they are."""
-        self._save(directory, self.config)
-
-    @classmethod
-    def load(cls, directory: Path | str) -> MimiCodec:
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: the checkpoint is gone or has changed.
-        """
-        content = json.loads((Path(directory) / POINTER_FILE).read_text(encoding="utf-8"))
-        codec = cls(SpeechCodecConfig(**content["config"]))
-        codec._require(content)
-        return codec

@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mixloom.pipeline.errors import UserError, nearest
-from mixloom.tokenizers.checkpoints import MimiCodec
+from mixloom.tokenizers.checkpoints import model_directory
 from mixloom.tokenizers.image import ImageCodec, codebook_use, fit_image_codec, psnr
 from mixloom.tokenizers.image_checkpoints import ChameleonCodec, DalleCodec, Emu3Codec, JanusCodec
 from mixloom.tokenizers.melspectrum import RATE, Wave
 from mixloom.tokenizers.pixels import Picture, Pixels, square
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig
 from mixloom.tokenizers.speech import SpeechCodec, fit_speech_codec
+from mixloom.tokenizers.speech_checkpoints import DacCodec, EncodecCodec, MimiCodec
+from mixloom.tokenizers.speech_hidden import HiddenUnitCodec, fit_hidden_units
 
 Facts = dict[str, Any]
 Advance = Callable[[int, int], None]  # done, total
@@ -69,7 +71,15 @@ IMAGE_CODECS: dict[str, Any] = {
     "janus": JanusCodec,
     "dalle": DalleCodec,
 }
-SPEECH_CODECS: dict[str, Any] = {"logmel": SpeechCodec, "mimi": MimiCodec}
+SPEECH_CODECS: dict[str, Any] = {
+    "logmel": SpeechCodec,
+    "hubert": HiddenUnitCodec,
+    "wav2vec2": HiddenUnitCodec,
+    "wavlm": HiddenUnitCodec,
+    "mimi": MimiCodec,
+    "encodec": EncodecCodec,
+    "dac": DacCodec,
+}
 
 
 def load_image_codec(directory: Path | str) -> ImageCoder:
@@ -155,17 +165,24 @@ def make_image_codec(
 
 
 def make_speech_codec(config: SpeechCodecConfig, waves: Iterable[Wave]) -> tuple[SpeechCoder, Facts]:
-    """The codec a config asks for: fitted to `waves` of `speech_rate(config)` (kind logmel without a path), else loaded.
+    """The codec a config asks for, fitted to `waves` of `speech_rate(config)` where there is something to fit.
+
+    A path to a codec that was fitted or pointed to before loads it. Otherwise kind logmel is fitted, hubert, wav2vec2
+    and wavlm are fitted on features of the checkpoint at the path, and the rest is read from there.
 
     Returns:
-        The codec, and facts to report: for a fitted one what `fit_speech_codec` reports.
+        The codec, and facts to report: for a fitted one what `fit_speech_codec` or `fit_hidden_units` reports.
     """
     facts: Facts = {"kind": config.kind}
-    if config.kind != "logmel":
-        return SPEECH_CODECS[config.kind](config), facts
-    if config.path:
+    if config.path and _saved(config.path) is not None:
         return load_speech_codec(config.path), facts
-    return fit_speech_codec(waves, config, facts.update), facts
+    if config.kind == "logmel" and config.path:
+        return load_speech_codec(config.path), facts
+    if config.kind == "logmel":
+        return fit_speech_codec(waves, config, facts.update), facts
+    if SPEECH_CODECS[config.kind] is HiddenUnitCodec:
+        return fit_hidden_units(waves, config, facts.update), facts
+    return SPEECH_CODECS[config.kind](config), facts
 
 
 def speech_rate(config: SpeechCodecConfig) -> int:
@@ -174,9 +191,19 @@ def speech_rate(config: SpeechCodecConfig) -> int:
     Raises:
         UserError: the checkpoint's config.json cannot be read.
     """
-    if config.kind == "logmel":
+    if config.kind == "logmel" or SPEECH_CODECS[config.kind] is HiddenUnitCodec:
         return RATE
-    return int(_read(Path(config.path or "."), "speech").get("sampling_rate", 24_000))
+    saved = _saved(config.path or ".")
+    path = saved["config"]["path"] if saved else config.path
+    return int(_read(model_directory(path or ".", config.download), "speech").get("sampling_rate", 24_000))
+
+
+def _saved(directory: Path | str) -> dict[str, Any] | None:
+    """What config.json of a codec that this project saved says; None where none lies in the directory."""
+    if not (Path(directory) / "config.json").is_file():
+        return None
+    content = _read(directory, "speech")
+    return content if content.get("kind") in SPEECH_CODECS and "config" in content else None
 
 
 def _read(directory: Path | str, family: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _MODEL = ConfigDict(extra="forbid", frozen=True)
 
 ImageKind = Literal["fsq", "chameleon", "emu3", "janus", "dalle"]
-SpeechKind = Literal["logmel", "mimi"]
+SpeechKind = Literal["logmel", "hubert", "wav2vec2", "wavlm", "mimi", "encodec", "dac"]
 Device = Literal["cpu", "cuda"]
 _DEVICE = "Where a checkpoint runs; another device rounds differently, so it is part of the fingerprint."
 
@@ -158,21 +158,49 @@ class ImageCodecConfig(BaseModel):
 
 
 class SpeechCodecConfig(BaseModel):
-    """The speech codec: k-means units over log-mel frames (`logmel`), or a model read from a local directory."""
+    """The speech codec: k-means units over log-mel frames (`logmel`) or over features of a model, or a codec model."""
 
     model_config = _MODEL
 
     kind: SpeechKind = Field(
-        default="logmel", description="logmel: fitted here. mimi: a transformers checkpoint, needs `path`."
+        default="logmel",
+        description="logmel: fitted here. hubert, wav2vec2, wavlm: fitted here on features of a transformers checkpoint; "
+        "mimi, encodec, dac: codecs of transformers; all these need `path`.",
     )
     path: str | None = Field(
-        default=None, description="Directory of a fitted codec or checkpoint; required unless kind is logmel."
+        default=None,
+        description="Directory of a fitted codec or checkpoint, or a hub id; required unless kind is logmel.",
+    )
+    download: bool = Field(
+        default=False, description="Fetch a hub id that this machine's cache does not hold."
+    )
+    codebooks: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Codebooks to take, each with its own units (mimi, encodec, dac).",
+    )
+    layout: Literal["frames", "delayed"] = Field(
+        default="frames",
+        description="Order of several codebooks: frame by frame, or each one step later than the one before.",
+    )
+    layer: int = Field(
+        default=9, ge=1, le=200, description="Layer the features are taken from (hubert, wav2vec2, wavlm)."
+    )
+    chunk_seconds: float = Field(
+        default=30.0,
+        ge=0.1,
+        le=3600,
+        description="A longer recording goes through a model in pieces of this length.",
+    )
+    context_seconds: float = Field(
+        default=5.0, ge=0, le=600, description="Seconds heard on either side of such a piece."
     )
     units: int = Field(
         default=250,
         ge=2,
         le=65536,
-        description="Clusters (logmel); fewer are made when the corpus has fewer frames.",
+        description="Clusters (logmel, hubert, wav2vec2, wavlm); fewer are made when the corpus has fewer frames.",
     )
     stack: int = Field(
         default=4,
@@ -205,15 +233,17 @@ class SpeechCodecConfig(BaseModel):
     collapse: bool = Field(
         default=True, description="Write a run of equal units once; run lengths are returned beside them."
     )
-    iterations: int = Field(default=20, ge=1, le=1000, description="k-means rounds (logmel).")
+    iterations: int = Field(default=20, ge=1, le=1000, description="k-means rounds (all fitted kinds).")
     fit_seconds: float = Field(
-        default=3600.0, gt=0, description="Seconds of audio to fit on, at most (logmel)."
+        default=3600.0, gt=0, description="Seconds of audio to fit on, at most (all fitted kinds)."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of k-means (logmel).")
+    seed: int = Field(default=0, ge=0, description="Seed of k-means (all fitted kinds).")
     device: Device = Field(default="cpu", description=_DEVICE)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.codebooks > 1 and self.kind not in ("mimi", "encodec", "dac"):
+            raise ValueError(f"codebooks is {self.codebooks}, but kind '{self.kind}' has one: set it to 1")
         if self.kind != "logmel" and not self.path:
             raise ValueError(f"kind '{self.kind}' needs `path`, the directory of its checkpoint")
         return self

@@ -1,0 +1,81 @@
+"""Several codebooks of a speech codec as one stream of units, and long recordings cut without seams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mixloom.tokenizers.melspectrum import Wave
+from mixloom.tokenizers.speech_units import Units
+
+Layout = Literal["frames", "delayed"]
+Codes = npt.NDArray[np.int64]
+
+
+def flatten(codes: Codes, size: int, layout: Layout) -> Units:
+    """One unit a code, int64 [n * t], of codes [n, t] in 0..size-1; a unit is its codebook's number * size + its code.
+
+    `frames` writes all codebooks of a frame, coarse to fine, then the next frame. `delayed` writes codebook q of frame
+    f in step f + q, so that a model guesses the fine codes of a frame after the coarse ones of the next (the delay
+    pattern of Copet et al. 2023, arXiv 2306.05284, section 2.1); the places without a code, at both ends, are left out.
+    """
+    count, frames = codes.shape
+    units = codes + size * np.arange(count)[:, None]
+    if layout == "frames":
+        return np.ascontiguousarray(units.T.reshape(-1))
+    book, frame = np.meshgrid(np.arange(count), np.arange(frames), indexing="ij")
+    order = np.lexsort((book.ravel(), (book + frame).ravel()))
+    return units.reshape(-1)[order]
+
+
+def unflatten(units: Units, size: int, count: int, layout: Layout) -> Codes:
+    """Codes int64 [count, t] of a stream made by `flatten`; frames of which a codebook is missing are left out.
+
+    Works on any cut of a stream and on what a model has sampled: a unit of the same codebook as the one before, or of
+    a coarser one, begins a new step.
+
+    Raises:
+        ValueError: a unit outside 0..count*size-1.
+    """
+    if units.size and (int(units.min()) < 0 or int(units.max()) >= count * size):
+        raise ValueError(f"units {units.min()}..{units.max()} are not in {count} codebooks of {size}")
+    book, code = np.divmod(units, size)
+    if (np.bincount(book, minlength=count) == len(units) // count).all():
+        whole = code[np.argsort(book, kind="stable")].reshape(count, -1)
+        if np.array_equal(flatten(whole, size, layout), units):  # not cut; a short delayed one has steps with holes
+            return whole
+    step = np.cumsum(np.diff(book, prepend=-1) <= 0)
+    frame = step - book * (layout == "delayed")
+    # A stream that is cut inside has its first frames at negative places.
+    frame -= min(0, int(frame.min(initial=0)))
+    grid = np.full((count, int(frame.max(initial=-1)) + 1), -1, np.int64)
+    grid[book, frame] = code
+    return grid[:, (grid >= 0).all(axis=0)]
+
+
+def in_chunks(
+    wave: Wave, hop: int, chunk: int, context: int, encode: Callable[[Wave], npt.NDArray[Any]]
+) -> npt.NDArray[Any]:
+    """What `encode` makes of a wave of n * hop samples, n rows, from pieces of bounded length.
+
+    Each piece of `chunk` steps is heard with up to `context` steps before and after it, whose rows are dropped. Where no
+    row depends on more than `context` steps around it, the rows are those of the whole.
+
+    Args:
+        encode: rows [m, ...] of a wave float32 [m * hop].
+
+    Raises:
+        ValueError: `encode` gives another number of rows.
+    """
+    total = len(wave) // hop
+    found = []
+    for start in range(0, max(1, total), chunk):
+        first, last = max(0, start - context), min(total, start + chunk + context)
+        rows = encode(wave[first * hop : last * hop])
+        if len(rows) != last - first:
+            raise ValueError(f"{last - first} steps were encoded as {len(rows)}")
+        found.append(rows[start - first : min(total, start + chunk) - first])
+    return np.concatenate(found)
