@@ -34,6 +34,7 @@ PACKS = [
         "windows": [row(64, "path", pairs=6, cosine=1.0), row(64, "random", pairs=6)],
     },
     {"totals": {}},
+    {"contexts": 0, "windows": [row(64, "path", pairs=2, cosine=0.6)]},  # all of it was joined with other cells
 ]
 
 
@@ -50,7 +51,7 @@ def test_fill_is_averaged_over_contexts_and_similarity_over_pairs():
     facts = pack_facts(PACKS, {"window": 64})
     assert (facts.contexts, facts.forced_cuts) == (40, 1)
     assert facts.fill == pytest.approx(0.6)
-    assert facts.row("path")["similarity"] == pytest.approx(0.3)
+    assert facts.row("path")["similarity"] == pytest.approx(3.6 / 12)
     assert facts.row("random")["similarity"] == 0.0
     assert facts.row("cluster") is None
     assert pack_facts(PACKS).row("path") is None, "no window is known to be in use"
