@@ -24,7 +24,7 @@ class ClusterConfig(BaseModel):
     )
     iterations: int = Field(20, ge=1, description="most rounds of balanced k-means")
     restarts: int = Field(
-        10, ge=1, description="random starts that compete; none are needed for `capped` and up to 500 domains"
+        10, ge=1, description="random starts that compete; none are needed for `capped` and up to 750 domains"
     )
     balance: Literal["capped", "strict"] = Field(
         "capped",

@@ -16,11 +16,11 @@ from mixloom.pipeline.balanced import balanced_assign, capped_assign
 from mixloom.pipeline.distances import nearest, squared_distances
 from mixloom.pipeline.tree_start import cut_tree, merge_tree, smoothed
 
-_TREE_POINTS = 4_000  # the tree takes the square of it in memory
+_TREE_POINTS = 6_000  # the tree takes 8 bytes times the square of it
 _LEAST_PER_GROUP = 8  # points a group of the tree needs on average; more groups start from random seeds
 TRIAL_POINTS = 10_000  # random starts compete on this many points
 _PLAIN_ROUNDS = 100
-_YIELDS = 0.25
+_YIELDS = 0.5  # of the mean squared distance to a centre: what the cap may cost a vector
 _NEIGHBOURS, _SMOOTHINGS = 20, 2  # of the vectors a start is made from
 
 

@@ -50,7 +50,7 @@ def smoothed(vectors: np.ndarray, neighbours: int, rounds: int) -> np.ndarray:
 def merge_tree(vectors: np.ndarray) -> np.ndarray:
     """Ward's tree over float [n, d]: int64 [n - 1, 2], which two groups join at each step, closest first.
 
-    Groups 0..n-1 are the vectors, group n + i is what step i made. Takes 16 n^2 bytes.
+    Groups 0..n-1 are the vectors, group n + i is what step i made. Takes 8 n^2 bytes.
     """
     n = len(vectors)
     if n < 2:

@@ -86,9 +86,8 @@ def test_groups_are_capped_while_centres_are_estimated():
     x, _ = clustered(1200, 1, dim=3, spread=5.0)  # a sphere without groups
     centres = plus_plus(x, 12, rng())
     plain = np.bincount(capped_rounds(x, centres, 1200, 20, 0.0)).max()
-    for most in (100, 110, plain + 1):
+    for most in (plain - 20, plain - 5, plain + 1):
         assert np.bincount(capped_rounds(x, centres, most, 20, 0.0)).max() <= most
-    assert plain > 110
 
 
 def test_the_cap_gives_way_to_a_source_that_is_larger_and_far_from_the_others():
@@ -99,11 +98,11 @@ def test_the_cap_gives_way_to_a_source_that_is_larger_and_far_from_the_others():
 
 
 def test_more_domains_than_a_tree_serves_start_from_random_seeds():
-    x, labels = clustered(3000, 600, dim=24, spread=0.2)
-    start = Start.draw(x, 600, rng())
+    x, labels = clustered(4000, 800, dim=24, spread=0.2)
+    start = Start.draw(x, 800, rng())
     assert start.merges is None
-    centres = start.centres(600, max_share=2.0, iterations=5, restarts=1, rng=rng())
-    assert 570 <= len(centres) <= 600
+    centres = start.centres(800, max_share=2.0, iterations=5, restarts=1, rng=rng())
+    assert 760 <= len(centres) <= 800
     assert purity(labels.tolist(), nearest(x, centres)[0]) > 0.9
 
 
