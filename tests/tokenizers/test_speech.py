@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixloom.pipeline.errors import UserError
+from mixloom.tokenizers import melspectrum, speech_units
 from mixloom.tokenizers.melspectrum import (
     EDGE,
     HOP,
@@ -42,6 +43,22 @@ def voice(seed: int, seconds: float = 2.0) -> np.ndarray:
     wave = np.concatenate(pieces)[: int(seconds * RATE)]
     wave = wave / np.abs(wave).max() * 0.5 + rng.normal(0, 1e-3, len(wave))
     return wave.astype(np.float32)
+
+
+def word(which: int, who: int) -> np.ndarray:
+    """Half a second: two resonances that move between places that depend on the word, over the pitch of a voice."""
+    rng = np.random.Generator(np.random.PCG64(which))
+    begin, end = rng.uniform((300, 900), (900, 2600), (2, 2))
+    t = np.arange(RATE // 2) / RATE
+    way = np.linspace(0, 1, len(t))[:, None]
+    formants = ((1 - way) * begin + way * end) * (0.94 + 0.04 * who)
+    pitch = 100 + 35 * who
+    wave = sum(
+        np.sin(2 * np.pi * pitch * k * t) * (1 / (1 + ((pitch * k - formants) / 120) ** 2)).sum(1)
+        for k in range(1, 30)
+    )
+    noise = np.random.Generator(np.random.PCG64(100 + who)).normal(0, 1e-3, len(t))
+    return (wave / np.abs(wave).max() * np.hanning(len(t)) * 0.5 + noise).astype(np.float32)
 
 
 CORPUS = [voice(i) for i in range(8)]
@@ -94,6 +111,28 @@ def test_features_are_local_so_length_does_not_matter(codec):
     middle = power(long[STEP * 1000 - HOP * 2 : STEP * 1010 + HOP * 2])[2:-2]
     assert whole.shape == (len(long) // HOP, 80)
     assert torch.allclose(whole[4000:4040], middle, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [7, 100, 1001])
+def test_a_long_recording_transformed_in_pieces_has_exactly_the_units_of_the_whole(codec, block, monkeypatch):
+    long = np.concatenate(CORPUS)
+    whole = codec.encode(long)
+    monkeypatch.setattr(melspectrum, "_BLOCK", block)
+    monkeypatch.setattr(speech_units, "_BLOCK", block)
+    pieces = codec.encode(long)
+    assert [x.tolist() for x in whole] == [x.tolist() for x in pieces]
+
+
+def test_units_tell_what_was_said_whoever_says_it():
+    """Words made of moving resonances, in three voices: counts of units of the codec name the word of a fourth."""
+    words = {w: [word(w, v) for v in range(4)] for w in range(5)}
+    codec = fit_speech_codec(
+        [clip for clips in words.values() for clip in clips[:3]], SpeechCodecConfig(units=40)
+    )
+    counts = {w: [np.bincount(codec.encode(c)[0], minlength=40) for c in clips] for w, clips in words.items()}
+    for w, clips in counts.items():
+        far = {o: min(np.abs(clips[3] - c).sum() for c in others[:3]) for o, others in counts.items()}
+        assert min(far, key=far.__getitem__) == w
 
 
 @pytest.mark.parametrize("normalise", ["mean", "level"])
