@@ -228,7 +228,7 @@ def write_mosaic(side: Side) -> None:
 def write_litdata(side: Side) -> None:
     from litdata import TokensLoader, optimize
 
-    shards = 8
+    shards = 4
     each = side.contexts // shards
     optimize(
         fn=_tokens,

@@ -31,7 +31,7 @@ from mixloom.pipeline.manifest import build_manifest
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
 
 SCRIPT = Path(__file__).with_name("peer_reading.py")
-SEQ_LEN, BATCH, SHARDS = 2048, 64, 8
+SEQ_LEN, BATCH, SHARDS = 2048, 64, 4
 OURS = ("flat", "mixloom", "mixloom_checked", "mixloom_stream")
 PEERS = ("webdataset", "mosaic", "litdata", "mosaic_blocks", "litdata_blocks")
 NAMES = {
@@ -144,11 +144,11 @@ def main() -> None:
         "--peer-python", required=True, metavar="PYTHON", help="Python of the peers' environment"
     )
     parser.add_argument(
-        "--contexts", type=int, default=32768, help="contexts of 2048 tokens (a multiple of 512)"
+        "--contexts", type=int, default=32768, help="contexts of 2048 tokens (a multiple of 256)"
     )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    contexts, rounds = (8192, 3) if options.quick else (options.contexts, options.rounds)
+    contexts, rounds = (16384, 3) if options.quick else (options.contexts, options.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder, contexts)

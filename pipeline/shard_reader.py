@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import resource
 import zlib
 from collections import OrderedDict
@@ -227,9 +228,14 @@ class ShardReader:
             return found
         entry = self.manifest.shards[shard]
         path = f"{self.directory}/{entry.name}"
-        check_size(self._fs, path, entry)
-        with open(path, "rb") as f:
-            mapped = np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        try:
+            with open(path, "rb") as f:
+                if os.fstat(f.fileno()).st_size != entry.bytes:
+                    check_size(self._fs, path, entry)  # raises
+                mapped = np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        except FileNotFoundError:
+            check_size(self._fs, path, entry)
+            raise
         self._maps[shard] = mapped
         self._bases[shard] = mapped.ctypes.data
         # Dropping a mapping never closes it under a view: the view holds it until the view itself is gone.
