@@ -93,7 +93,7 @@ def pack_facts(infos: Iterable[Info], config: Mapping[str, Any] | None = None) -
     if not contexts:
         return None
     fill = math.fsum(i.get("fill", 0.0) * i["contexts"] for i in cells) / contexts
-    rows = merged(i["windows"] for i in known if i.get("windows"))
+    rows = merged(i["windows"] for i in cells if i.get("windows"))
     return PackFacts(contexts, fill, _total(cells, "forced_cuts") or 0, (config or {}).get("window"), rows)
 
 
