@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from mixloom.pipeline.annotate import Annotator
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.decide import Decision, RulePlan, decide, survivors_and_rejects
-from mixloom.pipeline.embed import batch_texts
 from mixloom.pipeline.engine import one_batch, part_of, seconds_since_start
 from mixloom.pipeline.overlay import EDITS_FOLDER, LINES_FOLDER, MEDIA_FOLDER
 from mixloom.pipeline.run import PartReader
@@ -139,13 +138,6 @@ def sample_output(batch: pa.RecordBatch, bound: str, select: Any) -> UnitOutput:
     return UnitOutput(
         f"sample-{part}", (OutputTable(f"sample/{part}", table),), seconds=seconds_since_start(batch)
     )
-
-
-def sample_texts(batch: pa.RecordBatch, chosen: pa.Array) -> pa.RecordBatch:
-    """doc_id and the words of each sampled document, for fitting text models."""
-    some = batch.filter(chosen)
-    texts = pa.array(batch_texts(some), pa.large_string())
-    return pa.RecordBatch.from_arrays([some.column("doc_id"), texts], ["doc_id", "text"])
 
 
 def sample_segments(batch: pa.RecordBatch, chosen: pa.Array, media: int) -> pa.RecordBatch:

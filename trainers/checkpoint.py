@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mixloom.pipeline.errors import UserError
+from mixloom.tokenizers.vocab import require_same_vocabulary
 from mixloom.trainers.model import Model
 
 VERSION = 1
@@ -111,6 +112,20 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             fix="train in a new folder",
         )
     return state
+
+
+def same_vocabulary(state: dict[str, Any], vocabulary: dict[str, Any], *, what: str) -> None:
+    """Refuse data of another vocabulary than the one a checkpoint's model was trained with.
+
+    Args:
+        state: of `read_state`. vocabulary: serialised, of the data. what: the data, as the message shall name them.
+
+    Raises:
+        UserError: they differ, naming both fingerprints. A checkpoint that names no vocabulary is let pass.
+    """
+    trained = state["configs"].get("vocabulary")
+    if trained is not None and trained["fingerprint"] != vocabulary["fingerprint"]:
+        require_same_vocabulary(trained, vocabulary, what=what)
 
 
 def load_weights(checkpoint: Path, model: Model) -> None:

@@ -20,7 +20,7 @@ from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.pipeline.storage import Store
 from mixloom.tokenizers.vocab import TEXT_MODALITY
 from mixloom.trainers.attention import choose
-from mixloom.trainers.checkpoint import latest_checkpoint
+from mixloom.trainers.checkpoint import latest_checkpoint, read_state, same_vocabulary
 from mixloom.trainers.data import make_batch, modality_table
 from mixloom.trainers.export import load_checkpoint_model
 from mixloom.trainers.model import Model
@@ -107,6 +107,7 @@ def loss_table(run_dir: str, trainings: dict[str, Path], *, batch_contexts: int 
             raise UserError(
                 f"{folder} has no checkpoint", fix="name the folder of a training, such as RUN/train"
             )
+        same_vocabulary(read_state(checkpoint), reader.manifest.vocabulary, what=f"the shards of {run_dir}")
         model = load_checkpoint_model(checkpoint)
         size = int(reader.manifest.vocabulary["size"])
         if model.config.vocab_size != size:

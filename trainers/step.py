@@ -74,6 +74,7 @@ class Run:
         auto = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.dtype = auto if config.dtype == "auto" else getattr(torch, config.dtype)
         self.chunk = config.loss_chunk or (4096 if self.device.type == "cuda" else 256)
+        self.vocabulary = vocabulary
         self.table = modality_table(vocabulary)
         self.names = [*modality_names(vocabulary), *(f"modality{m}" for m in range(model_config.modalities))]
         self.names = self.names[: model_config.modalities]

@@ -22,6 +22,7 @@ from mixloom.trainers.checkpoint import (
     load_optimizer,
     load_weights,
     read_state,
+    same_vocabulary,
     save_checkpoint,
 )
 from mixloom.trainers.config import ModelConfig, TrainConfig
@@ -194,6 +195,7 @@ class _Loop:
             configs={
                 "model": self.run.model.config.model_dump(mode="json"),
                 "train": self.config.model_dump(mode="json"),
+                "vocabulary": self.run.vocabulary,
             },
             keep_last=self.config.keep_last,
         )
@@ -248,6 +250,7 @@ def _resume(folder: Path, run: Run, stream: StreamLike) -> int:
     if checkpoint is None:
         return 0
     state = read_state(checkpoint)
+    same_vocabulary(state, run.vocabulary, what="these shards")
     # Settings that are younger than the checkpoint had their default then.
     was = {**ModelConfig().model_dump(mode="json"), **state["configs"]["model"]}
     now = run.model.config.model_dump(mode="json")

@@ -94,11 +94,16 @@ _CODEC_FACTS = {
     "kind": "kind",
     "size": "codes",
     "fitted_on": "fitted on",
+    "held_out": "held out of the fit",
+    "tokens": "tokens of one",
     "psnr": "PSNR of its own pictures (dB)",
+    "psnr_held_out": "PSNR of those held out (dB)",
     "codes_used": "codes used",
     "perplexity": "perplexity of codes",
     "seconds": "seconds of audio",
     "variance_explained": "variance explained",
+    "bytes_per_patch": "bytes of a patch",
+    "entropy_bits": "mean entropy of a byte (bits)",
 }
 
 

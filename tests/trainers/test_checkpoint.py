@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from mixloom.pipeline.errors import UserError
+from mixloom.tokenizers.vocab import Vocabulary
 from mixloom.trainers.checkpoint import (
     latest_checkpoint,
     list_checkpoints,
     load_optimizer,
     load_weights,
     read_state,
+    same_vocabulary,
     save_checkpoint,
 )
 from mixloom.trainers.config import ModelConfig, TrainConfig
@@ -118,3 +120,20 @@ def test_code_hidden_in_the_optimizer_file_is_not_run(tmp_path, monkeypatch):
     with pytest.raises(Exception, match=r"(?i)weights.only"):
         load_optimizer(path, build_optimizer(Model(CONFIG), TrainConfig()))
     assert not (tmp_path / "harmed").exists()
+
+
+def vocabulary_of(text: str) -> dict:
+    return Vocabulary.build(4096, text, image_size=64, image_fingerprint="i").to_json()
+
+
+def test_data_of_another_vocabulary_are_refused_by_both_fingerprints():
+    ours, other = vocabulary_of("one"), vocabulary_of("two")
+    state = {"configs": {"vocabulary": ours}}
+    same_vocabulary(state, vocabulary_of("one"), what="these shards")
+    same_vocabulary({"configs": {}}, other, what="these shards")
+    with pytest.raises(UserError) as refused:
+        same_vocabulary(state, other, what="these shards")
+    told = str(refused.value)
+    assert ours["fingerprint"][:16] in told
+    assert other["fingerprint"][:16] in told
+    assert "these shards: they differ in text" in told

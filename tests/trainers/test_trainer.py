@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from mixloom.pipeline.errors import UserError
+from mixloom.tokenizers.vocab import Vocabulary
 from mixloom.trainers.config import DENSE, ModelConfig, TrainConfig
 from mixloom.trainers.metrics import read_metrics
 from mixloom.trainers.trainer import train
@@ -46,6 +47,18 @@ def test_loss_falls_in_every_modality_of_a_mixture_that_can_be_learnt(
     assert result.loss_last < 0.6 * result.loss_first
     for name in ("text", "image", "speech"):
         assert result.loss_last_by_modality[name] < 0.75 * result.loss_first_by_modality[name]
+
+
+def test_training_goes_on_only_with_shards_of_the_same_vocabulary(tmp_path, make_stream, vocabulary):
+    ours, other = (
+        Vocabulary.build(256, name, image_size=32, image_fingerprint=name).to_json()
+        for name in ("one", "two")
+    )
+    train(make_stream(), ours, MODEL, settings(steps=1), tmp_path, on_record=quiet)
+    with pytest.raises(UserError, match="of these shards") as refused:
+        train(make_stream(), other, MODEL, settings(steps=1), tmp_path, on_record=quiet)
+    assert ours["fingerprint"][:16] in str(refused.value)
+    assert other["fingerprint"][:16] in str(refused.value)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tmp_path, make_stream, vocabulary):
