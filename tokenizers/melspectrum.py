@@ -68,6 +68,12 @@ def power(wave: Wave) -> Tensor:
     return torch.cat(blocks) if blocks else torch.zeros(0, BANDS)
 
 
+def magnitudes(wave: Wave) -> Tensor:
+    """float32 [n, 257]: magnitude of each frequency and frame of float32 [n * 160], what `griffin_lim` takes."""
+    samples = torch.from_numpy(np.ascontiguousarray(wave))
+    return _spectrum(torch.nn.functional.pad(samples, (EDGE, EDGE))).abs()
+
+
 def invert_power(bands: Tensor, iterations: int = 50) -> Tensor:
     """float32 [n, 257]: non-negative power of each frequency whose bands come close to `bands` [n, 80].
 
@@ -111,3 +117,19 @@ def spectral_convergence(wave: Wave, other: Wave) -> float:
         for w in (wave, other)
     )
     return float(torch.linalg.norm(first - second) / torch.linalg.norm(first).clamp_min(1e-12))
+
+
+def log_spectral_distance(wave: Wave, other: Wave, floor: float = 1e-4) -> float:
+    """Root mean square difference in dB of the band powers of two waves of one length, 0 is perfect.
+
+    `floor` is the power below which a band counts as silent in both.
+
+    Raises:
+        ValueError: different lengths.
+    """
+    if wave.shape != other.shape:
+        raise ValueError(f"waves of {len(wave)} and {len(other)} samples cannot be compared")
+    first, second = (
+        power(np.pad(w, (0, -len(w) % HOP))).clamp_min(floor).log10() * 10 for w in (wave, other)
+    )
+    return float((first - second).square().mean().sqrt()) if len(first) else 0.0

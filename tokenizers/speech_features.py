@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn import functional as F
 
 from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.melspectrum import BANDS, HOP, Wave, power
@@ -65,19 +67,17 @@ def describe(frames: Floats, config: SpeechCodecConfig) -> Floats:
     """Points float32 [n, moves * cepstra] of the steps of frames [n * stack, 80]; beyond its ends a clip stands still."""
     window = max(config.window, config.stack)
     before = (window - config.stack) // 2
-    shape = frames @ _cosines(BANDS, config.cepstra).T
-    padded = (
-        np.pad(shape, ((before, window - config.stack - before), (0, 0)), mode="edge")
-        if len(shape)
-        else shape
-    )
-    if not len(padded):
+    if not len(frames):
         return np.zeros((0, config.moves * config.cepstra), np.float32)
-    windows: Floats = np.lib.stride_tricks.sliding_window_view(padded, window, axis=0)
-    around = windows[:: config.stack]
     taper = np.hanning(window + 2)[1:-1].astype(np.float32)
-    points = around @ (_cosines(window, config.moves) * taper).T
-    return np.ascontiguousarray(points.swapaxes(1, 2).reshape(len(points), -1), np.float32)
+    over_time = torch.from_numpy(_cosines(window, config.moves) * taper)
+    with torch_threads(1):
+        shape = torch.from_numpy(frames) @ torch.from_numpy(_cosines(BANDS, config.cepstra)).T
+        ends = (before, window - config.stack - before)
+        padded = F.pad(shape.T[None], ends, mode="replicate")
+        # A convolution over time, with one kernel for each move.
+        moved = F.conv1d(padded.swapaxes(0, 1), over_time[:, None], stride=config.stack)
+        return np.ascontiguousarray(moved.permute(2, 1, 0).reshape(moved.shape[2], -1).numpy())
 
 
 def _cosines(size: int, count: int) -> Floats:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from mixloom.tokenizers.determinism import torch_threads
 
 Floats = npt.NDArray[np.float32]
 Units = npt.NDArray[np.int64]
@@ -25,10 +28,14 @@ def collapsed(units: Units, collapse: bool) -> tuple[Units, Durations]:
 
 def nearest_units(points: Floats, centroids: Floats) -> Units:
     """int64 [n]: the nearest of centroids float32 [k, d] to each point float32 [n, d]; the first of equal ones."""
-    bias = np.square(centroids).sum(1) / 2
-    blocks = (points[i : i + _BLOCK] for i in range(0, len(points), _BLOCK))
-    found = [np.argmax(block @ centroids.T - bias, axis=1) for block in blocks]
-    return np.concatenate([np.zeros(0, np.int64), *found])
+    found = [np.zeros(0, np.int64)]
+    with torch_threads(1):  # other numbers of threads round otherwise
+        where = torch.from_numpy(np.ascontiguousarray(centroids))
+        bias = where.square().sum(1) / 2
+        for i in range(0, len(points), _BLOCK):
+            block = torch.from_numpy(np.ascontiguousarray(points[i : i + _BLOCK]))
+            found.append(np.argmax((block @ where.T - bias).numpy(), axis=1))
+    return np.concatenate(found)
 
 
 def fit_centroids(points: Floats, count: int, iterations: int, seed: int) -> Floats:
