@@ -138,7 +138,9 @@ def _domains(curation: Curation) -> Section:
     found, labels = curation.domains()
     body: Content = nothing("Domains have not been found yet (stage cluster).")
     if found:
-        body = domains.domain_sections(found, curation.map_points(), labels)
+        body = domains.domain_sections(
+            found, curation.map_points(), labels, curation.manifests["cluster"].info
+        )
     return Section(
         "domains",
         "Domains",

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines with axes and legend, stacked bars, and a map of points.
+"""Charts as inline SVG: lines with axes and legend, and stacked bars.
 
 They stand without any script. `page.js` adds a reading line to line charts, from the values in `data-chart`.
 """
@@ -35,16 +35,6 @@ class Bar:
     label: Content
     pieces: Sequence[tuple[str, float, str]]
     figure: Content
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A point of a map, with the text that shows when it is pointed at."""
-
-    x: float
-    y: float
-    color: str
-    text: str
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -165,29 +155,6 @@ def stack(pieces: Sequence[tuple[str, float, str]], scale: float) -> Html:
         at += width
     label = "; ".join(text for _, amount, text in pieces if amount)
     return el("svg", rects, cls="bar", role="img", aria_label=label or "nothing")
-
-
-def scatter(title: str, points: Sequence[Point], names: Sequence[tuple[str, str]]) -> Html:
-    """A map of points on two axes without units; hovering a point shows its text."""
-    points = [p for p in points if math.isfinite(p.x) and math.isfinite(p.y)]
-    if not points:
-        return el("p", f"{title}: no points.", cls="nothing")
-    low_x, high_x = min(p.x for p in points), max(p.x for p in points)
-    low_y, high_y = min(p.y for p in points), max(p.y for p in points)
-    box = _Box((low_x, max(high_x, low_x + 1e-9)), (low_y, max(high_y, low_y + 1e-9)), 460, 8)
-    dots = [
-        el(
-            "circle",
-            el("title", p.text),
-            cx=f"{box.x(p.x):.1f}",
-            cy=f"{box.y(p.y):.1f}",
-            r="3.2",
-            cls=p.color,
-        )
-        for p in points
-    ]
-    svg = el("svg", dots, viewBox=f"0 0 {WIDTH} {box.height}", role="img", aria_label=title, cls="map")
-    return el("figure", el("figcaption", title), legend(names), svg, cls="chart")
 
 
 class _Box:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from mixloom.pipeline.report.charts import Bar, Point, bars, scatter
+from mixloom.pipeline.report.charts import Bar, Series, bars, line_chart
+from mixloom.pipeline.report.domain_map import MapPoint, document_map
 from mixloom.pipeline.report.markup import (
     Content,
     Html,
@@ -15,8 +17,9 @@ from mixloom.pipeline.report.markup import (
     percent,
     plural,
     shorten,
+    significant,
 )
-from mixloom.pipeline.report.tables import Column, details, table
+from mixloom.pipeline.report.tables import Column, details, facts, table
 
 COLORS = 24  # of domains, in page.css; they repeat after that
 
@@ -32,16 +35,6 @@ class DomainFacts:
     titles: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MapPoint:
-    """A document on the map: principal components of its vector, its domain, and a title."""
-
-    x: float
-    y: float
-    domain: int
-    title: str
-
-
 def color(domain: int) -> str:
     return f"c{domain % COLORS}"
 
@@ -54,12 +47,16 @@ def domain_sections(
     domains: Sequence[DomainFacts],
     points: Sequence[MapPoint],
     labels: Mapping[str, Mapping[str, Mapping[int, int]]],
+    told: Mapping[str, Any] | None = None,
 ) -> list[Content]:
-    """Sizes, cards, map and (where documents carry labels) how domains and labels meet.
+    """Figures of the whole, the choice of k, sizes, map, cards and (where documents carry labels) how they meet.
 
     Args:
         labels: meta key -> label -> domain -> documents.
+        told: what the manifest of the stage tells.
     """
+    told = told or {}
+    model = told.get("model") or {}
     rows = [
         Bar(
             [
@@ -72,22 +69,54 @@ def domain_sections(
         )
         for d in domains
     ]
-    out: list[Content] = [bars("Documents by domain", rows), _map(points)]
+    out = [*_summary(told), tried_chart(model.get("tried") or (), model.get("k"))]
+    names = {d.number: ", ".join((domain_label(d.number), *d.words[:3])) for d in domains}
+    labelled = {p.domain: names.get(p.domain, domain_label(p.domain)) for p in points}
+    out += [
+        bars("Documents by domain", rows),
+        document_map(points, labelled, {d: color(d) for d in labelled}),
+    ]
     out.append(el("div", [_card(d) for d in domains], cls="cards"))
     out += [label_table(key, labels[key]) for key in sorted(labels)]
     return out
 
 
-def _map(points: Sequence[MapPoint]) -> Content:
-    if not points:
+def _summary(told: Mapping[str, Any]) -> list[Content]:
+    """What the stage says of its domains and cells as a whole."""
+    model, found = told.get("model") or {}, told.get("domains") or {}
+    cards: list[tuple[Content, Content]] = []
+    if "k" in model:
+        cards.append(("Domains with text", number(model["k"])))
+    if "largest" in found:
+        cards.append(("Largest domain", [significant(found["largest"]), el("small", " equal shares")]))
+        cards.append(("Evenness of sizes (1: equal)", significant(found["balance"])))
+    if "purity" in found:
+        cards.append(("Purity against sources", percent(found["purity"])))
+        cards.append(("Mutual information with sources", significant(found["nmi"])))
+    if "cells" in model:
+        cut = model.get("cut_cells", 0)
+        told_cut = el("small", f" {number(cut)} cut to fit") if cut else None
+        cards.append(("Cells", [number(model["cells"]), told_cut]))
+    if "largest_cell" in model:
+        cards.append(("Largest cell", [number(model["largest_cell"]), el("small", " documents")]))
+    return [facts(cards)] if cards else []
+
+
+def tried_chart(tried: Sequence[Mapping[str, float]], k: int | None) -> Content:
+    """What each number of domains gave on the sample: silhouette, spread left inside, evenness."""
+    if len(tried) < 2:
         return None
-    present = sorted({p.domain for p in points})
-    dots = [
-        Point(p.x, p.y, f"dot {color(p.domain)}", f"{domain_label(p.domain)}: {shorten(p.title, 90)}")
-        for p in points
+    ks = [float(t["k"]) for t in tried]
+    most = max(t["inertia"] for t in tried) or 1.0
+    lines = [
+        Series("silhouette (higher is better)", ks, [t["silhouette"] for t in tried], "c0"),
+        Series("spread inside domains, share of the most", ks, [t["inertia"] / most for t in tried], "c1"),
+        Series("evenness of sizes", ks, [t["balance"] for t in tried], "c2"),
     ]
-    title = f"Map of {plural(len(points), 'document')}: first two principal components of their vectors"
-    return scatter(title, dots, [(color(d), domain_label(d)) for d in present])
+    chosen = f"; {k} has the highest silhouette" if k is not None else ""
+    return line_chart(
+        f"Numbers of domains tried{chosen}", lines, x_title="domains", y_title="", from_zero=True
+    )
 
 
 def _card(d: DomainFacts) -> Html:

@@ -19,7 +19,8 @@ from mixloom.pipeline.report.documents import (
     spread,
     title_of,
 )
-from mixloom.pipeline.report.domains import DomainFacts, MapPoint
+from mixloom.pipeline.report.domain_map import MapPoint, map_places
+from mixloom.pipeline.report.domains import DomainFacts
 from mixloom.pipeline.report.funnel import SourceFacts, StageFacts
 from mixloom.pipeline.report.samples import ReasonSamples, Reject
 from mixloom.pipeline.run import Part, RunDirectory, StageManifest
@@ -32,7 +33,7 @@ DECIDING = re.compile(
 PER_REASON = 4
 KEPT_SHOWN = 15
 TITLES = 5
-MAP_POINTS = 1500
+MAP_POINTS = 4000
 MAP_PARTS = 48
 LABEL_KEYS = ("domain", "label", "topic", "category", "class", "family", "newsgroup")
 _ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -214,7 +215,7 @@ class Curation:
         return out
 
     def map_points(self) -> list[MapPoint]:
-        """First two principal components of the vectors of a sample of documents (the smallest ids of each part)."""
+        """Places in the plane of a sample of documents (the smallest ids of each part), in the order of their ids."""
         if not {"embed", "cluster", "ingest"} <= set(self.manifests):
             return []
         own = {p.name: p for p in self.manifests["cluster"].parts}
@@ -236,10 +237,16 @@ class Curation:
                 domains += table["domain"].to_pylist()
         if len(ids) < 3:
             return []
-        at = principal_components(np.concatenate(vectors))
-        rows = self.documents.rows(ids, ["doc_id", "segments"])
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        ids, domains = [ids[i] for i in order], [domains[i] for i in order]
+        at = map_places(np.concatenate(vectors)[order])
+        rows = self.documents.rows(ids, ["doc_id", "source", "segments"])
         titles = [title_of(rows[i]["segments"]) if i in rows else i for i in ids]
-        return [MapPoint(float(x), float(y), d, t) for (x, y), d, t in zip(at, domains, titles, strict=True)]
+        sources = [rows[i]["source"] if i in rows else "" for i in ids]
+        return [
+            MapPoint(float(x), float(y), d, t, s)
+            for (x, y), d, t, s in zip(at, domains, titles, sources, strict=True)
+        ]
 
     def text_bytes(self) -> int | None:
         """UTF-8 bytes of the text of the kept documents; None where it cannot be told cheaply."""
@@ -254,19 +261,6 @@ class Curation:
             rows = read_columns(self.run.stage(deciding).store, kept[part.name], ["row"])["row"]
             total += pc.sum(column.take(rows)).as_py() or 0
         return total
-
-
-def principal_components(vectors: np.ndarray) -> np.ndarray:
-    """float64 [n, 2]: the first two principal components of float [n, d] (one column of zeros where d is 1).
-
-    The sign of each is such that its largest weight is positive.
-    """
-    centred = np.asarray(vectors, np.float64)
-    centred = centred - centred.mean(axis=0)
-    axes = np.linalg.eigh(centred.T @ centred)[1].T[::-1][:2]  # eigenvalues come in ascending order
-    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
-    projected = centred @ (axes * np.where(largest < 0, -1.0, 1.0)[:, None]).T
-    return np.pad(projected, ((0, 0), (0, 2 - projected.shape[1])))
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:

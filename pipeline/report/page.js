@@ -29,3 +29,45 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
     values.textContent = "";
   });
 }
+// Maps of documents: the nearest point under the pointer, and the domain a name in the legend stands for.
+for (const figure of document.querySelectorAll("figure[data-points]")) {
+  const at = figure.dataset.points.split(" ").map(Number);
+  const [domains, sources, texts] = ["domains", "sources", "texts"].map((k) => figure.dataset[k].split("\n"));
+  const svg = figure.querySelector("svg");
+  const here = figure.querySelector(".here");
+  const tip = figure.querySelector(".tip");
+  const group = figure.querySelector(".domains");
+  const show = (i) => {
+    here.classList.toggle("on", i >= 0);
+    if (i < 0) return;
+    here.setAttribute("cx", at[4 * i]);
+    here.setAttribute("cy", at[4 * i + 1]);
+    const source = sources[at[4 * i + 3]];
+    tip.textContent = domains[at[4 * i + 2]] + (source ? "  \u00b7  " + source : "") + "\n" + texts[i];
+  };
+  svg.addEventListener("pointermove", (event) => {
+    const box = svg.getBoundingClientRect();
+    const scale = svg.viewBox.baseVal.width / box.width;
+    const x = (event.clientX - box.left) * scale;
+    const y = (event.clientY - box.top) * scale;
+    let best = -1;
+    let least = 900 * scale;
+    for (let i = 0; i < texts.length; i += 1) {
+      const far = (at[4 * i] - x) ** 2 + (at[4 * i + 1] - y) ** 2;
+      if (far < least) [best, least] = [i, far];
+    }
+    show(best);
+  });
+  svg.addEventListener("pointerleave", () => {
+    show(-1);
+    tip.textContent = "";
+  });
+  figure.querySelectorAll(".legend li").forEach((item, d) => {
+    const only = (on) => {
+      group.classList.toggle("one", on);
+      group.children[d].classList.toggle("on", on);
+    };
+    item.addEventListener("pointerenter", () => only(true));
+    item.addEventListener("pointerleave", () => only(false));
+  });
+}

@@ -11,11 +11,9 @@ from hypothesis import strategies as st
 from mixloom.pipeline.report.charts import (
     MAX_POINTS,
     Bar,
-    Point,
     Series,
     bars,
     line_chart,
-    scatter,
     smooth,
     stack,
     ticks,
@@ -143,15 +141,3 @@ def test_bars_of_nothing_say_so_and_hostile_labels_stay_text(hostile, audit):
     assert "nothing to show" in bars("Empty", [Bar("a", [("plain", 0.0, "0")], "0")])
     assert "nothing to show" in bars("Not a number", [Bar("a", [("plain", NAN, "0")], "0")])
     audit(bars(hostile, [Bar(hostile, [("plain", 1.0, hostile)], hostile)], [("plain", hostile)]))
-
-
-def test_a_map_shows_each_finite_point_once_with_its_text(audit):
-    points = [Point(0.0, 0.0, "c0", "first"), Point(NAN, 1.0, "c1", "lost"), Point(1.0, 2.0, "c1", "second")]
-    tree = audit(scatter("Map", points, [("c0", "a")]))
-    assert tree.xpath("//circle/title/text()") == ["first", "second"]
-    assert "no points" in scatter("Map", [], [])
-
-
-def test_a_map_of_one_point_and_of_hostile_texts_is_drawn(hostile, audit):
-    tree = audit(scatter("Map", [Point(3.0, 3.0, "c0", hostile)], [("c0", hostile)]))
-    assert all(math.isfinite(n) for n in coordinates(tree))

@@ -187,7 +187,9 @@ def test_hostile_domains_stay_text(hostile, audit):
     points = [MapPoint(0.0, 1.0, 13, hostile), MapPoint(1.0, 0.0, 13, "other")]
     tree = audit(markup(domain_sections([domain], points, {hostile: {hostile: {13: 5}}})))
     assert "1,234" in tree.text_content()
-    assert len(tree.xpath("//circle")) == 2
+    [figure] = tree.xpath("//figure[@data-points]")
+    assert len(figure.get("data-points").split()) == 2 * 4
+    assert len(figure.get("data-texts").split("\n")) == 2
 
 
 def test_purity_is_the_share_of_the_commonest_label_of_each_domain():
