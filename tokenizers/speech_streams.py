@@ -45,7 +45,8 @@ def unflatten(units: Units, size: int, count: int, layout: Layout) -> Codes:
     book, code = np.divmod(units, size)
     if (np.bincount(book, minlength=count) == len(units) // count).all():
         whole = code[np.argsort(book, kind="stable")].reshape(count, -1)
-        if np.array_equal(flatten(whole, size, layout), units):  # not cut; a short delayed one has steps with holes
+        # Not cut: then the steps of a short delayed stream may have holes, which cannot be told from what follows.
+        if np.array_equal(flatten(whole, size, layout), units):
             return whole
     step = np.cumsum(np.diff(book, prepend=-1) <= 0)
     frame = step - book * (layout == "delayed")

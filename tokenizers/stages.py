@@ -79,7 +79,7 @@ class TokenizeStage(Stage):
     """Documents, domains and fitted tokenizers -> token ids."""
 
     name = "tokenize"
-    version = 2
+    version = 3
     inputs: tuple[str, ...] = ("cluster", "ingest", "tokenizer")
 
     def __init__(self, roots: dict[str, str], survivors: str | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -25,7 +25,7 @@ from mixloom.pipeline.schema import REJECTS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.pipeline.storage import Store, sha256_hex
 from mixloom.tokenizers.fitted import Codecs
-from mixloom.tokenizers.interleave import encode_document
+from mixloom.tokenizers.interleave import Span, encode_document
 from mixloom.tokenizers.vocab import Vocabulary
 
 SPAN = pa.struct([pa.field("kind", pa.string()), pa.field("start", pa.int32()), pa.field("stop", pa.int32())])
@@ -42,8 +42,19 @@ TOKENS = pa.schema(
         pa.field("language", pa.string()),
         pa.field("text_bytes", pa.int32(), nullable=False),  # UTF-8 bytes of its text segments
         pa.field("text_tokens", pa.int32(), nullable=False),  # tokens they became, sentinels left out
+        pa.field(
+            "durations", pa.list_(pa.int32())
+        ),  # steps of each of its speech units in order; null without any
     ]
 )
+
+
+class Encoded(NamedTuple):
+    """A document as tokens: ids uint32 [n], a span per segment, and the steps of each speech unit, int32 [u]."""
+
+    ids: np.ndarray
+    spans: list[Span]
+    durations: np.ndarray
 
 
 class _MediaError(Exception):
@@ -52,8 +63,8 @@ class _MediaError(Exception):
 
 def _encode_media(
     kind: str, source: str, media: dict[str, Any], roots: dict[str, str], codecs: Codecs
-) -> np.ndarray:
-    """What stands for one medium before batching: pixels uint8 [H, W, 3] of an image, or units int64 [n] of speech."""
+) -> Any:
+    """What stands for one medium before batching: pixels uint8 [H, W, 3], or units int64 [u] and durations int32 [u]."""
     where = f"{media['uri']}{'#' + media['member'] if media['member'] else ''}"
     try:
         data = open_media(roots[source], media["uri"], media["member"])
@@ -66,21 +77,20 @@ def _encode_media(
             raise _MediaError(f"{where}: no {kind} codec could be fitted, for no {kind} could be read")
         if kind == "image":
             return np.asarray(codec.prepare(load_image(data)))
-        units, _ = codec.encode(load_audio(data, codec.rate))
-        return np.asarray(units)
+        return codec.encode(load_audio(data, codec.rate))
     except (Problem, UserError, OSError, ValueError, SyntaxError) as e:
         raise _MediaError(f"{where}: {type(e).__name__}: {e}") from e
 
 
 def tokenize(
     documents: pa.RecordBatch, codecs: Codecs, roots: dict[str, str]
-) -> tuple[list[Any], list[tuple[int, str]]]:
+) -> tuple[list[Encoded | None], list[tuple[int, str]]]:
     """Encode a batch of documents (columns doc_id, source, segments).
 
     Texts and images of the whole batch are each encoded in one call.
 
     Returns:
-        Per document (ids uint32 [n], spans) or None where it failed; and the failures as (row, what happened).
+        Per document what it became, or None where it failed; and the failures as (row, what happened).
     """
     sources = documents.column("source").to_pylist()
     rows = documents.column("segments").to_pylist()
@@ -115,14 +125,16 @@ def tokenize(
 
 def _join(
     items: list[tuple[str, Any]] | None, text_ids: list[np.ndarray], codes: Any, vocabulary: Vocabulary
-) -> Any:
+) -> Encoded | None:
     if items is None:
         return None
     kinds: list[Any] = [kind for kind, _ in items]
     by_kind: dict[str, list[np.ndarray]] = {"text": [], "image": [], "speech": []}
     for kind, at in items:
-        by_kind[kind].append(at if kind == "speech" else text_ids[at] if kind == "text" else codes[at])
-    return encode_document(kinds, by_kind["text"], by_kind["image"], by_kind["speech"], vocabulary)
+        by_kind[kind].append(at[0] if kind == "speech" else text_ids[at] if kind == "text" else codes[at])
+    ids, spans = encode_document(kinds, by_kind["text"], by_kind["image"], by_kind["speech"], vocabulary)
+    durations = [at[1] for kind, at in items if kind == "speech"]
+    return Encoded(ids, spans, np.concatenate([np.zeros(0, np.int32), *durations]))
 
 
 def tokens_output(
@@ -148,6 +160,9 @@ def tokens_output(
         documents.column("language").take(pa.array(order, pa.int64())),
         pa.array(text_bytes.astype(np.int32)),
         pa.array(text_tokens, pa.int32()),
+        pa.array(
+            [d if len(d := encoded[i].durations) else None for i in order], TOKENS.field("durations").type
+        ),
     ]
     table = pa.table(columns, schema=TOKENS)
     groups = np.unique(cells[order], return_counts=True)[1].tolist() if order else [0]

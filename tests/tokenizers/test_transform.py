@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mixloom.pipeline.engine import with_part
-from mixloom.pipeline.ingest.media import inspect_audio, inspect_image
+from mixloom.pipeline.ingest.media import inspect_audio, inspect_image, load_audio
 from mixloom.pipeline.manifest import text_entries
 from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
 from mixloom.tokenizers.codecs import make_image_codec, make_speech_codec
@@ -90,7 +90,7 @@ def test_a_document_comes_back_in_reading_order_with_its_text(root, codecs):
     document = (words("a red square"), media(root, "red.png"), words("and a tone"), media(root, "tone.wav"))
     encoded, failures = tokenize(batch(document), codecs, {"s": str(root)})
     assert failures == []
-    ids, spans = encoded[0]
+    ids, spans, _ = encoded[0]
     assert kinds(ids, codecs) == ["text", "image", "text", "speech"]
     assert [s.kind for s in spans] == ["text", "image", "text", "speech"]
     decoded = decode_tokens(ids, codecs.vocabulary)
@@ -146,6 +146,19 @@ def test_rows_are_grouped_by_cell_with_one_row_group_each(root, codecs):
     assert table.table["cell"].to_pylist() == [0, 0, 0, 1, 1]
     assert table.row_groups == [3, 2]
     assert table.table["length"].to_pylist() == [len(x) for x in table.table["input_ids"].to_pylist()]
+
+
+def test_durations_of_speech_stand_beside_the_tokens_so_that_it_lasts_as_long_as_it_did(root, codecs):
+    documents = batch((words("a"),), (media(root, "tone.wav"), words("and"), media(root, "tone.wav")))
+    encoded, failures = tokenize(documents, codecs, {"s": str(root)})
+    silent, heard = tokens_output(documents, encoded, failures).tables[0].table.to_pylist()
+    assert silent["durations"] is None
+    segments = [s for s in decode_tokens(heard["input_ids"], codecs.vocabulary) if s.kind == "speech"]
+    assert len(heard["durations"]) == sum(len(s.ids) for s in segments)
+    half = len(segments[0].ids)
+    again = codecs.speech.decode(segments[0].ids, np.array(heard["durations"][:half], np.int32))
+    original = load_audio((root / "tone.wav").read_bytes(), codecs.speech.rate)
+    assert 0 <= len(again) - len(original) < codecs.speech.rate / codecs.speech.units_per_second
 
 
 def test_a_part_of_which_nothing_is_left_is_written_empty(root, codecs):
