@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 from plain import InMemory, LoopAnnotate, LoopExact, LoopFilter, LoopNear
@@ -45,6 +44,7 @@ from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
 from mixloom.pipeline.engine import Commit, ReadParts, one_batch, read_part, with_part
 from mixloom.pipeline.filter_stage import FilterStage
+from mixloom.pipeline.graph import Given, each
 from mixloom.pipeline.run import RunDirectory, StageManifest, parquet_bytes
 from mixloom.pipeline.stage import RunSettings, Stage, StageContext, run_stage
 from mixloom.pipeline.transforms import rows_output
@@ -91,9 +91,9 @@ class SurvivingStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
+                | Given(ctx.todo(parts), spread=False)
                 | ReadParts(ctx.documents(), None, ctx.reader(self.inputs[0]))
-                | beam.Map(rows_output)
+                | each(rows_output)
                 | Commit(ctx.directory)
             ),
             len(parts),

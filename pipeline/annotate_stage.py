@@ -41,16 +41,15 @@ class AnnotateStage(Stage):
         return settings
 
     def execute(self, ctx: StageContext) -> None:
-        import apache_beam as beam
-
         from mixloom.pipeline.engine import Commit, ReadParts
+        from mixloom.pipeline.graph import Given
         from mixloom.pipeline.transforms import Annotate
 
         parts = ctx.part_names("ingest")
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts), reshuffle=False)
+                | Given(ctx.todo(parts), spread=False)
                 | ReadParts(ctx.reader("ingest"))
                 | Annotate(self.config, self.roots)
                 | Commit(ctx.directory)

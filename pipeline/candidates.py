@@ -11,30 +11,38 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mixloom.pipeline.bucket_kernel import (
+    by_partition,
+    fold_bands,
+    pairs_of_runs,
+    repeated,
+    sort_small_runs,
+    with_media,
+)
 from mixloom.pipeline.doc_ids import (
     I64,
-    ROW_BITS,
     U64,
     columns,
-    concatenate,
     distinct_rows,
     fixed_bytes,
     id_batch,
-    mix,
     pack_ids,
+    packed_rows,
     partition_of,
+    places,
     run_bounds,
     run_starts,
     unpack_ids,
+    unpacked_rows,
 )
 from mixloom.pipeline.engine import part_of
-from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed
+from mixloom.pipeline.graph import Work
+from mixloom.pipeline.shuffle import GATHERED, GatherDoFn, Grouped, Keyed, last
 from mixloom.pipeline.storage import Store
 
 
@@ -50,8 +58,9 @@ ROWS = ("doc_id", "row", "preference", "media_key", "minhash")
 BAND_BITS = np.uint64(56)  # the number of its band stands in the top byte of a key
 BUCKETS = _uint64("key", "preference", "hi", "lo", "place")
 PAIRS = _uint64("a_hi", "a_lo", "a_place", "b_hi", "b_lo", "b_place")
-"""Two documents each, the preferred one first, with where their text lies (see `places`)."""
-
+"""Two documents each, the preferred one first, with where their text lies (see `doc_ids.places`)."""
+RANKED = _uint64(*PAIRS.names, "a_preference", "b_preference")
+"""The same, with their places in survivor order."""
 
 NAMED = 20  # buckets told of, at most
 CAPPED = ".capped.json"
@@ -65,18 +74,6 @@ class BucketBounds:
     leaders: int
     neighbours: int
     warn: int
-
-
-def places(part: str, rows: npt.NDArray[np.int32], parts: Sequence[str]) -> U64:
-    """Where documents lie, uint64 [n]: index of their part in the sorted `parts` << 32 | row.
-
-    Raises:
-        ValueError: the part is not among `parts`.
-    """
-    index = int(np.searchsorted(np.asarray(parts), part)) if len(parts) else 0
-    if index >= len(parts) or parts[index] != part:
-        raise ValueError(f"the part '{part}' is not among the {len(parts)} declared parts")
-    return (np.uint64(index) << ROW_BITS) | rows.astype(np.uint64)
 
 
 def signature_matrix(minhash: pa.Array) -> tuple[npt.NDArray[np.uint32], I64]:
@@ -99,21 +96,6 @@ def signature_matrix(minhash: pa.Array) -> tuple[npt.NDArray[np.uint32], I64]:
     return values.reshape(len(rows), -1 if len(rows) else 0), rows
 
 
-@numba.njit(cache=True, nogil=True)
-def _fold_bands(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64:
-    out = np.empty((signatures.shape[0], bands), dtype=np.uint64)
-    for i in range(signatures.shape[0]):
-        for b in range(bands):
-            h = np.uint64(b + 1) * np.uint64(0x9E3779B97F4A7C15)
-            for r in range(rows):
-                h ^= np.uint64(signatures[i, b * rows + r])
-                h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                h ^= h >> np.uint64(31)
-            out[i, b] = h
-    return out
-
-
 def band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64:
     """Hash each band of `rows` values of each signature: uint32 [n, width] -> uint64 [n, bands].
 
@@ -128,51 +110,45 @@ def band_keys(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64:
             f"{bands} bands of {rows} rows need {bands * rows} hash values, "
             f"the signatures have {signatures.shape[1]}"
         )
-    return _fold_bands(np.ascontiguousarray(signatures), bands, rows)
+    return fold_bands(np.require(signatures, requirements=("C", "A", "W")), bands, rows)
 
 
-@numba.njit(cache=True, nogil=True)
-def _partners(at: int, size: int, cap: int, leaders: int, neighbours: int) -> int:
-    """How many of the documents after it number `at` of a bucket of `size` is compared with."""
-    rest = size - 1 - at
-    return rest if size <= cap or at < leaders else min(neighbours, rest)
+def bucket_keys(signatures: npt.NDArray[np.uint32], media: U64, bands: int, rows: int) -> U64:
+    """The bucket of each band, uint64 [n, bands]: equal for equal bands of documents of one media key uint64 [n].
 
-
-@numba.njit(cache=True, nogil=True)
-def _pairs_of_runs(starts: I64, stops: I64, cap: int, leaders: int, neighbours: int) -> I64:
-    total = 0
-    for i in range(len(starts)):
-        size = stops[i] - starts[i]
-        for at in range(size):
-            total += _partners(at, size, cap, leaders, neighbours)
-    out = np.empty((total, 2), dtype=np.int64)
-    k = 0
-    for i in range(len(starts)):
-        size = stops[i] - starts[i]
-        for at in range(size):
-            a = starts[i] + at
-            for b in range(a + 1, a + 1 + _partners(at, size, cap, leaders, neighbours)):
-                out[k, 0] = a
-                out[k, 1] = b
-                k += 1
-    return out
+    The number of the band stands in the top byte.
+    """
+    keys = band_keys(signatures, bands, rows)
+    with_media(keys, media)
+    return keys
 
 
 def bucket_pairs(rows: U64, cap: int, leaders: int, neighbours: int = 0) -> U64:
-    """Compare the members of each bucket: rows uint64 [n, 5] from `sorted_buckets` -> pairs uint64 [m, 6].
+    """Compare the members of each bucket: rows uint64 [n, 5] from `sorted_buckets` -> pairs uint64 [m, 8].
 
     A bucket of at most `cap` documents gives all its pairs. In a larger one the `leaders` most preferred documents
     are paired with all the others, and each other with the `neighbours` that follow it in survivor order: those
     have about its length, and only documents of like length can be similar. So the number of pairs is linear
-    and none of its documents is left out. Pairs (schema `PAIRS`) are distinct and sorted by their second, then
+    and none of its documents is left out. Pairs (schema `RANKED`) are distinct and sorted by their second, then
     their first document.
     """
     starts, stops = run_bounds(run_starts(rows[:, :1]))
     several = stops - starts > 1
-    left_right = _pairs_of_runs(starts[several], stops[several], cap, min(leaders, cap), neighbours)
-    a, b = rows[left_right[:, 0]], rows[left_right[:, 1]]
-    other = (a[:, 2:4] != b[:, 2:4]).any(axis=1)  # a document read twice is not a duplicate of itself
-    return distinct_pairs(np.concatenate([a[other, 2:], b[other, 2:]], axis=1))
+    left_right = pairs_of_runs(starts[several], stops[several], cap, min(leaders, cap), neighbours)
+    a, b = left_right[:, 0], left_right[:, 1]
+    # Documents that are alike meet in most of their bands: first every pair once, by place, which is a number.
+    order = np.lexsort((rows[a, 4], rows[b, 4]))
+    a, b = a[order], b[order]
+    once = run_starts(np.stack([rows[b, 4], rows[a, 4]], axis=1))
+    better, worse = rows[a[once]], rows[b[once]]
+    other = (better[:, 2:4] != worse[:, 2:4]).any(axis=1)  # a document read twice is no duplicate of itself
+    better, worse = better[other], worse[other]
+    return distinct_pairs(
+        np.concatenate([better[:, 2:], worse[:, 2:], better[:, 1:2], worse[:, 1:2]], axis=1)
+    )
+
+
+_FEW = 64  # rows of a bucket that are sorted by insertion
 
 
 def sorted_buckets(rows: U64) -> U64:
@@ -180,14 +156,23 @@ def sorted_buckets(rows: U64) -> U64:
 
     Rows that are alone in their bucket, which most are, are left out: they cost most of the sorting and give no pair.
     """
-    order = np.argsort(rows[:, 0], kind="stable")
-    keys = rows[order, 0]
-    same = keys[1:] == keys[:-1]
-    several = np.zeros(len(rows), dtype=np.bool_)
-    several[1:] |= same
-    several[:-1] |= same
-    rows = rows[order[several]]
-    return rows[np.lexsort((rows[:, 4], rows[:, 3], rows[:, 2], rows[:, 1], rows[:, 0]))]
+    return _sorted(rows[repeated(np.ascontiguousarray(rows[:, 0])[None])[0]])
+
+
+def banded_buckets(keys: U64, documents: U64) -> U64:
+    """`sorted_buckets` of whole documents: their keys uint64 [n, bands] and the other columns of `BUCKETS`, uint64 [n, 4]."""
+    band, at = np.nonzero(repeated(np.ascontiguousarray(keys.T)))
+    return _sorted(np.concatenate([keys[at, band][:, None], documents[at]], axis=1))
+
+
+def _sorted(rows: U64) -> U64:
+    rows = np.ascontiguousarray(rows[np.argsort(rows[:, 0], kind="stable")])
+    starts, stops = run_bounds(run_starts(rows[:, :1]))
+    sort_small_runs(rows, starts, stops, _FEW)
+    for at in np.flatnonzero(stops - starts > _FEW):
+        run = rows[starts[at] : stops[at]]
+        run[:] = run[np.lexsort(run.T[::-1])]
+    return rows
 
 
 def capped_buckets(rows: U64, cap: int, warn: int) -> dict[str, Any]:
@@ -220,40 +205,59 @@ def all_capped(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def distinct_pairs(pairs: U64) -> U64:
-    """The distinct pairs of uint64 [n, 6], sorted by their second, then their first document."""
-    flipped = pairs[:, [3, 4, 5, 0, 1, 2]]
-    return distinct_rows(flipped)[:, [3, 4, 5, 0, 1, 2]]
+    """The distinct rows of schema `PAIRS` or `RANKED`, uint64 [n, 6 or 8], by their second, then their first document."""
+    rest = list(range(6, pairs.shape[1]))
+    flipped = pairs[:, [3, 4, 5, 0, 1, 2, *rest]]
+    return distinct_rows(flipped)[:, [3, 4, 5, 0, 1, 2, *rest]]
 
 
-def bucket_keys(signatures: npt.NDArray[np.uint32], media: U64, bands: int, rows: int) -> U64:
-    """The bucket of each band, uint64 [n, bands]: equal for equal bands of documents of one media key uint64 [n]."""
-    keys = mix(band_keys(signatures, bands, rows) ^ mix(media)[:, None])
-    return (keys >> np.uint64(8)) | (np.arange(bands, dtype=np.uint64) << BAND_BITS)
+def signed_rows(batch: pa.RecordBatch, parts: Sequence[str], bands: int, rows: int) -> tuple[U64, U64]:
+    """The bucket keys of a `ROWS` batch, uint64 [n, bands], and the other columns of `BUCKETS`, uint64 [n, 4].
+
+    Documents without a signature are left out.
+    """
+    signatures, alive = signature_matrix(batch.column("minhash"))
+    keys = bucket_keys(signatures, columns(batch, ["media_key"])[alive, 0], bands, rows)
+    documents = np.empty((len(alive), 4), dtype=np.uint64)
+    documents[:, 0] = columns(batch, ["preference"])[alive, 0]
+    documents[:, 1:3] = pack_ids(batch.column("doc_id"))[alive]
+    documents[:, 3] = places(part_of(batch), np.asarray(batch.column("row")), parts)[alive]
+    return keys, documents
 
 
-class _KeyByBandDoFn(GatherDoFn):
+class _KeyByBandDoFn(Work):
     def __init__(self, parts: tuple[str, ...], bands: int, rows: int, partitions: int) -> None:
         self._parts, self._bands, self._rows, self._partitions = parts, bands, rows, partitions
 
+    def start_bundle(self) -> None:
+        self._held: list[tuple[U64, U64]] = []
+        self._bytes = 0
+
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        signatures, alive = signature_matrix(batch.column("minhash"))
-        if not len(alive):
+        signed = signed_rows(batch, self._parts, self._bands, self._rows)
+        if len(signed[0]):
+            self._held.append(signed)
+            self._bytes += 40 * signed[0].size
+        if self._bytes > GATHERED:
+            yield from self._rest()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for element in self._rest():
+            yield last(element)
+
+    def _rest(self) -> Iterator[Keyed]:
+        if not self._held:
             return
-        media = columns(batch, ["media_key"])[alive, 0]
-        place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)
-        preferred = columns(batch, ["preference"])
-        rows = np.empty((len(alive), self._bands, 5), dtype=np.uint64)
-        rows[:, :, 0] = bucket_keys(signatures, media, self._bands, self._rows)
-        rows[:, :, 1] = preferred[alive]
-        rows[:, :, 2:4] = pack_ids(batch.column("doc_id"))[alive, None, :]
-        rows[:, :, 4] = place[alive, None]
-        flat = rows.reshape(-1, 5)
-        partition = (flat[:, 0] % np.uint64(self._partitions)).astype(np.int64)
-        yield from self.gathered.add(id_batch(BUCKETS, flat), partition)
+        keys, documents = (np.concatenate(x) for x in zip(*self._held, strict=True))
+        self._held, self._bytes = [], 0
+        rows, bounds = by_partition(keys, documents, self._partitions)
+        for p in range(self._partitions):
+            if bounds[p + 1] > bounds[p]:
+                yield p, packed_rows(rows[bounds[p] : bounds[p + 1]])
 
 
 class KeyBands(beam.PTransform):
-    """One `ROWS` batch per part -> (partition, `BUCKETS` batch): every document once for each of its bands.
+    """One `ROWS` batch per part -> (partition, packed rows of `BUCKETS`): every document once for each of its bands.
 
     Args:
         parts: names of all the parts, sorted; a place refers to a part by its index here.
@@ -274,17 +278,17 @@ class _BucketsDoFn(GatherDoFn):
         self._bounds, self._partitions, self._told = bounds, partitions, told
 
     def process(self, element: Grouped) -> Iterator[Keyed]:
-        rows = sorted_buckets(columns(concatenate(element[1], BUCKETS), BUCKETS.names))
+        rows = sorted_buckets(unpacked_rows(element[1], len(BUCKETS)))
         b = self._bounds
         pairs = bucket_pairs(rows, b.cap, b.leaders, b.neighbours)
         if self._told is not None:
             self._told.write_json(f"{element[0]:07d}{CAPPED}", capped_buckets(rows, b.cap, b.warn))
         # By the less preferred document: the leader of a huge cluster would make one partition huge.
-        yield from self.gathered.add(id_batch(PAIRS, pairs), partition_of(pairs[:, 3:5], self._partitions))
+        yield from self.gathered.add(id_batch(RANKED, pairs), partition_of(pairs[:, 3:5], self._partitions))
 
 
 class PairBuckets(beam.PTransform):
-    """(partition, `BUCKETS` batches), each partition once -> (partition, `PAIRS` batch): pairs that share a bucket.
+    """(partition, what `KeyBands` gives), each partition once -> (partition, `RANKED` batch): pairs that share a bucket.
 
     A pair stands in the partition of its less preferred document, there once for each bucket it shares.
 

@@ -28,6 +28,7 @@ from mixloom.pipeline.doc_ids import (
     run_bounds,
     run_starts,
 )
+from mixloom.pipeline.graph import Work
 from mixloom.pipeline.shuffle import (
     DONE,
     GatherDoFn,
@@ -147,7 +148,7 @@ class _LargeStarDoFn(GatherDoFn):
         yield from self.gathered.add(id_batch(STARS, edges), partition_of(edges[:, :2], self._partitions))
 
 
-class _SmallStarDoFn(beam.DoFn):
+class _SmallStarDoFn(Work):
     """Small-star, and the digest of what it was given: all of a node's edges to smaller ones are here."""
 
     def __init__(self, store: Store) -> None:

@@ -162,7 +162,7 @@ class DedupConfig(BaseModel):
         default=None, description="leave an index of what was kept, for later runs; null leaves none"
     )
     partitions: int = Field(
-        default=16,
+        default=1,
         ge=1,
         le=1_000_000,
         description="pieces of a shuffle, at least; there is one per 50,000 documents or more. Changes memory and "

@@ -6,16 +6,22 @@ Beam and the kernels are imported when a stage has work to do.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixloom.pipeline.annotate_config import MinHashConfig
 from mixloom.pipeline.dedup_config import DedupConfig, NearConfig, candidate_probability
 from mixloom.pipeline.errors import UserError, nearest
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
+if TYPE_CHECKING:
+    from mixloom.pipeline.near import Search
+    from mixloom.pipeline.settle import Settlement
+
 WORK = "_work"
 SEARCH = "search"  # the unit whose info tells how the search for edges went
 PIECE = 50_000  # documents of a partition: its bucket keys are 36 MB
+MOST_HELD = 250_000  # documents whose content hashes are shuffled in memory, 48 bytes each
+MOST_TEXT = 64 << 20  # bytes of documents as they lie on disk, whose shingles one process may hold
 WARNED = 3  # buckets named on the console; more stand in the manifest
 FEW = 0.8  # a search that finds fewer of the pairs at its own threshold deserves a word
 
@@ -34,39 +40,35 @@ class ExactDedupStage(Stage):
         return {"priority": list(self.config.priority)}  # partitions change no byte
 
     def execute(self, ctx: StageContext) -> None:
-        import apache_beam as beam
-        import pyarrow as pa
-
         from mixloom.pipeline.engine import Commit, ReadParts
-        from mixloom.pipeline.exact import DropCopies, KeyHashes, exact_rows
+        from mixloom.pipeline.exact import DropCopies, ExactDuplicates, KeyHashes
+        from mixloom.pipeline.graph import Given
         from mixloom.pipeline.settle import Settle
         from mixloom.pipeline.shuffle import DONE, ReadSpilled, SpillBatches
 
         survivors, annotations = ctx.reader(self.inputs[0]), ctx.annotations()
-        parts = ctx.part_names(self.inputs[0])
+        parts = sorted(ctx.part_names(self.inputs[0]))
         todo = ctx.todo(parts)
         if not todo:
             ctx.directory.store.remove(WORK)
             return
-        partitions = partitions_of(self.config, ctx.manifest(self.inputs[0]).counts.kept)
+        documents = ctx.manifest(self.inputs[0]).counts.kept
+        partitions = partitions_of(self.config, documents)
+        key = parts, self.config.priority, partitions
+        given = Given(parts, spread=False)
+        read = ReadParts(annotations, ["doc_id", "source", "content_hash"], survivors)
+        settle = Settle(todo, survivors, annotations, self.name, "exact_duplicate", 1.0)
+        if documents <= MOST_HELD:
+            find = ExactDuplicates(*key)
+            ctx.beam(lambda p: p | given | read | find | settle | Commit(ctx.directory), len(parts))
+            return
         hashes = ctx.directory.store.child(f"{WORK}/{partitions}")
         if not hashes.exists(DONE):
             hashes.remove("")  # of an interrupted attempt
-            ctx.beam(
-                lambda p: (
-                    p
-                    | beam.Create(parts, reshuffle=False)
-                    | ReadParts(annotations, ["doc_id", "source", "content_hash"], survivors)
-                    | "Rank"
-                    >> beam.Map(exact_rows, priority=self.config.priority).with_output_types(pa.RecordBatch)
-                    | KeyHashes(partitions)
-                    | SpillBatches(hashes)
-                )
-            )
+            ctx.beam(lambda p: p | given | read | KeyHashes(*key) | SpillBatches(hashes))
             hashes.write_json(DONE, {})
-        settle = Settle(todo, survivors, annotations, self.name, "exact_duplicate", 1.0)
         ctx.beam(
-            lambda p: p | ReadSpilled(hashes) | DropCopies() | settle | Commit(ctx.directory), len(parts)
+            lambda p: p | ReadSpilled(hashes) | DropCopies(parts) | settle | Commit(ctx.directory), len(parts)
         )
         ctx.directory.store.remove(WORK)
 
@@ -94,42 +96,55 @@ class NearDedupStage(Stage):
         return {"near": near, **rest}
 
     def execute(self, ctx: StageContext) -> None:
-        from mixloom.pipeline.engine import Commit
         from mixloom.pipeline.near import Search
         from mixloom.pipeline.near_rows import ReadNearRows, ReadTextsOf
-        from mixloom.pipeline.settle import Settle
+        from mixloom.pipeline.settle import Settlement
 
         check_columns(self.config)
         documents, annotations = ctx.documents(), ctx.annotations()
         survivors = ctx.reader(self.inputs[0])
-        parts = sorted(ctx.part_names(self.inputs[0]))
+        parts = tuple(sorted(ctx.part_names(self.inputs[0])))
         signature = MinHashConfig(**ctx.manifest("annotate").config["minhash"])
         bands, rows = banding_of(self.near, signature)
-        todo = ctx.todo(parts)
-        if todo:
+        if ctx.todo([SEARCH, *parts]):
             self._warn_of_banding(ctx, bands, rows)
-            read = (parts, documents, annotations, survivors, self.config)
+            read = ReadNearRows(parts, documents, annotations, survivors, self.config)
             partitions = partitions_of(self.config, ctx.manifest(self.inputs[0]).counts.kept)
-            search = Search(
-                lambda p: p | ReadNearRows(*read),
-                lambda p: p | ReadNearRows(*read, signatures=False),
-                ReadTextsOf(documents),
-                parts,
-                self.near,
-                signature.ngram,
-                bands,
-                rows,
-                partitions,
-                ctx.directory.store.child(f"{WORK}/{partitions}"),
-            )
-            drops = search.run(ctx.beam)
+            work = ctx.directory.store.child(f"{WORK}/{partitions}")
+            texts, ngram = ReadTextsOf(documents), signature.ngram
+            search = Search(lambda p: p | read, texts, parts, self.near, ngram, bands, rows, partitions, work)
+            ledger = self.name, "near_duplicate", self.near.threshold
+            settlement = Settlement(frozenset(ctx.todo(parts)), survivors, annotations, *ledger)
+            find = self._in_one_piece if self._fits(ctx, partitions) else self._in_steps
+            if settlement.todo:
+                find(ctx, search, settlement)
             told = search.told()
             if ctx.todo([SEARCH]):
                 ctx.commit(UnitOutput(SEARCH, info=told))
             self._warn_of_buckets(ctx, told)
-            settle = Settle(todo, survivors, annotations, self.name, "near_duplicate", self.near.threshold)
-            ctx.beam(lambda p: drops(p) | settle | Commit(ctx.directory), len(parts) + 1)
         ctx.directory.store.remove(WORK)
+
+    def _fits(self, ctx: StageContext, partitions: int) -> bool:
+        """Whether one process may hold the signatures and the shingles of everything at once."""
+        documents = ctx.manifest(self.inputs[0]).counts.kept
+        joined = self.near.components == "local" or documents <= self.near.local_edges
+        text = sum(p.bytes for p in ctx.manifest("ingest").parts)
+        return joined and partitions == 1 and text <= MOST_TEXT
+
+    def _in_one_piece(self, ctx: StageContext, search: Search, settlement: Settlement) -> None:
+        from mixloom.pipeline.engine import Commit
+        from mixloom.pipeline.near_alone import Alone, AloneDuplicates
+        from mixloom.pipeline.settle import SettleParts
+
+        find, settle = AloneDuplicates(Alone.of(search)), SettleParts(settlement)
+        ctx.beam(lambda p: search.documents(p) | find | settle | Commit(ctx.directory), len(search.parts) + 1)
+
+    def _in_steps(self, ctx: StageContext, search: Search, settlement: Settlement) -> None:
+        from mixloom.pipeline.engine import Commit
+        from mixloom.pipeline.settle import Settle
+
+        drops = search.run(ctx.beam)
+        ctx.beam(lambda p: drops(p) | Settle.of(settlement) | Commit(ctx.directory), len(search.parts) + 1)
 
     def _warn_of_banding(self, ctx: StageContext, bands: int, rows: int) -> None:
         found = candidate_probability(self.near.threshold, bands, rows)

@@ -6,6 +6,7 @@ most significant first, so that the numeric order of (hi, lo) is the order of th
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -61,6 +62,8 @@ def unpack_ids(ids: U64) -> pa.StringArray:
 
 def fixed_bytes(array: pa.FixedSizeBinaryArray, width: int) -> npt.NDArray[np.uint8]:
     """The bytes of a fixed-size binary array without nulls, as uint8 [n, width] (respects slices)."""
+    if not len(array):
+        return np.empty((0, width), dtype=np.uint8)
     values = np.frombuffer(array.buffers()[1], dtype=np.uint8)
     start = array.offset * width
     return values[start : start + len(array) * width].reshape(len(array), width)
@@ -83,6 +86,18 @@ def mix(x: U64) -> U64:
 def partition_of(ids: U64, partitions: int) -> I64:
     """The partition, int64 [n] in [0, partitions), of each id in uint64 [n, 2]."""
     return (mix(ids[:, 0] ^ mix(ids[:, 1])) % np.uint64(partitions)).astype(np.int64)
+
+
+def places(part: str, rows: npt.NDArray[np.int32], parts: Sequence[str]) -> U64:
+    """Where documents lie, uint64 [n]: index of their part in the sorted `parts` << 32 | row.
+
+    Raises:
+        ValueError: the part is not among `parts`.
+    """
+    index = bisect_left(parts, part)
+    if index >= len(parts) or parts[index] != part:
+        raise ValueError(f"the part '{part}' is not among the {len(parts)} declared parts")
+    return (np.uint64(index) << ROW_BITS) | rows.astype(np.uint64)
 
 
 def ranks(ids: U64) -> tuple[U64, I64]:
@@ -132,6 +147,20 @@ def id_batch(schema: pa.Schema, *blocks: npt.NDArray[np.generic]) -> pa.RecordBa
         [pa.array(np.ascontiguousarray(a), type=f.type) for a, f in zip(arrays, schema, strict=True)],
         schema=schema,
     )
+
+
+def packed_rows(rows: U64) -> pa.RecordBatch:
+    """Rows uint64 [n, k] as a batch of one column, without a copy: for shuffles whose rows are looked at whole."""
+    width = 8 * rows.shape[1]
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(rows))]
+    column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(rows), buffers)
+    return pa.RecordBatch.from_arrays([column], names=["rows"])
+
+
+def unpacked_rows(batches: Iterable[pa.RecordBatch], columns: int) -> U64:
+    """All the rows of some batches of `packed_rows`, uint64 [n, columns]."""
+    found = [fixed_bytes(b.column(0), 8 * columns).view(np.uint64) for b in batches if b.num_rows]
+    return np.concatenate(found) if found else np.empty((0, columns), dtype=np.uint64)
 
 
 def concatenate(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:

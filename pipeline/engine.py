@@ -8,6 +8,8 @@ any other runner is chosen with Beam's own flags.
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import io
 import logging
 import re
@@ -25,6 +27,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms import environments
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.graph import Spread, Work
 from mixloom.pipeline.run import PartReader, StageDirectory, one_batch
 from mixloom.pipeline.stage import UnitOutput, commit_unit
 
@@ -82,7 +85,7 @@ def seconds_since_start(batch: pa.RecordBatch) -> float:
     return max(0.0, time.time() - started) if started else 0.0
 
 
-class _ReadPartDoFn(beam.DoFn):
+class _ReadPartDoFn(Work):
     def __init__(self, reader: PartReader, columns: list[str] | None, survivors: PartReader | None) -> None:
         self._reader, self._columns, self._survivors = reader, columns, survivors
 
@@ -107,7 +110,7 @@ def read_part(
 class ReadParts(beam.PTransform):
     """Names of parts -> one record batch per part, checked against its recorded sha256.
 
-    The names are spread over the workers here, so `Create` need not do it (`reshuffle=False`).
+    The names are spread over the workers here, so their source need not do it (`graph.Given(..., spread=False)`).
 
     Args:
         reader: the stage whose parts are read.
@@ -122,11 +125,11 @@ class ReadParts(beam.PTransform):
         self._args = (reader, columns, survivors)
 
     def expand(self, pcoll: Any) -> Any:
-        spread = pcoll | "Spread" >> beam.Reshuffle()
+        spread = pcoll | "Spread" >> Spread()
         return spread | "Read" >> beam.ParDo(_ReadPartDoFn(*self._args)).with_output_types(pa.RecordBatch)
 
 
-class _CommitDoFn(beam.DoFn):
+class _CommitDoFn(Work):
     def __init__(self, directory: StageDirectory) -> None:
         self._directory = directory
 
@@ -157,7 +160,38 @@ class _Options(PipelineOptions):
         views = self.__dict__.setdefault("_views", {})
         if cls not in views:
             views[cls] = super().view_as(cls)
+            self.__dict__.setdefault("_asked", set()).add(cls)
         return views[cls]
+
+    def prepare(self) -> None:
+        """Make the views that pipelines before asked for, so that their copies have them."""
+        for cls in tuple(self.__dict__.setdefault("_asked", set())):
+            self.view_as(cls)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Options:
+        # Every pipeline copies its options; flags and parsers never change, what is set does.
+        made = _twin(self)
+        made.__dict__["_all_options"] = copy.deepcopy(self._all_options, memo)
+        views = {cls: _twin(view) for cls, view in self.__dict__.get("_views", {}).items()}
+        for view in views.values():
+            view.__dict__["_all_options"] = made._all_options
+        made.__dict__["_views"] = views
+        return made
+
+
+def _twin(options: Any) -> Any:
+    made = object.__new__(type(options))
+    made.__dict__.update(options.__dict__)
+    return made
+
+
+class _LocalOptions(_Options):
+    """Options of the local runner, whose flags have been checked: Beam need not look for unknown ones again."""
+
+    def get_all_options(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if kwargs.get("display_warnings"):
+            return dict(self._all_options)
+        return dict(super().get_all_options(*args, **kwargs))
 
 
 def _options(workers: int, runner_args: Sequence[str], parallelism: str) -> tuple[PipelineOptions, Any]:
@@ -173,22 +207,30 @@ def _options(workers: int, runner_args: Sequence[str], parallelism: str) -> tupl
         return options, _named_runner(options)
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    options, unknown = _parsed([f"--direct_num_workers={workers}", *args])
+    options = _local_options((f"--direct_num_workers={workers}", *args))
+    options.prepare()
+    return options, FnApiRunner(default_environment=_environment(parallelism) if workers > 1 else None)
+
+
+@functools.lru_cache(maxsize=4)
+def _local_options(args: tuple[str, ...]) -> _Options:
+    """Options of the local runner; a pipeline works on a copy of them."""
+    options, unknown = _parsed(list(args), _LocalOptions)
     if unknown:
         raise UserError(
             f"Beam has no flag '{unknown[0]}'",
             fix="see the Beam documentation; overrides such as workers=2 stand before '--'",
         )
-    return options, FnApiRunner(default_environment=_environment(parallelism) if workers > 1 else None)
+    return options
 
 
-def _parsed(args: list[str]) -> tuple[PipelineOptions, list[str]]:
+def _parsed(args: list[str], kind: type[_Options] = _Options) -> tuple[_Options, list[str]]:
     """Beam's options, and the flags none of them stands for."""
     parsers: list[Any] = []
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            options = _Options(args)
+            options = kind(args)
             options.get_all_options(add_extra_args_fn=parsers.append)
             return options, parsers[0].parse_known_args(args)[1]
     except SystemExit:

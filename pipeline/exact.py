@@ -10,32 +10,35 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mixloom.pipeline.bucket_kernel import repeated
 from mixloom.pipeline.doc_ids import (
     I64,
     ROW_BITS,
     U64,
-    concatenate,
     hash_columns,
     pack_ids,
+    packed_rows,
     partition_of,
+    places,
     run_starts,
+    split,
     unpack_ids,
+    unpacked_rows,
 )
-from mixloom.pipeline.engine import like, part_of
+from mixloom.pipeline.engine import part_of
+from mixloom.pipeline.graph import Work
 from mixloom.pipeline.preference import source_priority
-from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed
+from mixloom.pipeline.shuffle import GATHERED, Grouped, Keyed, last
 
 F64 = npt.NDArray[np.float64]
 
 ROWS = pa.schema(
     [
-        pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
-        pa.field("content_hash", pa.binary(16), nullable=False),
-        pa.field("priority", pa.int32(), nullable=False),
+        pa.field(n, pa.uint64(), nullable=False)
+        for n in ("hash_hi", "hash_lo", "priority", "hi", "lo", "place")
     ]
 )
-"""What `ExactDuplicates` reads of each part; the part's name is in the schema metadata."""
+"""A document: its content hash, the rank of its source (smaller is preferred), its id and its place (see `doc_ids`)."""
 
 DROPS = pa.schema(
     [
@@ -58,106 +61,125 @@ JUDGED = pa.schema(
 )
 """Drops that state why, where one stage drops for several reasons."""
 
-_SHUFFLED = pa.schema([*ROWS, pa.field("part", pa.string(), nullable=False)])
 
-
-def drops_at(parts: Sequence[str], places: U64, ids: U64, kept_ids: U64, similarity: F64) -> pa.RecordBatch:
-    """`DROPS` of documents by place (see `candidates.places`), uint64 [n], and packed ids, uint64 [n, 2]."""
-    part = [parts[int(p)] for p in places >> ROW_BITS]
-    row = (places & np.uint64(0xFFFFFFFF)).astype(np.int32)
+def drops_at(parts: Sequence[str], place: U64, ids: U64, kept_ids: U64, similarity: F64) -> pa.RecordBatch:
+    """`DROPS` of documents by place (see `doc_ids.places`), uint64 [n], and packed ids, uint64 [n, 2]."""
+    part = [parts[int(p)] for p in place >> ROW_BITS]
+    row = (place & np.uint64(0xFFFFFFFF)).astype(np.int32)
     arrays = [pa.array(part, pa.string()), pa.array(row), unpack_ids(ids), unpack_ids(kept_ids)]
     return pa.RecordBatch.from_arrays([*arrays, pa.array(similarity)], schema=DROPS)
 
 
-def exact_survivors(hashes: U64, ids: U64, priority: npt.NDArray[np.int32] | None = None) -> I64:
-    """For each row the index of the row kept for its content, int64 [n] (its own index where it is kept).
+def exact_survivors(rows: U64) -> I64:
+    """For each row of `ROWS`, uint64 [n, 6], the index of the row kept for its content, int64 [n] (its own where it is kept).
 
     Of the rows with one hash the one with the lowest priority number is kept, then the smallest id; of rows
-    with the same id too, the first.
-
-    Args:
-        hashes: uint64 [n, 2], content hashes.
-        ids: uint64 [n, 2], packed document ids.
-        priority: int32 [n], smaller is preferred; equal by default.
+    with the same id too, the first by place.
     """
-    rank = np.zeros(len(hashes), dtype=np.int32) if priority is None else priority
-    order = np.lexsort((ids[:, 1], ids[:, 0], rank, hashes[:, 1], hashes[:, 0]))
-    first = run_starts(hashes[order])
-    keeper = np.empty(len(hashes), dtype=np.int64)
+    keeper = np.arange(len(rows))
+    some = np.flatnonzero(repeated(np.ascontiguousarray(rows[:, 1])[None])[0])  # others have no copy
+    order = some[np.lexsort(rows[some].T[::-1])]
+    first = run_starts(rows[order, :2])
     keeper[order] = order[first][np.cumsum(first) - 1]
     return keeper
 
 
-def exact_rows(annotations: pa.RecordBatch, priority: Sequence[str]) -> pa.RecordBatch:
-    """doc_id, source, row and content_hash of a part -> `ROWS`, preferring sources in this order."""
-    rank = pa.array(source_priority(annotations.column("source"), priority))
-    columns = [annotations.column(c) for c in ("doc_id", "row", "content_hash")]
-    return like(pa.RecordBatch.from_arrays([*columns, rank], schema=ROWS), annotations)
+def exact_rows(annotations: pa.RecordBatch, parts: Sequence[str], priority: Sequence[str]) -> U64:
+    """doc_id, source, row and content_hash of one of the `parts` (sorted) -> `ROWS`, uint64 [n, 6].
+
+    Sources are preferred in the order of `priority`.
+    """
+    out = np.empty((annotations.num_rows, len(ROWS)), dtype=np.uint64)
+    out[:, :2] = hash_columns(annotations.column("content_hash"))
+    out[:, 2] = source_priority(annotations.column("source"), priority)
+    out[:, 3:5] = pack_ids(annotations.column("doc_id"))
+    out[:, 5] = places(part_of(annotations), np.asarray(annotations.column("row")), parts)
+    return out
 
 
-def exact_drops(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows with every copy of their content (schema `ROWS` and `part`) -> `DROPS`, sorted by part and row."""
-    rows = rows.sort_by([("part", "ascending"), ("row", "ascending")])
-    keeper = exact_survivors(
-        hash_columns(rows.column("content_hash")),
-        pack_ids(rows.column("doc_id")),
-        np.asarray(rows.column("priority")),
-    )
-    dropped = np.flatnonzero(keeper != np.arange(len(keeper)))
-    gone = rows.take(pa.array(dropped))
-    kept_id = rows.column("doc_id").take(pa.array(keeper[dropped]))
-    arrays = [gone.column("part"), gone.column("row"), gone.column("doc_id"), kept_id]
-    return pa.RecordBatch.from_arrays([*arrays, pa.array(np.ones(len(dropped)))], schema=DROPS)
+def exact_drops(rows: U64, parts: Sequence[str]) -> pa.RecordBatch:
+    """`ROWS`, uint64 [n, 6], with every copy of their content -> `DROPS`, sorted by place."""
+    rows = rows[np.argsort(rows[:, 5], kind="stable")]
+    rows = rows[run_starts(rows[:, 5:])]  # what a retried worker wrote twice is no copy of itself
+    keeper = exact_survivors(rows)
+    gone = np.flatnonzero(keeper != np.arange(len(keeper)))
+    dropped, kept = rows[gone], rows[keeper[gone]]
+    return drops_at(parts, dropped[:, 5], dropped[:, 3:5], kept[:, 3:5], np.ones(len(gone)))
 
 
-class _KeyByHashDoFn(GatherDoFn):
-    def __init__(self, partitions: int) -> None:
-        self._partitions = partitions
+class _KeyByHashDoFn(Work):
+    def __init__(self, parts: tuple[str, ...], priority: tuple[str, ...], partitions: int) -> None:
+        self._parts, self._priority, self._partitions = parts, priority, partitions
+
+    def start_bundle(self) -> None:
+        self._held: list[U64] = []
+        self._bytes = 0
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        part = pa.array([part_of(batch)] * batch.num_rows, type=pa.string())
-        arrays = [batch.column(f.name) for f in ROWS]
-        rows = pa.RecordBatch.from_arrays([*arrays, part], schema=_SHUFFLED)
-        hashes = hash_columns(batch.column("content_hash"))
-        yield from self.gathered.add(rows, partition_of(hashes, self._partitions))
+        self._held.append(exact_rows(batch, self._parts, self._priority))
+        self._bytes += self._held[-1].nbytes
+        if self._bytes > GATHERED:
+            yield from self._rest()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for element in self._rest():
+            yield last(element)
+
+    def _rest(self) -> Iterator[Keyed]:
+        if self._held:
+            rows = np.concatenate(self._held)
+            self._held, self._bytes = [], 0
+            yield from split(packed_rows(rows), partition_of(rows[:, :2], self._partitions))
 
 
-class _DropDoFn(beam.DoFn):
+class _DropDoFn(Work):
+    def __init__(self, parts: tuple[str, ...]) -> None:
+        self._parts = parts
+
     def process(self, element: Grouped) -> Iterator[pa.RecordBatch]:
-        drops = exact_drops(concatenate(element[1], _SHUFFLED))
+        drops = exact_drops(unpacked_rows(element[1], len(ROWS)), self._parts)
         if drops.num_rows:
             yield drops
 
 
 class KeyHashes(beam.PTransform):
-    """One `ROWS` batch per part -> (partition, batch): its documents where their copies are."""
+    """Annotations of whole parts (doc_id, source, row, content_hash) -> (partition, packed `ROWS`): where their copies are.
 
-    def __init__(self, partitions: int) -> None:
+    Args:
+        parts: names of all the parts, sorted.
+        priority: source names, preferred first.
+        partitions: of the hashes; the drops do not depend on it.
+    """
+
+    def __init__(self, parts: Sequence[str], priority: Sequence[str], partitions: int) -> None:
         super().__init__()
-        self._partitions = partitions
+        self._key = _KeyByHashDoFn(tuple(parts), tuple(priority), partitions)
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(_KeyByHashDoFn(self._partitions)).with_output_types(Keyed)
+        return pcoll | beam.ParDo(self._key).with_output_types(Keyed)
 
 
 class DropCopies(beam.PTransform):
     """(partition, what `KeyHashes` gives), each partition once -> `DROPS` batches."""
 
+    def __init__(self, parts: Sequence[str]) -> None:
+        super().__init__()
+        self._drop = _DropDoFn(tuple(parts))
+
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(_DropDoFn()).with_output_types(pa.RecordBatch)
+        return pcoll | beam.ParDo(self._drop).with_output_types(pa.RecordBatch)
 
 
 class ExactDuplicates(beam.PTransform):
-    """One `ROWS` batch per part -> `DROPS` batches: every document whose content another one has.
+    """Annotations of whole parts -> `DROPS` batches: every document whose content another one has.
 
     Args:
-        partitions: keys of the shuffle; the result does not depend on it.
+        parts, priority, partitions: see `KeyHashes`.
     """
 
-    def __init__(self, partitions: int = 16) -> None:
+    def __init__(self, parts: Sequence[str], priority: Sequence[str] = (), partitions: int = 1) -> None:
         super().__init__()
-        self._partitions = partitions
+        self._key, self._drop = KeyHashes(parts, priority, partitions), DropCopies(parts)
 
     def expand(self, pcoll: Any) -> Any:
-        keyed_by_hash = pcoll | "ByHash" >> KeyHashes(self._partitions)
-        return keyed_by_hash | "Group" >> beam.GroupByKey() | "Drop" >> DropCopies()
+        return pcoll | "ByHash" >> self._key | "Group" >> beam.GroupByKey() | "Drop" >> self._drop

@@ -64,25 +64,16 @@ class FilterStage(Stage):
         )  # the rules themselves, not their names: an edited file redoes the stage
 
     def execute(self, ctx: StageContext) -> None:
-        import apache_beam as beam
-
         from mixloom.pipeline.engine import Commit, ReadParts
+        from mixloom.pipeline.graph import Given, flat
         from mixloom.pipeline.transforms import ApplyRules
 
         check_annotations(self.plan, self.step, ctx.manifest("annotate").config)
         parts = ctx.part_names("annotate")
         if self.step:
             work = _Refilter(self, ctx)
-            ctx.beam(
-                lambda p: (
-                    p
-                    | beam.Create(ctx.todo(parts), reshuffle=False)
-                    | "Spread" >> beam.Reshuffle()
-                    | "Judge" >> beam.FlatMap(work)
-                    | Commit(ctx.directory)
-                ),
-                len(parts),
-            )
+            todo = Given(ctx.todo(parts))
+            ctx.beam(lambda p: p | todo | "Judge" >> flat(work) | Commit(ctx.directory), len(parts))
             return
         needed = self.plan.rulesets(0)
         lines = ctx.reader("annotate") if any(r.needs_lines for r in needed) else None
@@ -90,7 +81,7 @@ class FilterStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts), reshuffle=False)
+                | Given(ctx.todo(parts), spread=False)
                 | ReadParts(ctx.reader("annotate"), self.plan.columns(0))
                 | ApplyRules(self.plan, self.name, 0, lines, items)
                 | Commit(ctx.directory)

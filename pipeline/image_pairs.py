@@ -10,8 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mixloom.pipeline.candidates import places
-from mixloom.pipeline.doc_ids import I64, U64, fixed_bytes, hash_columns, pack_ids, run_bounds, run_starts
+from mixloom.pipeline.doc_ids import (
+    I64,
+    U64,
+    fixed_bytes,
+    hash_columns,
+    pack_ids,
+    places,
+    run_bounds,
+    run_starts,
+)
 from mixloom.pipeline.hamming import band_values, pairs_in_runs, run_pairs
 from mixloom.pipeline.image_dedup_config import ImageNearConfig
 from mixloom.pipeline.media_items import THUMB_BYTES

@@ -1,6 +1,7 @@
 """Near deduplication from end to end as Beam pipelines: edges, components, drops.
 
-Usable in any Beam pipeline; `dedup_stage.NearDedupStage` puts it to work in a run.
+Usable in any Beam pipeline; `dedup_stage.NearDedupStage` puts it to work in a run. A corpus that fits one partition is
+searched in one piece instead (see `near_alone`).
 """
 
 from __future__ import annotations
@@ -13,21 +14,14 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from mixloom.pipeline.candidates import CAPPED, BucketBounds, KeyBands, PairBuckets, all_capped, places
+from mixloom.pipeline.candidates import CAPPED, BucketBounds, KeyBands, PairBuckets, all_capped
 from mixloom.pipeline.components import ENDS, STARS, components_local, connected_components
 from mixloom.pipeline.dedup_config import NearConfig
-from mixloom.pipeline.doc_ids import (
-    ROW_BITS,
-    U64,
-    columns,
-    id_batch,
-    pack_ids,
-    partition_of,
-    ranks,
-)
-from mixloom.pipeline.engine import part_of
+from mixloom.pipeline.doc_ids import U64, columns, concatenate, id_batch, partition_of, ranks, split
 from mixloom.pipeline.exact import drops_at
+from mixloom.pipeline.graph import Work
 from mixloom.pipeline.shuffle import (
+    ARROW,
     DONE,
     Gather,
     GatherDoFn,
@@ -37,71 +31,34 @@ from mixloom.pipeline.shuffle import (
     ReadSpilled,
     RunPipeline,
     SpillBatches,
-    Typed,
     WriteBatches,
     by_schema,
     last,
+    read_batch,
     read_batches,
-    write_batch,
+    spill_batch,
 )
 from mixloom.pipeline.storage import Store
-from mixloom.pipeline.survivors import (
-    MEMBERS,
-    component_keepers,
-    greedy_keepers,
-    incomplete,
-    sorted_members,
-)
+from mixloom.pipeline.survivors import component_keepers, greedy_keepers, incomplete, members_of
 from mixloom.pipeline.verify import (
+    EDGE_COLUMNS,
     EDGES,
     F64,
     SKETCHES,
     VERIFIED,
-    WANTED,
     ComparePairs,
     ReadPairs,
-    ReadShingles,
     ReadTexts,
     Sets,
 )
 
-_DOCUMENTS = pa.schema(
-    [pa.field(n, pa.uint64(), nullable=False) for n in ("preference", "hi", "lo", "place")]
-)
-_ROOTED_EDGES = pa.schema(
-    [*(pa.field(n, pa.uint64(), nullable=False) for n in ("root_hi", "root_lo")), *EDGES]
-)
-_WANTED = "wanted"
+ROOTED = pa.schema([*(pa.field(n, pa.uint64(), nullable=False) for n in ("root_hi", "root_lo")), *EDGES])
+"""Edges and the components they are in."""
 
 
-class _DocumentsDoFn(GatherDoFn):
-    def __init__(self, parts: tuple[str, ...], partitions: int) -> None:
-        self._parts, self._partitions = parts, partitions
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        ids = pack_ids(batch.column("doc_id"))
-        place = places(part_of(batch), np.asarray(batch.column("row")), self._parts)
-        rows = id_batch(_DOCUMENTS, columns(batch, ["preference"]), ids, place)
-        yield from self.gathered.add(rows, partition_of(ids, self._partitions))
-
-
-class _StarsDoFn(GatherDoFn):
-    def __init__(self, partitions: int) -> None:
-        self._partitions = partitions
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        stars = columns(batch, STARS.names)
-        rooted = np.concatenate([stars, stars[:, [2, 3, 2, 3]]])  # the smallest node belongs to it too
-        yield from self.gathered.add(id_batch(STARS, rooted), partition_of(rooted[:, :2], self._partitions))
-
-
-class _EdgesDoFn(GatherDoFn):
-    def __init__(self, partitions: int) -> None:
-        self._partitions = partitions
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        ends = columns(batch, ["a_hi", "a_lo"])
-        yield from self.gathered.add(batch, partition_of(ends, self._partitions))
+def _with_roots(stars: U64) -> U64:
+    """Components with the smallest node of each as a member of its own."""
+    return np.concatenate([stars, stars[:, [2, 3, 2, 3]]])
 
 
 def roots_of(ids: U64, stars: U64) -> tuple[U64, Any]:
@@ -113,116 +70,118 @@ def roots_of(ids: U64, stars: U64) -> tuple[U64, Any]:
     return stars[row, 2:] if len(stars) else np.zeros_like(ids), row >= 0
 
 
-class _JoinDoFn(beam.DoFn):
-    """Gives documents and edges their component, and sends them there."""
+def rooted(batch: pa.RecordBatch, ids: U64, stars: U64) -> tuple[pa.RecordBatch, U64]:
+    """The rows of a batch whose ids, uint64 [n, 2], lie in components (`STARS`, uint64 [m, 4]); and those components."""
+    root, found = roots_of(ids, stars)
+    return batch.filter(pa.array(found)), root[found]
+
+
+def rooted_edges(edges: pa.RecordBatch, stars: U64) -> tuple[pa.RecordBatch, U64]:
+    """`EDGES` with their components (`ROOTED`, and uint64 [n, 2]), given the `STARS` of all their first documents."""
+    inside, root = rooted(edges, columns(edges, ["a_hi", "a_lo"]), stars)
+    if inside.num_rows != edges.num_rows:
+        raise AssertionError(f"{edges.num_rows - inside.num_rows} edges lie in no component")
+    arrays = [*id_batch(pa.schema(list(ROOTED)[:2]), root).columns, *edges.columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=ROOTED), root
+
+
+def root_edges(edges: pa.RecordBatch) -> tuple[pa.RecordBatch, U64]:
+    """All `EDGES` there are -> `ROOTED`, and the components, uint64 [n, 2]."""
+    ends = columns(edges, ENDS)
+    stars = _with_roots(components_local(ends)) if len(ends) else np.empty((0, 4), dtype=np.uint64)
+    return rooted_edges(edges, stars)
+
+
+class _ByIdDoFn(GatherDoFn):
+    """Sends components, edges and shingles to the partition of their (first) document."""
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
     def start_bundle(self) -> None:
-        self._members, self._edges = Gather(), Gather()
+        self._held = {
+            "root_hi": Gather(),
+            "a_hi": Gather(),
+            "hi": Gather(),
+        }  # by a column that tells the schema
 
-    def process(self, element: Grouped) -> Iterator[Keyed]:
-        documents, stars, edges = by_schema(element[1], _DOCUMENTS, STARS, EDGES)
-        known = columns(stars, STARS.names)
-        rows = columns(documents, _DOCUMENTS.names)
-        root, found = roots_of(rows[:, 1:3], known)
-        members = id_batch(MEMBERS, root[found], rows[found])
-        yield from self._members.add(members, partition_of(root[found], self._partitions))
-        root, found = roots_of(columns(edges, ["a_hi", "a_lo"]), known)
-        similarity = np.asarray(edges.column("jaccard"))
-        rooted = id_batch(_ROOTED_EDGES, root[found], columns(edges, ENDS)[found], similarity[found])
-        yield from self._edges.add(rooted, partition_of(root[found], self._partitions))
+    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
+        kind = next(name for name in self._held if name in batch.schema.names)
+        if kind == "root_hi":
+            batch = id_batch(STARS, _with_roots(columns(batch, STARS.names)))
+        ids = columns(batch, ["a_hi", "a_lo"] if kind == "a_hi" else ["hi", "lo"])
+        yield from self._held[kind].add(batch, partition_of(ids, self._partitions))
 
     def finish_bundle(self) -> Iterator[Any]:
-        for gathered in (self._members, self._edges):
+        for gathered in self._held.values():
             for element in gathered.rest():
                 yield last(element)
 
 
-def _members_and_edges(members: pa.RecordBatch, edges: pa.RecordBatch) -> tuple[U64, U64, F64]:
-    rows = sorted_members(columns(members, MEMBERS.names))
-    return rows, columns(edges, ENDS), np.asarray(edges.column("jaccard"))
+class _RootDoFn(Work):
+    """Gives edges and shingles their component, and sends them there."""
 
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
 
-class _WantDoFn(GatherDoFn):
-    """Asks for the shingles of components in which some two documents have not been compared."""
+    def start_bundle(self) -> None:
+        self._edges, self._sets = Gather(), Gather()
 
-    def __init__(self, compare_cap: int) -> None:
-        self._compare_cap = compare_cap
-
-    def process(self, element: Grouped) -> Iterator[Any]:
-        both = by_schema(element[1], MEMBERS, _ROOTED_EDGES)
-        for batch in both:
-            yield element[0], batch
-        members, edges, similarity = _members_and_edges(*both)
-        lacking = members[incomplete(members, edges, similarity, self._compare_cap)]
-        key = np.full(len(lacking), element[0], dtype=np.uint64)
-        wanted = id_batch(WANTED, lacking[:, 5], lacking[:, 3:5], key)
-        for want in self.gathered.add(wanted, (lacking[:, 5] >> ROW_BITS).astype(np.int64)):
-            yield beam.pvalue.TaggedOutput(_WANTED, want)
+    def process(self, element: Grouped) -> Iterator[Keyed]:
+        stars, edges, sets = by_schema(element[1], STARS, EDGES, SKETCHES)
+        known = columns(stars, STARS.names)
+        found, root = rooted_edges(edges, known)
+        yield from self._edges.add(found, partition_of(root, self._partitions))
+        inside, root = rooted(sets, columns(sets, ["hi", "lo"]), known)
+        yield from self._sets.add(inside, partition_of(root, self._partitions))
 
     def finish_bundle(self) -> Iterator[Any]:
-        for want in self.gathered.rest():
-            yield last(want, _WANTED)
+        for gathered in (self._edges, self._sets):
+            for element in gathered.rest():
+                yield last(element)
 
 
-class _ChooseDoFn(beam.DoFn):
+def components_of(edges: pa.RecordBatch) -> tuple[U64, U64, F64]:
+    """Members of whole components (`ROOTED`), as `sorted_members` gives them; their edges, uint64 [m, 8]; similarities."""
+    ends = columns(edges, EDGE_COLUMNS)
+    members = members_of(columns(edges, ["root_hi", "root_lo"]), ends)
+    return members, ends, np.asarray(edges.column("jaccard"))
+
+
+def lacking_members(edges: pa.RecordBatch, config: NearConfig) -> U64:
+    """Members of components (`ROOTED`) in which some two have not been compared and should be."""
+    members, ends, similarity = components_of(edges)
+    compared = config.compare_cap if config.merge == "greedy" else 0
+    return members[incomplete(members, ends, similarity, compared)]
+
+
+def choose_survivors(
+    edges: pa.RecordBatch, sets: Sets, config: NearConfig, parts: Sequence[str]
+) -> pa.RecordBatch:
+    """Whole components (`ROOTED`) -> `DROPS`; sets: shingles of at least the `lacking_members`."""
+    members, ends, similarity = components_of(edges)
+    if config.merge == "components":
+        keeper, near = component_keepers(members, ends, similarity)
+    else:
+        keeper, near = greedy_keepers(members, ends, similarity, sets, config.compare_cap, config.threshold)
+    gone = np.flatnonzero(keeper != np.arange(len(keeper)))
+    dropped, kept = members[gone], members[keeper[gone]]
+    return drops_at(parts, dropped[:, 5], dropped[:, 3:5], kept[:, 3:5], near[gone])
+
+
+class _ChooseDoFn(Work):
     def __init__(self, parts: tuple[str, ...], config: NearConfig) -> None:
         self._parts, self._config = parts, config
 
     def process(self, element: Grouped) -> Iterator[pa.RecordBatch]:
-        config = self._config
-        *both, sketches = by_schema(element[1], MEMBERS, _ROOTED_EDGES, SKETCHES)
-        members, edges, similarity = _members_and_edges(*both)
-        if config.merge == "components":
-            keeper, near = component_keepers(members, edges, similarity)
-        else:
-            sets = Sets(sketches)
-            keeper, near = greedy_keepers(
-                members, edges, similarity, sets, config.compare_cap, config.threshold
-            )
-        gone = np.flatnonzero(keeper != np.arange(len(keeper)))
-        if len(gone):
-            dropped, kept = members[gone], members[keeper[gone]]
-            yield drops_at(self._parts, dropped[:, 5], dropped[:, 3:5], kept[:, 3:5], near[gone])
-
-
-class JoinComponents(beam.PTransform):
-    """(partition, batches of `_DOCUMENTS`, `STARS` and `EDGES`) -> components, and shingles they lack.
-
-    Documents in no component fall away. The result is two collections of (partition, batch): `MEMBERS` and edges of
-    whole components and, with `merge: greedy`, `SKETCHES` where some two of a component have not been compared.
-
-    Args:
-        read_texts, parts: as for `verify.ReadPairs`.
-        config: compare_cap, max_shingles and merge are used.
-        ngram: words per shingle.
-        partitions: of the result.
-    """
-
-    def __init__(
-        self, read_texts: ReadTexts, parts: Sequence[str], config: NearConfig, ngram: int, partitions: int
-    ) -> None:
-        super().__init__()
-        self._config, self._partitions = config, partitions
-        self._shingles = ReadShingles(read_texts, parts, ngram, config.max_shingles)
-
-    def expand(self, pcoll: Any) -> Any:
-        rooted = (
-            pcoll
-            | "Root" >> beam.ParDo(_JoinDoFn(self._partitions)).with_output_types(Keyed)
-            | "ByComponent" >> beam.GroupByKey()
-        )
-        compared = self._config.compare_cap if self._config.merge == "greedy" else 0
-        want = beam.ParDo(_WantDoFn(compared)).with_output_types(Keyed)
-        tagged = rooted | "Want" >> want.with_outputs(_WANTED, main="rows")
-        wanted = tagged[_WANTED] | "Wanted" >> Typed()
-        return tagged["rows"] | "Rows" >> Typed(), wanted | "Shingles" >> self._shingles
+        edges, sketches = by_schema(element[1], ROOTED, SKETCHES)
+        drops = choose_survivors(edges, Sets(sketches), self._config, self._parts)
+        if drops.num_rows:
+            yield drops
 
 
 class ChooseSurvivors(beam.PTransform):
-    """(partition, what `JoinComponents` gives), each partition once -> `DROPS` batches.
+    """(partition, `ROOTED` and `SKETCHES` of whole components), each partition once -> `DROPS` batches.
 
     Args:
         parts: names of all the parts, sorted.
@@ -245,7 +204,6 @@ class Search:
 
     Attributes:
         documents: applied to a pipeline, gives one batch per part with the columns `candidates.ROWS`.
-        ranked: the same without signatures and media keys, which only candidates need.
         read_texts: reads the texts of some rows of a part; must be picklable.
         parts: names of all the parts, sorted.
         config: thresholds and knobs.
@@ -256,7 +214,6 @@ class Search:
     """
 
     documents: Callable[[beam.Pipeline], Any]
-    ranked: Callable[[beam.Pipeline], Any]
     read_texts: ReadTexts
     parts: Sequence[str]
     config: NearConfig
@@ -265,6 +222,12 @@ class Search:
     rows: int
     partitions: int
     work: Store
+
+    @property
+    def bounds(self) -> BucketBounds:
+        """How much is compared in a bucket."""
+        c = self.config
+        return BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
 
     def run(self, run: RunPipeline) -> Callable[[beam.Pipeline], Any]:
         """Run all the pipelines but the last one, which is left to the caller.
@@ -275,60 +238,50 @@ class Search:
         Returns:
             A function that, applied to a pipeline, gives `DROPS` batches.
         """
-        c, n = self.config, self.partitions
+        c, n, told = self.config, self.partitions, self.told_in
         keys, pairs, sets, edges = (self.work.child(x) for x in ("keys", "pairs", "sets", "edges"))
-        bounds = BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
-        shingles = (self.read_texts, self.parts, self.ngram, c.max_shingles)
-        keyed_by_band = KeyBands(self.parts, self.bands, self.rows, n)
+        sketches = self.work.child("sketches")
+        key = KeyBands(self.parts, self.bands, self.rows, n)
+        read = ReadPairs(self.read_texts, self.parts, self.ngram, c.max_shingles)
         search: list[Step] = [
-            (keys, lambda p: self.documents(p) | keyed_by_band | SpillBatches(keys)),
+            (keys, lambda p: self.documents(p) | key | SpillBatches(keys)),
             (
                 pairs,
-                lambda p: p | ReadSpilled(keys) | PairBuckets(bounds, n, self._told) | SpillBatches(pairs),
+                lambda p: p | ReadSpilled(keys) | PairBuckets(self.bounds, n, told) | SpillBatches(pairs),
             ),
-            (sets, lambda p: _spilled(p | ReadSpilled(pairs) | ReadPairs(*shingles), sets)),
+            (sets, lambda p: _spilled(p | ReadSpilled(pairs) | read, sets)),
             (
                 edges,
-                lambda p: p | ReadSpilled(sets) | ComparePairs(c.threshold, self._told) | WriteBatches(edges),
+                lambda p: _compared(p | ReadSpilled(sets) | ComparePairs(c.threshold, told), edges, sketches),
             ),
         ]
         _run_steps(search, run)
-        stars = self._stars(run, edges)
-        ids, members = self.work.child("ids"), self.work.child("members")
-        join = JoinComponents(self.read_texts, self.parts, c, self.ngram, n)
-        choice: list[Step] = [
-            (ids, lambda p: _spilled(self._by_id(p, edges, stars), ids)),
-            (members, lambda p: _spilled(p | ReadSpilled(ids) | join, members)),
-        ]
-        _run_steps(choice, run)
-        return lambda p: p | ReadSpilled(members) | ChooseSurvivors(self.parts, c)
+        whole = self._whole(run, edges, sketches)
+        return lambda p: p | ReadSpilled(whole) | ChooseSurvivors(self.parts, c)
 
-    def _stars(self, run: RunPipeline, edges: Store) -> Store:
-        stars = self.work.child("components")
-        if self.config.components == "distributed" and self.told()["edges"] > self.config.local_edges:
-            return connected_components(edges, stars, run, self.partitions, self.config.max_rounds)
-        if not stars.exists(DONE):
-            _components_here(edges, stars)
-            stars.write_json(DONE, {})
-        return stars
-
-    def _by_id(self, pipeline: beam.Pipeline, edges: Store, stars: Store) -> tuple[Any, Any, Any]:
-        """Documents, components and edges, each with the partition of its (first) document."""
+    def _whole(self, run: RunPipeline, edges: Store, sketches: Store) -> Store:
+        """The folder of whole components: their edges, and the shingles of `lacking_members` or of more."""
+        ids, whole = self.work.child("ids"), self.work.child("whole")
         n = self.partitions
-        return (
-            self.ranked(pipeline)
-            | "Documents" >> beam.ParDo(_DocumentsDoFn(tuple(self.parts), n)).with_output_types(Keyed),
-            pipeline
-            | "ReadStars" >> ReadBatches(stars)
-            | "Stars" >> beam.ParDo(_StarsDoFn(n)).with_output_types(Keyed),
-            pipeline
-            | "ReadEdges" >> ReadBatches(edges)
-            | "Edges" >> beam.ParDo(_EdgesDoFn(n)).with_output_types(Keyed),
-        )
+        if whole.exists(DONE):
+            return whole
+        if self.config.components == "local" or self.told()["edges"] <= self.config.local_edges:
+            whole.remove("")
+            _join_here(edges, sketches, whole, self.config, n)
+            whole.write_json(DONE, {})
+            return whole
+        stars = connected_components(edges, self.work.child("components"), run, n, self.config.max_rounds)
+        join = beam.ParDo(_RootDoFn(n)).with_output_types(Keyed)
+        steps: list[Step] = [
+            (ids, lambda p: _by_id(p, (edges, stars, sketches), n) | SpillBatches(ids)),
+            (whole, lambda p: p | ReadSpilled(ids) | "Root" >> join | SpillBatches(whole)),
+        ]
+        _run_steps(steps, run)
+        return whole
 
     def told(self) -> dict[str, Any]:
         """What the search for edges tells: the banding, `candidates`, `edges`, and of buckets `capped` and `largest`."""
-        read = [(n, self._told.read_json(n)) for n in self._told.names()]
+        read = [(n, self.told_in.read_json(n)) for n in self.told_in.names()]
         verified = [told for name, told in read if name.endswith(VERIFIED)]
         return {
             "bands": self.bands,
@@ -339,17 +292,13 @@ class Search:
         }
 
     @property
-    def _told(self) -> Store:
+    def told_in(self) -> Store:
+        """The folder in which the steps leave what `told` tells."""
         return self.work.child("told")
 
 
 Step = tuple[Store, Callable[[beam.Pipeline], Any]]
 """A folder, and what fills it."""
-
-
-def _spilled(collections: Sequence[Any], folder: Store) -> None:
-    for i, collection in enumerate(collections):
-        _ = collection | f"Spill {i}" >> SpillBatches(folder)
 
 
 def _run_steps(steps: Sequence[Step], run: RunPipeline) -> None:
@@ -364,9 +313,31 @@ def _run_steps(steps: Sequence[Step], run: RunPipeline) -> None:
             steps[i - 1][0].remove("")
 
 
-def _components_here(edges: Store, stars: Store) -> None:
-    batches = read_batches(edges)
-    if batches:
-        all_edges = np.concatenate([columns(b, ENDS) for b in batches])
-        labels = id_batch(STARS, components_local(all_edges))
-        write_batch(stars, 0, labels)
+def _spilled(collections: Sequence[Any], folder: Store) -> None:
+    for i, collection in enumerate(collections):
+        _ = collection | f"Spill {i}" >> SpillBatches(folder)
+
+
+def _compared(collections: Sequence[Any], edges: Store, sketches: Store) -> None:
+    _ = collections[0] | "Write edges" >> WriteBatches(edges)
+    _ = collections[1] | "Spill sets" >> SpillBatches(sketches)
+
+
+def _by_id(pipeline: beam.Pipeline, folders: Sequence[Store], partitions: int) -> Any:
+    """Edges, components and shingles, each with the partition of its (first) document."""
+    read = [pipeline | f"Read {i}" >> ReadBatches(folder) for i, folder in enumerate(folders)]
+    send = beam.ParDo(_ByIdDoFn(partitions)).with_output_types(Keyed)
+    return read | beam.Flatten() | "ById" >> send
+
+
+def _join_here(edges: Store, sketches: Store, whole: Store, config: NearConfig, partitions: int) -> None:
+    """Join all edges in this process, and write them, and the shingles that are lacking, by component."""
+    found, root = root_edges(concatenate(read_batches(edges), EDGES))
+    for partition, mine in split(found, partition_of(root, partitions)):
+        spill_batch(whole, partition, mine)
+    stars = lacking_members(found, config)[:, [3, 4, 0, 1]]
+    for name in (n for n in sketches.files() if len(stars) and n.endswith(ARROW)):
+        batch = read_batch(sketches, name)
+        sets, root = rooted(batch, columns(batch, ["hi", "lo"]), stars)
+        for partition, mine in split(sets, partition_of(root, partitions)):
+            spill_batch(whole, partition, mine)

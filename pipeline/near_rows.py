@@ -16,11 +16,13 @@ from mixloom.pipeline.candidates import ROWS
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.doc_ids import U64, distinct_rows, mix, pack_ids
 from mixloom.pipeline.engine import one_batch, read_part, with_part
+from mixloom.pipeline.graph import Given, Work
 from mixloom.pipeline.preference import preference, source_priority
 from mixloom.pipeline.run import PartReader
 
 _SHA256 = "^[0-9a-fA-F]{64}$"
 _DIGESTS = "segments.list.element.media.sha256"
+_TEXTS = ("segments.list.element.kind", "segments.list.element.text")
 
 
 def media_keys(doc_ids: U64, owner: npt.NDArray[np.int64], sha256: pa.StringArray) -> U64:
@@ -60,8 +62,7 @@ def near_rows(annotations: pa.RecordBatch, media_key: U64, config: DedupConfig) 
     """Columns `candidates.ROWS` of n documents.
 
     Args:
-        annotations: doc_id, source, row (int32), what `config` names as quality and length, and minhash; without
-            the last the result has none either.
+        annotations: doc_id, source, row (int32), minhash, and what `config` names as quality and length.
         media_key: uint64 [n], see `media_keys`.
     """
     rank = source_priority(annotations.column("source"), config.priority)
@@ -75,9 +76,9 @@ def near_rows(annotations: pa.RecordBatch, media_key: U64, config: DedupConfig) 
         annotations.column("row"),
         pa.array(order),
         pa.array(media_key),
-        *([annotations.column("minhash")] if "minhash" in annotations.schema.names else []),
+        annotations.column("minhash"),
     ]
-    return pa.RecordBatch.from_arrays(columns, names=list(ROWS[: len(columns)]))
+    return pa.RecordBatch.from_arrays(columns, names=list(ROWS))
 
 
 class ReadTextsOf:
@@ -87,7 +88,7 @@ class ReadTextsOf:
         self._documents = documents
 
     def __call__(self, part: str, rows: npt.NDArray[np.int32]) -> pa.LargeStringArray:
-        return document_text(one_batch(self._documents.read_rows(part, rows, ["segments"])))
+        return document_text(one_batch(self._documents.read_rows(part, rows, list(_TEXTS))))
 
 
 def part_media_keys(part: str, annotations: pa.RecordBatch, documents: PartReader) -> U64:
@@ -103,27 +104,24 @@ def part_media_keys(part: str, annotations: pa.RecordBatch, documents: PartReade
     return media_keys(pack_ids(annotations.column("doc_id")), *_media_of(one_batch(media)))
 
 
-class _ReadNearRowsDoFn(beam.DoFn):
+class _ReadNearRowsDoFn(Work):
     def __init__(
         self,
         documents: PartReader,
         annotations: PartReader,
         survivors: PartReader,
         config: DedupConfig,
-        signatures: bool,
     ) -> None:
         self._documents, self._annotations, self._survivors = documents, annotations, survivors
-        self._config, self._signatures = config, signatures
+        self._config = config
         names = ["doc_id", "source", config.length, *([config.quality] if config.quality else [])]
-        if signatures:
-            names += ["minhash", "images", "speech_clips"]
-        self._columns = list(dict.fromkeys(names))
+        self._columns = list(dict.fromkeys([*names, "minhash", "images", "speech_clips"]))
 
     def process(self, part: str) -> Iterator[pa.RecordBatch]:
         annotations = read_part(part, self._annotations, self._columns, self._survivors)
         assert self._config.near is not None
         keys = np.zeros(annotations.num_rows, dtype=np.uint64)
-        if self._signatures and self._config.near.media == "equal":
+        if self._config.near.media == "equal":
             keys = part_media_keys(part, annotations, self._documents)
         yield with_part(near_rows(annotations, keys, self._config), part)
 
@@ -135,7 +133,6 @@ class ReadNearRows(beam.PTransform):
         parts: names of the parts to read.
         documents, annotations, survivors: the stages they are read from; only survivors are read.
         config: names the columns and sources that rank duplicates.
-        signatures: False leaves out signatures and media keys, where only the rank is asked for.
     """
 
     def __init__(
@@ -145,12 +142,11 @@ class ReadNearRows(beam.PTransform):
         annotations: PartReader,
         survivors: PartReader,
         config: DedupConfig,
-        signatures: bool = True,
     ) -> None:
         super().__init__()
         self._parts = list(parts)
-        self._read = _ReadNearRowsDoFn(documents, annotations, survivors, config, signatures)
+        self._read = _ReadNearRowsDoFn(documents, annotations, survivors, config)
 
     def expand(self, root: Any) -> Any:
-        names = root | "Parts" >> beam.Create(self._parts, reshuffle=True).with_output_types(str)
+        names = root | "Parts" >> Given(self._parts)
         return names | "Read" >> beam.ParDo(self._read).with_output_types(pa.RecordBatch)

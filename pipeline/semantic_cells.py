@@ -14,9 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mixloom.pipeline.candidates import places
 from mixloom.pipeline.dedup_config import DedupConfig
-from mixloom.pipeline.doc_ids import U64, columns, pack_ids, run_bounds, run_starts, split
+from mixloom.pipeline.doc_ids import U64, columns, pack_ids, places, run_bounds, run_starts, split
 from mixloom.pipeline.embed import vectors_of
 from mixloom.pipeline.engine import one_batch, with_part
 from mixloom.pipeline.exact import drops_at

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from mixloom.pipeline.doc_ids import concatenate, split
 from mixloom.pipeline.exact import DROPS, JUDGED
+from mixloom.pipeline.graph import Given, Work
 from mixloom.pipeline.ledger import dropped_documents
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.schema import SURVIVORS
@@ -55,7 +57,19 @@ def settle_part(
     return survivors.filter(pa.array(~gone)).select(SURVIVORS.names).cast(SURVIVORS), rejects
 
 
-class _ByPartDoFn(beam.DoFn):
+def drops_by_part(drops: pa.RecordBatch, parts: Iterable[str] = ()) -> Iterator[PartDrops]:
+    """`DROPS` or `JUDGED` by part; for every one of `parts`, also one that loses nothing."""
+    names = drops.column("part").dictionary_encode()
+    found = {
+        names.dictionary[code].as_py(): rows
+        for code, rows in split(drops, np.asarray(names.indices).astype(np.int64))
+    }
+    nothing = drops.slice(0, 0)
+    yield from found.items()
+    yield from ((part, nothing) for part in parts if part not in found)
+
+
+class _ByPartDoFn(Work):
     """Collects drops over a bundle, so that each part gets few batches."""
 
     def start_bundle(self) -> None:
@@ -65,15 +79,12 @@ class _ByPartDoFn(beam.DoFn):
         self._drops.append(drops)
 
     def finish_bundle(self) -> Iterator[Any]:
-        if not self._drops:
-            return
-        drops = concatenate(self._drops, self._drops[0].schema)
-        names = drops.column("part").dictionary_encode()
-        for code, rows in split(drops, np.asarray(names.indices).astype(np.int64)):
-            yield last((names.dictionary[code].as_py(), rows))
+        if self._drops:
+            for element in drops_by_part(concatenate(self._drops, self._drops[0].schema)):
+                yield last(element)
 
 
-class _AnnounceDoFn(beam.DoFn):
+class _AnnounceDoFn(Work):
     """Every part is settled, also one that loses nothing."""
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -83,45 +94,66 @@ class _AnnounceDoFn(beam.DoFn):
         yield part, concatenate([], self._schema)
 
 
-class _SettleDoFn(beam.DoFn):
-    def __init__(
-        self,
-        todo: frozenset[str],
-        survivors: PartReader,
-        annotations: PartReader,
-        ledger: tuple[str, str, float],
-        schema: pa.Schema,
-    ) -> None:
-        self._todo, self._survivors, self._annotations = todo, survivors, annotations
-        self._ledger, self._schema = ledger, schema
+@dataclass(frozen=True)
+class Settlement:
+    """How the parts of a stage are settled.
 
-    def process(self, element: tuple[str, Iterable[pa.RecordBatch]]) -> Iterator[UnitOutput]:
-        started = time.perf_counter()
-        part, batches = element
-        if part not in self._todo:  # finished by an earlier, interrupted run
-            return
-        survivors = self._survivors.read(part, SURVIVORS.names)
-        sources = self._annotations.read(part, ["source"])["source"].combine_chunks()
-        sources = sources.take(survivors["row"].combine_chunks())
-        kept, rejects = settle_part(survivors, sources, concatenate(batches, self._schema), *self._ledger)
-        seconds = time.perf_counter() - started
-        yield UnitOutput(part, (OutputTable(part, kept),), rejects, kept.num_rows, seconds=seconds)
-
-
-class Settle(beam.PTransform):
-    """`DROPS` batches -> one `UnitOutput` for each part in `todo`: its survivors and its rejects.
-
-    Args:
-        todo: names of the parts.
+    Attributes:
+        todo: names of the parts; others are left out (finished by an earlier, interrupted run).
         survivors: the deciding stage before this one.
         annotations: rows of every document with its source.
         stage, reason, limit: for the ledger.
         judged: the drops are of schema `JUDGED`: they state reason and limit themselves.
     """
 
+    todo: frozenset[str]
+    survivors: PartReader
+    annotations: PartReader
+    stage: str
+    reason: str = ""
+    limit: float = 0.0
+    judged: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """That of the drops."""
+        return JUDGED if self.judged else DROPS
+
+    def settle(self, part: str, drops: pa.RecordBatch) -> UnitOutput:
+        """A part, without these documents of it."""
+        started = time.perf_counter()
+        survivors = self.survivors.read(part, SURVIVORS.names)
+        kept, rejects = survivors.cast(SURVIVORS), None
+        if drops.num_rows:
+            sources = self.annotations.read(part, ["source"])["source"].combine_chunks()
+            sources = sources.take(survivors["row"].combine_chunks())
+            kept, rejects = settle_part(survivors, sources, drops, self.stage, self.reason, self.limit)
+        seconds = time.perf_counter() - started
+        return UnitOutput(part, (OutputTable(part, kept),), rejects, kept.num_rows, seconds=seconds)
+
+
+class _SettleDoFn(Work):
+    def __init__(self, settlement: Settlement) -> None:
+        self._settlement = settlement
+
+    def process(self, element: tuple[str, pa.RecordBatch | Iterable[pa.RecordBatch]]) -> Iterator[UnitOutput]:
+        part, drops = element
+        if part in self._settlement.todo:
+            one = drops if isinstance(drops, pa.RecordBatch) else concatenate(drops, self._settlement.schema)
+            yield self._settlement.settle(part, one)
+
+
+class Settle(beam.PTransform):
+    """`DROPS` batches -> one `UnitOutput` for each part to do: its survivors and its rejects.
+
+    Args:
+        todo: names of the parts.
+        survivors, annotations, stage, reason, limit, judged: see `Settlement`.
+    """
+
     def __init__(
         self,
-        todo: Sequence[str],
+        todo: Iterable[str],
         survivors: PartReader,
         annotations: PartReader,
         stage: str,
@@ -130,21 +162,32 @@ class Settle(beam.PTransform):
         judged: bool = False,
     ) -> None:
         super().__init__()
-        self._todo = sorted(todo)
-        self._schema = JUDGED if judged else DROPS
-        ledger = (stage, reason, limit)
-        self._settle = _SettleDoFn(frozenset(todo), survivors, annotations, ledger, self._schema)
+        self._how = Settlement(frozenset(todo), survivors, annotations, stage, reason, limit, judged)
+
+    @classmethod
+    def of(cls, how: Settlement) -> Settle:
+        """The transform for a settlement."""
+        return cls(how.todo, how.survivors, how.annotations, how.stage, how.reason, how.limit, how.judged)
 
     def expand(self, pcoll: Any) -> Any:
         drops = pcoll | "ByPart" >> beam.ParDo(_ByPartDoFn()).with_output_types(PartDrops)
-        parts = (
-            pcoll.pipeline
-            | "Parts" >> beam.Create(self._todo).with_output_types(str)
-            | "Announce" >> beam.ParDo(_AnnounceDoFn(self._schema)).with_output_types(PartDrops)
-        )
+        announce = beam.ParDo(_AnnounceDoFn(self._how.schema)).with_output_types(PartDrops)
+        todo = Given(sorted(self._how.todo), spread=False)
+        parts = pcoll.pipeline | "Parts" >> todo | "Announce" >> announce
         return (
             (drops, parts)
             | beam.Flatten()
             | "OfPart" >> beam.GroupByKey()
-            | "Settle" >> beam.ParDo(self._settle)
+            | "Settle" >> beam.ParDo(_SettleDoFn(self._how))
         )
+
+
+class SettleParts(beam.PTransform):
+    """(part, all `DROPS` of it), every part once -> one `UnitOutput` for each part to do; as `Settle` without a shuffle."""
+
+    def __init__(self, settlement: Settlement) -> None:
+        super().__init__()
+        self._settle = _SettleDoFn(settlement)
+
+    def expand(self, pcoll: Any) -> Any:
+        return pcoll | beam.ParDo(self._settle)

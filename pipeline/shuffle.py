@@ -13,6 +13,7 @@ from apache_beam.transforms.window import GlobalWindows
 
 from mixloom.pipeline.doc_ids import I64, concatenate, split
 from mixloom.pipeline.engine import RecordBatchCoder
+from mixloom.pipeline.graph import Given, Work, each
 from mixloom.pipeline.storage import Store
 
 Keyed = tuple[int, pa.RecordBatch]
@@ -42,7 +43,7 @@ class Typed(beam.PTransform):
     """
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.Map(_same).with_output_types(Keyed)
+        return pcoll | each(_same).with_output_types(Keyed)
 
 
 GATHERED = 16 << 20  # bytes collected before they are cut by partition
@@ -84,7 +85,7 @@ def last(element: Any, tag: str | None = None) -> Any:
     return windowed if tag is None else beam.pvalue.TaggedOutput(tag, windowed)
 
 
-class GatherDoFn(beam.DoFn):
+class GatherDoFn(Work):
     """A DoFn that collects rows over a bundle: subclasses yield from `self.gathered.add` in `process`."""
 
     def start_bundle(self) -> None:
@@ -115,7 +116,7 @@ def write_batch(store: Store, partition: int, batch: pa.RecordBatch) -> str:
     return name
 
 
-class _WriteDoFn(beam.DoFn):
+class _WriteDoFn(Work):
     def __init__(self, store: Store) -> None:
         self._store = store
 
@@ -134,36 +135,44 @@ class WriteBatches(beam.PTransform):
         return pcoll | beam.ParDo(_WriteDoFn(self._store)).with_output_types(str)
 
 
-class _ReadDoFn(beam.DoFn):
+class _ReadDoFn(Work):
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def process(self, name: str) -> Iterator[pa.RecordBatch]:
-        yield RecordBatchCoder().decode(self._store.read(name))
+        yield read_batch(self._store, name)
 
 
 class ReadBatches(beam.PTransform):
-    """Pipeline root -> the batches `WriteBatches` left in a folder that is finished."""
+    """Pipeline root -> the batches `WriteBatches` or `SpillBatches` left in a folder that is finished."""
 
     def __init__(self, store: Store) -> None:
         super().__init__()
         self._store = store
 
     def expand(self, root: Any) -> Any:
-        names = [n for n in self._store.names() if n.endswith(ARROW)]
-        created = root | "Names" >> beam.Create(names, reshuffle=True).with_output_types(str)
-        return created | "Read" >> beam.ParDo(_ReadDoFn(self._store)).with_output_types(pa.RecordBatch)
+        names = [n for n in self._store.files() if n.endswith(ARROW)]
+        return (
+            root
+            | "Names" >> Given(names)
+            | "Read" >> beam.ParDo(_ReadDoFn(self._store)).with_output_types(pa.RecordBatch)
+        )
 
 
-class _SpillDoFn(beam.DoFn):
+class _SpillDoFn(Work):
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def process(self, element: Keyed) -> Iterator[str]:
-        data = RecordBatchCoder().encode(element[1])
-        name = f"{element[0]:07d}/{hashlib.blake2b(data, digest_size=16).hexdigest()}{ARROW}"
-        self._store.write(name, data)
-        yield name
+        yield spill_batch(self._store, *element)
+
+
+def spill_batch(store: Store, partition: int, batch: pa.RecordBatch) -> str:
+    """Write a batch of a partition into a folder for `ReadSpilled`; returns its name, which its content decides."""
+    data = RecordBatchCoder().encode(batch)
+    name = f"{partition:07d}/{hashlib.blake2b(data, digest_size=16).hexdigest()}{ARROW}"
+    store.write(name, data)
+    return name
 
 
 class SpillBatches(beam.PTransform):
@@ -181,13 +190,13 @@ class SpillBatches(beam.PTransform):
         return pcoll | beam.ParDo(_SpillDoFn(self._store)).with_output_types(str)
 
 
-class _ReadSpilledDoFn(beam.DoFn):
+class _ReadSpilledDoFn(Work):
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def process(self, partition: int) -> Iterator[tuple[int, list[pa.RecordBatch]]]:
         folder = self._store.child(f"{partition:07d}")
-        yield partition, [RecordBatchCoder().decode(folder.read(n)) for n in folder.names()]
+        yield partition, [read_batch(folder, n) for n in folder.names()]
 
 
 class ReadSpilled(beam.PTransform):
@@ -199,8 +208,8 @@ class ReadSpilled(beam.PTransform):
 
     def expand(self, root: Any) -> Any:
         partitions = [int(n) for n in self._store.names() if n.isdigit()]
-        created = root | "Partitions" >> beam.Create(partitions, reshuffle=True).with_output_types(int)
-        return created | "Read" >> beam.ParDo(_ReadSpilledDoFn(self._store))
+        given = root | "Partitions" >> Given(partitions, int)
+        return given | "Read" >> beam.ParDo(_ReadSpilledDoFn(self._store))
 
 
 def has_batches(store: Store) -> bool:
@@ -208,6 +217,11 @@ def has_batches(store: Store) -> bool:
     return any(n.endswith(ARROW) for n in store.names())
 
 
+def read_batch(store: Store, name: str) -> pa.RecordBatch:
+    """One file that `WriteBatches` or `SpillBatches` left."""
+    return RecordBatchCoder().decode(store.read(name))
+
+
 def read_batches(store: Store) -> list[pa.RecordBatch]:
     """The batches of a folder, in this process, in the order of their partitions."""
-    return [RecordBatchCoder().decode(store.read(n)) for n in store.names() if n.endswith(ARROW)]
+    return [read_batch(store, n) for n in store.names() if n.endswith(ARROW)]

@@ -1,6 +1,7 @@
 """Files of a run on any fsspec file system: atomic writes and checked reads.
 
-Local paths and URLs (s3://, gs://, ...) are treated alike; nothing here assumes a shared local disk.
+Local paths and URLs (s3://, gs://, ...) are treated alike; nothing here assumes a shared local disk. Local files go past
+fsspec: a stage writes several small ones for every part, and fsspec takes longer for them than the system does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import posixpath
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -68,14 +70,20 @@ class Store:
         return fs, posixpath.join(root, relative) if relative else root
 
     def exists(self, relative: str) -> bool:
+        if self.local:
+            return os.path.exists(self.url(relative))
         fs, path = self._path(relative)
         return bool(fs.exists(path))
 
     def size(self, relative: str) -> int:
+        if self.local:
+            return os.path.getsize(self.url(relative))
         fs, path = self._path(relative)
         return int(fs.size(path))
 
     def read(self, relative: str) -> bytes:
+        if self.local:
+            return Path(self.url(relative)).read_bytes()
         fs, path = self._path(relative)
         with fs.open(path, "rb") as f:
             return bytes(f.read())
@@ -85,15 +93,15 @@ class Store:
 
     def write(self, relative: str, data: bytes) -> None:
         """Write whole or not at all: to a temporary name beside it, then rename."""
+        if self.local:
+            _write_local(self.url(relative), data)
+            return
         fs, path = self._path(relative)
         fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        temporary = f"{path}{TEMPORARY}{uuid.uuid4().hex}"
+        temporary = _temporary(path)
         with fs.open(temporary, "wb") as f:
             f.write(data)
-        if self.local:
-            os.replace(temporary, path)
-        else:
-            fs.mv(temporary, path)
+        fs.mv(temporary, path)
 
     def write_json(self, relative: str, value: Any) -> None:
         text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
@@ -101,6 +109,11 @@ class Store:
 
     def names(self, relative: str = "") -> list[str]:
         """Names directly inside a folder, sorted; [] when the folder does not exist."""
+        if self.local:
+            try:
+                return sorted(os.listdir(self.url(relative)))
+            except FileNotFoundError:
+                return []
         fs, path = self._path(relative)
         if not fs.exists(path):
             return []
@@ -116,9 +129,36 @@ class Store:
 
     def remove(self, relative: str) -> None:
         """Remove a file or a whole folder; no error when it is not there."""
+        if self.local:
+            _remove_local(self.url(relative))
+            return
         fs, path = self._path(relative)
         if fs.exists(path):
             fs.rm(path, recursive=True)
+
+
+def _temporary(path: str) -> str:
+    return f"{path}{TEMPORARY}{uuid.uuid4().hex}"
+
+
+def _write_local(path: str, data: bytes) -> None:
+    temporary = _temporary(path)
+    try:
+        Path(temporary).write_bytes(data)
+    except FileNotFoundError:  # mostly the folder is there
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(temporary).write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _remove_local(path: str) -> None:
+    try:
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+    except FileNotFoundError:
+        pass
 
 
 def read_checked(store: Store, relative: str, sha256: str) -> bytes:

@@ -37,9 +37,19 @@ def sorted_members(members: U64) -> U64:
     return rows[run_starts(rows[:, :5])]  # one document at two places: the first place stands for it
 
 
+def members_of(roots: U64, edges: U64) -> U64:
+    """The documents of edges with their components, as `sorted_members` gives them.
+
+    Args:
+        roots: uint64 [m, 2], the component of each edge. edges: uint64 [m, 8], columns `verify.EDGE_COLUMNS`.
+    """
+    ends = [np.concatenate([roots, edges[:, [p, i, i + 1, q]]], axis=1) for p, i, q in ((6, 0, 4), (7, 2, 5))]
+    return sorted_members(np.concatenate(ends))
+
+
 def _edge_codes(members: U64, edges: U64, similarity: F64) -> tuple[I64, I64, F64]:
     """Edges as indices of sorted members, the better first, sorted by the worse; distinct."""
-    ids, codes = ranks(np.concatenate([members[:, 3:5], edges[:, :2], edges[:, 2:]]))
+    ids, codes = ranks(np.concatenate([members[:, 3:5], edges[:, :2], edges[:, 2:4]]))
     n, m = len(members), len(edges)
     at = np.full(len(ids), -1, dtype=np.int64)
     at[codes[:n]] = np.arange(n)
@@ -57,7 +67,7 @@ def incomplete(members: U64, edges: U64, similarity: F64, compare_cap: int) -> B
 
     Args:
         members: uint64 [n, 6] from `sorted_members`.
-        edges: uint64 [m, 4] of schema `EDGES` without the similarity, float64 [m].
+        edges: uint64 [m, 4 or more] of schema `EDGES` without the similarity, float64 [m].
     """
     starts, stops = component_bounds(members)
     _, worse, _ = _edge_codes(members, edges, similarity)
@@ -118,7 +128,7 @@ def greedy_keepers(
 
     Args:
         members: uint64 [n, 6] from `sorted_members`.
-        edges: uint64 [m, 4], similarity: float64 [m]; edges to documents not among the members are left out.
+        edges: uint64 [m, 4 or more], similarity: float64 [m]; edges to documents not among the members are left out.
         sets: shingle sets of members of incomplete components.
 
     Returns:

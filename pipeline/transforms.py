@@ -19,13 +19,14 @@ from mixloom.pipeline.annotate import Annotator
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.decide import Decision, RulePlan, decide, survivors_and_rejects
 from mixloom.pipeline.engine import one_batch, part_of, seconds_since_start
+from mixloom.pipeline.graph import Work
 from mixloom.pipeline.overlay import EDITS_FOLDER, LINES_FOLDER, MEDIA_FOLDER
 from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.sampling import sampled
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 
 
-class _AnnotateDoFn(beam.DoFn):
+class _AnnotateDoFn(Work):
     def __init__(self, annotator: Annotator, roots: dict[str, str]) -> None:
         self._annotator, self._roots = annotator, roots
 
@@ -67,7 +68,7 @@ class Annotate(beam.PTransform):
         return pcoll | beam.ParDo(self._work)
 
 
-class _ApplyRulesDoFn(beam.DoFn):
+class _ApplyRulesDoFn(Work):
     def __init__(
         self, plan: RulePlan, stage: str, step: int, lines: PartReader | None, items: PartReader | None
     ) -> None:

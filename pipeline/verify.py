@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mixloom.pipeline.candidates import PAIRS, distinct_pairs
+from mixloom.pipeline.candidates import RANKED, distinct_pairs
 from mixloom.pipeline.doc_ids import (
     I64,
     ROW_BITS,
@@ -30,6 +30,7 @@ from mixloom.pipeline.doc_ids import (
     run_bounds,
     run_starts,
 )
+from mixloom.pipeline.graph import Work
 from mixloom.pipeline.shuffle import GatherDoFn, Grouped, Keyed, Typed, by_schema, last
 from mixloom.pipeline.storage import Store
 
@@ -43,10 +44,10 @@ def _fields(*names: str) -> list[pa.Field]:
     return [pa.field(n, pa.uint64(), nullable=False) for n in names]
 
 
-EDGES = pa.schema(
-    [*_fields("a_hi", "a_lo", "b_hi", "b_lo"), pa.field("jaccard", pa.float64(), nullable=False)]
-)
-"""Verified pairs: both documents and their similarity, at least the threshold."""
+EDGE_COLUMNS = ("a_hi", "a_lo", "b_hi", "b_lo", "a_place", "b_place", "a_preference", "b_preference")
+EDGES = pa.schema([*_fields(*EDGE_COLUMNS), pa.field("jaccard", pa.float64(), nullable=False)])
+"""Verified pairs: both documents, where they lie, their places in survivor order, and their similarity, at least the
+threshold."""
 
 WANTED = pa.schema(_fields("place", "hi", "lo", "partition"))
 """Documents whose shingles are wanted, and by which partition."""
@@ -61,7 +62,7 @@ SKETCHES = pa.schema(
 """Shingle sets: sorted distinct hashes, or the smallest of a larger set."""
 
 VERIFIED = ".verified.json"
-_WANTED = "wanted"
+_WANTED, _SETS = "wanted", "sets"
 _BLOB_HASHES = 1 << 18  # 2 MiB: some runners refuse or spill badly on larger elements
 
 
@@ -156,28 +157,53 @@ def verified_edges(pairs: U64, sets: Sets, threshold: float) -> tuple[U64, F64]:
     """The pairs whose similarity is at least the threshold.
 
     Args:
-        pairs: uint64 [n, 4], (a_hi, a_lo, b_hi, b_lo).
+        pairs: uint64 [n, 4 or more], (a_hi, a_lo, b_hi, b_lo) and what else is told of them.
         sets: the shingle sets of their documents; a pair with a document not among them is no duplicate.
 
     Returns:
-        Those pairs, uint64 [m, 4], and their similarities, float64 [m].
+        Those pairs, uint64 [m, as many], and their similarities, float64 [m].
     """
-    left, right = sets.find(pairs[:, :2]), sets.find(pairs[:, 2:])
+    left, right = sets.find(pairs[:, :2]), sets.find(pairs[:, 2:4])
     found = _pair_similarity(sets.values, sets.starts, sets.stops, sets.sizes, left, right, threshold)
     passed = found >= threshold
     return pairs[passed], found[passed]
 
 
 def wanted_of(pairs: U64, partition: int) -> pa.RecordBatch:
-    """The documents of pairs (schema `PAIRS`, uint64 [n, 6]), once each, as wanted by a partition."""
+    """The documents of pairs (schema `PAIRS` or `RANKED`, uint64 [n, 6 or 8]), once each, as wanted by a partition."""
     both = distinct_rows(np.concatenate([pairs[:, [2, 0, 1]], pairs[:, [5, 3, 4]]]))
     return id_batch(WANTED, both, np.full(len(both), partition, dtype=np.uint64))
 
 
+def part_sketches(
+    wanted: U64, read_texts: ReadTexts, part: str, ngram: int, max_shingles: int
+) -> pa.RecordBatch:
+    """`SKETCHES` of the wanted documents of a part: uint64 [n, 4], distinct rows of schema `WANTED`, sorted."""
+    from mixloom.pipeline.signatures import shingle_sets
+
+    first = run_starts(wanted[:, :1])
+    rows = (wanted[first, 0] & np.uint64(0xFFFFFFFF)).astype(np.int32)
+    hashes, sizes = sketch(shingle_sets(read_texts(part, rows), ngram), max_shingles)
+    document = np.cumsum(first) - 1
+    ids = id_batch(pa.schema(_fields("hi", "lo")), wanted[:, 1:3])
+    arrays = [*ids.columns, pa.array(sizes[document]), hashes.take(pa.array(document))]
+    return pa.RecordBatch.from_arrays(arrays, schema=SKETCHES)
+
+
+def read_sketches(
+    wanted: pa.RecordBatch, read_texts: ReadTexts, parts: Sequence[str], ngram: int, max_shingles: int
+) -> Iterator[pa.RecordBatch]:
+    """`SKETCHES` of wanted documents (distinct, sorted) of any parts, one part after the other."""
+    rows = columns(wanted, WANTED.names)
+    for start, stop in zip(*run_bounds(run_starts(rows[:, :1] >> ROW_BITS)), strict=True):
+        part = parts[int(rows[start, 0] >> ROW_BITS)]
+        yield part_sketches(rows[start:stop], read_texts, part, ngram, max_shingles)
+
+
 class _WantDoFn(GatherDoFn):
     def process(self, element: Grouped) -> Iterator[Any]:
-        pairs = distinct_pairs(columns(concatenate(element[1], PAIRS), PAIRS.names))
-        yield element[0], id_batch(PAIRS, pairs)
+        pairs = distinct_pairs(columns(concatenate(element[1], RANKED), RANKED.names))
+        yield element[0], id_batch(RANKED, pairs)
         wanted = wanted_of(pairs, element[0])
         place = np.asarray(wanted.column("place"))
         for want in self.gathered.add(wanted, (place >> ROW_BITS).astype(np.int64)):
@@ -196,17 +222,10 @@ class _ReadDoFn(GatherDoFn):
         self._ngram, self._max_shingles = ngram, max_shingles
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
-        from mixloom.pipeline.signatures import shingle_sets
-
         wanted = distinct_rows(columns(concatenate(element[1], WANTED), WANTED.names))
-        first = run_starts(wanted[:, :1])
-        rows = (wanted[first, 0] & np.uint64(0xFFFFFFFF)).astype(np.int32)
-        texts = self._read_texts(self._parts[element[0]], rows)
-        hashes, sizes = sketch(shingle_sets(texts, self._ngram), self._max_shingles)
-        document = np.cumsum(first) - 1
-        ids = id_batch(pa.schema(_fields("hi", "lo")), wanted[:, 1:3])
-        columns_ = [*ids.columns, pa.array(sizes[document]), hashes.take(pa.array(document))]
-        sets = pa.RecordBatch.from_arrays(columns_, schema=SKETCHES)
+        sets = part_sketches(
+            wanted, self._read_texts, self._parts[element[0]], self._ngram, self._max_shingles
+        )
         for found in self.gathered.add(sets, wanted[:, 3].astype(np.int64)):
             yield from blobs_of(found)
 
@@ -246,25 +265,35 @@ class ReadShingles(beam.PTransform):
         )
 
 
-class _CompareDoFn(beam.DoFn):
+def of_edges(sketches: pa.RecordBatch, edges: U64) -> pa.RecordBatch:
+    """The sketches of the documents of edges, uint64 [n, 4 or more], once each."""
+    _, codes = ranks(np.concatenate([columns(sketches, ["hi", "lo"]), edges[:, :2], edges[:, 2:4]]))
+    row = np.full(len(codes), -1, dtype=np.int64)
+    row[codes[: sketches.num_rows]] = np.arange(sketches.num_rows)
+    return sketches.take(pa.array(np.unique(row[codes[sketches.num_rows :]])))
+
+
+class _CompareDoFn(Work):
     def __init__(self, threshold: float, told: Store | None) -> None:
         self._threshold, self._told = threshold, told
 
-    def process(self, element: Grouped) -> Iterator[Keyed]:
-        pairs, sketches = by_schema(element[1], PAIRS, SKETCHES)
-        ends = columns(pairs, ["a_hi", "a_lo", "b_hi", "b_lo"])
+    def process(self, element: Grouped) -> Iterator[Any]:
+        pairs, sketches = by_schema(element[1], RANKED, SKETCHES)
+        ends = columns(pairs, EDGE_COLUMNS)
         edges, similarity = verified_edges(ends, Sets(sketches), self._threshold)
         if self._told is not None:
             self._told.write_json(f"{element[0]:07d}{VERIFIED}", {"pairs": len(ends), "edges": len(edges)})
         if len(edges):
             order = np.lexsort(edges.T[::-1])
             yield element[0], id_batch(EDGES, edges[order], similarity[order])
+            for sets in in_blobs(of_edges(sketches, edges)):
+                yield beam.pvalue.TaggedOutput(_SETS, (element[0], sets))
 
 
 class ReadPairs(beam.PTransform):
-    """(partition, `PAIRS` batches), each partition once -> its distinct pairs, and the shingles of their documents.
+    """(partition, `RANKED` batches), each partition once -> its distinct pairs, and the shingles of their documents.
 
-    Two collections of (partition, batch), of schema `PAIRS` and `SKETCHES`. Not one: flattening them would make
+    Two collections of (partition, batch), of schema `RANKED` and `SKETCHES`. Not one: flattening them would make
     a runner hold them all.
 
     Args:
@@ -286,7 +315,9 @@ class ReadPairs(beam.PTransform):
 
 
 class ComparePairs(beam.PTransform):
-    """(partition, what `ReadPairs` gives), each partition once -> (partition, `EDGES` batch): pairs that really are near.
+    """(partition, what `ReadPairs` gives), each partition once -> pairs that really are near, and the shingles of those.
+
+    Two collections of (partition, batch), of schema `EDGES` and `SKETCHES`.
 
     Args:
         threshold: Jaccard similarity of the sets of shingles from which a pair is an edge.
@@ -298,4 +329,6 @@ class ComparePairs(beam.PTransform):
         self._compare = _CompareDoFn(threshold, told)
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(self._compare).with_output_types(Keyed)
+        compare = beam.ParDo(self._compare).with_output_types(Keyed)
+        tagged = pcoll | "Compare" >> compare.with_outputs(_SETS, main="edges")
+        return tagged["edges"] | "Edges" >> Typed(), tagged[_SETS] | "Sets" >> Typed()

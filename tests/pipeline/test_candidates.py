@@ -6,16 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixloom.pipeline.bucket_kernel import by_partition
 from mixloom.pipeline.candidates import (
     all_capped,
     band_keys,
+    banded_buckets,
     bucket_keys,
     bucket_pairs,
     capped_buckets,
-    places,
     signature_matrix,
     sorted_buckets,
 )
+from mixloom.pipeline.doc_ids import places
 
 
 def test_band_keys_are_equal_exactly_where_all_rows_of_a_band_are_equal():
@@ -108,6 +110,29 @@ def test_rows_alone_in_their_bucket_are_left_out_and_the_rest_sorted():
     rows = bucket_rows([(4, 1, 8), (2, 0, 9), (4, 0, 7), (3, 0, 6), (2, 0, 1)])
     assert sorted_buckets(rows)[:, [0, 1, 3]].tolist() == [[2, 0, 1], [2, 0, 9], [4, 0, 7], [4, 1, 8]]
     assert len(sorted_buckets(rows[:1])) == len(sorted_buckets(rows[:0])) == 0
+
+
+keyed_documents = st.lists(
+    st.tuples(st.lists(st.integers(0, 5), min_size=3, max_size=3), st.integers(0, 2)), max_size=150
+)
+
+
+@settings(deadline=None)
+@given(keyed_documents, st.integers(1, 4))
+def test_documents_by_band_and_by_partition_meet_in_the_same_buckets(documents, partitions):
+    band = np.arange(3, dtype=np.uint64) << np.uint64(56)
+    keys = np.array([k for k, _ in documents], dtype=np.uint64).reshape(-1, 3) | band
+    rest = np.array([(p, 0, i, 100 + i) for i, (_, p) in enumerate(documents)], dtype=np.uint64).reshape(
+        -1, 4
+    )
+    flat = [(int(k), *r) for ks, r in zip(keys, rest.tolist()) for k in ks]
+    expected = sorted(row for row in flat if sum(row[0] == other[0] for other in flat) > 1)
+    assert [tuple(r) for r in banded_buckets(keys, rest).tolist()] == expected
+    rows, bounds = by_partition(keys, rest, partitions)
+    assert sorted(map(tuple, rows.tolist())) == sorted(flat)
+    pieces = [rows[bounds[p] : bounds[p + 1]] for p in range(partitions)]
+    assert all((piece[:, 0] % np.uint64(partitions) == p).all() for p, piece in enumerate(pieces))
+    assert sorted(tuple(r) for piece in pieces for r in sorted_buckets(piece).tolist()) == expected
 
 
 def test_pairs_of_a_huge_bucket_are_linear_in_its_size_and_cover_it():

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mixloom.pipeline import near
+from mixloom.pipeline import dedup_stage, near
 from mixloom.pipeline.annotate import annotate, document_text
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.console import Console
@@ -171,13 +171,23 @@ def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
     other, before2 = make_run(tmp_path / "b", documents[::-1], per_part=37)
     few = {"partitions": 3, "near": NearConfig(components="local")}
     local = config.model_copy(update=few)
-    after2 = deduplicate(other, before2, local, workers=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dedup_stage, "MOST_HELD", 0)  # content hashes through files, too
+        after2 = deduplicate(other, before2, local, workers=2)
     assert survivors(other, after2, "dedup_exact") == set(alive)
     assert survivors(other, after2, "dedup_near") == kept
     pick = ("doc_id", "detail", "value")
     assert sorted(tuple(r[c] for c in pick) for r in near) == sorted(
         tuple(r[c] for c in pick) for r in rejects(other, after2, "dedup_near")
     )
+
+    # And in one piece, without a file between.
+    pieces = after2["dedup_near"].info["search"]
+    other.stage("dedup_exact").store.remove("stage.json")
+    other.stage("dedup_near").store.remove("stage.json")
+    after2 = deduplicate(other, before2, DedupConfig(priority=("s2", "s0")))
+    assert after2["dedup_near"].info["search"] == pieces
+    assert survivors(other, after2, "dedup_near") == kept
 
     # What is left has no duplicates to lose.
     left = [d for d in documents if d.doc_id in kept]
@@ -240,14 +250,25 @@ def test_equal_captions_of_different_images_are_no_duplicates_unless_media_are_i
     assert survivors(run, after, "dedup_near") == {ids[2]}
 
 
-@pytest.mark.parametrize("before_interrupt", [1, 3, 5, 6])
-def test_an_interrupted_search_continues_from_what_is_finished(tmp_path, before_interrupt):
-    rng = np.random.default_rng(6)
-    base = words(rng, 100)
-    documents = [document(" ".join([*base, str(i)]), str(i)) for i in range(6)]
-    run, before = make_run(tmp_path, documents, per_part=3)
-    # Keys, pairs, shingles, edges; ids, members; then the survivors of two parts beside the record of the search.
-    config = DedupConfig(near=NearConfig(components="local"), partitions=2)
+def star() -> list[Document]:
+    """Six documents, five of which are near the first only: not all of their component have been compared."""
+    base = words(np.random.default_rng(6), 100)
+    others = [[f"x{i}{at}" if at % 5 == i and at < 35 else w for at, w in enumerate(base)] for i in range(5)]
+    return [document(" ".join(t), str(i)) for i, t in enumerate([[*base, "more"], *others])]
+
+
+@pytest.mark.parametrize(
+    ("components", "steps", "before_interrupt"),
+    [*(("local", 4, at) for at in (1, 3, 4)), *(("distributed", 8, at) for at in (5, 6, 7, 8))],
+)
+def test_an_interrupted_search_continues_from_what_is_finished(tmp_path, components, steps, before_interrupt):
+    run, before = make_run(tmp_path, star(), per_part=3)
+    # Keys, pairs, shingles, edges; where components are not joined here two rounds, edges by document, by component;
+    # then the survivors of two parts beside the record of the search.
+    near = NearConfig(
+        threshold=0.4, components=components, local_edges=0, bucket_cap=2, leaders=1, neighbours=0
+    )
+    config = DedupConfig(near=near, partitions=2)
     stage = NearDedupStage(config, "filter")
     directory = run.stage(stage.name)
     directory.begin("key")
@@ -271,10 +292,10 @@ def test_an_interrupted_search_continues_from_what_is_finished(tmp_path, before_
         stage.execute(Counted(**fields))
     Counted.room = 99
     stage.execute(Counted(**fields))
-    assert pipelines == [None] * 6 + [3]
+    assert pipelines == [None] * steps + [3]
     records = directory.units()
     assert sum(r.counts.kept for r in records) == 1
-    assert next(r.info for r in records if r.unit == "search")["edges"] == 15
+    assert 5 <= next(r.info for r in records if r.unit == "search")["edges"] < 15
     assert directory.store.names("_work") == []
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixloom.pipeline.doc_ids import hash_columns, pack_ids
-from mixloom.pipeline.engine import with_part
-from mixloom.pipeline.exact import ROWS, ExactDuplicates, exact_survivors
+from mixloom.pipeline.engine import part_of, with_part
+from mixloom.pipeline.exact import ExactDuplicates, exact_drops, exact_survivors
 
 
 def digest(*values: object) -> bytes:
@@ -28,8 +28,9 @@ documents = st.lists(
 def test_of_equal_content_the_preferred_source_then_the_smallest_id_is_kept(rows):
     hashes = hash_columns(pa.array([digest("c", c) for c, _, _ in rows], pa.binary(16)))
     names = [digest("d", d).hex() for _, d, _ in rows]
-    priority = np.array([p for _, _, p in rows], dtype=np.int32)
-    keeper = exact_survivors(hashes, pack_ids(pa.array(names, pa.string())), priority)
+    rest = np.array([(p, i) for i, (_, _, p) in enumerate(rows)], dtype=np.uint64).reshape(-1, 2)
+    ids = pack_ids(pa.array(names, pa.string()))
+    keeper = exact_survivors(np.concatenate([hashes, rest[:, :1], ids, rest[:, 1:]], axis=1))
     for i, (content, _, _) in enumerate(rows):
         same = [j for j, r in enumerate(rows) if r[0] == content]
         assert keeper[i] == min(same, key=lambda j: (rows[j][2], names[j]))
@@ -37,18 +38,24 @@ def test_of_equal_content_the_preferred_source_then_the_smallest_id_is_kept(rows
 
 def part(name: str, rows: list[tuple[int, int, int]]) -> pa.RecordBatch:
     columns = {
-        "doc_id": [digest("d", d).hex() for _, d, _ in rows],
-        "row": range(len(rows)),
-        "content_hash": [digest("c", c) for c, _, _ in rows],
-        "priority": [p for _, _, p in rows],
+        "doc_id": pa.array([digest("d", d).hex() for _, d, _ in rows]),
+        "row": pa.array(range(len(rows)), pa.int32()),
+        "content_hash": pa.array([digest("c", c) for c, _, _ in rows], pa.binary(16)),
+        "source": pa.array([f"s{p}" for _, _, p in rows]),
     }
-    arrays = [pa.array(list(columns[f.name]), f.type) for f in ROWS]
-    return with_part(pa.RecordBatch.from_arrays(arrays, schema=ROWS), name, 1.0)
+    return with_part(pa.RecordBatch.from_pydict(columns), name, 1.0)
+
+
+def test_a_document_that_was_sent_twice_is_no_copy_of_itself():
+    rows = np.array([(7, 7, 0, 1, 2, 5)] * 2 + [(7, 7, 0, 1, 3, 6)], dtype=np.uint64)
+    drops = exact_drops(rows[[2, 0, 1]], ["only"])
+    assert drops.column("row").to_pylist() == [6]
 
 
 def drops_of(batches: list[pa.RecordBatch], partitions: int, name: str, pipeline: beam.Pipeline) -> object:
     created = pipeline | f"{name} in" >> beam.Create(batches).with_output_types(pa.RecordBatch)
-    drops = created | f"{name} drops" >> ExactDuplicates(partitions)
+    parts = sorted(part_of(b) for b in batches)
+    drops = created | f"{name} drops" >> ExactDuplicates(parts, ("s0", "s1", "s2"), partitions)
     return drops | f"{name} rows" >> beam.FlatMap(lambda b: b.to_pylist())
 
 

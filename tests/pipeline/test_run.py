@@ -179,7 +179,11 @@ def test_units_are_written_with_one_row_group_per_value_and_read_back_by_value(t
     assert reader.read_rows("p", np.array([1, 3, 5]), ["v"])["v"].to_pylist() == ["b", "d", "f"]
 
 
-def test_a_changed_byte_is_noticed_by_a_reader_that_takes_only_some_rows(tmp_path):
+@pytest.mark.parametrize("small", [0, 1 << 16])
+def test_a_changed_byte_is_noticed_by_a_reader_that_takes_only_some_rows_or_columns(
+    tmp_path, monkeypatch, small
+):
+    monkeypatch.setattr("mixloom.pipeline.run.SMALL_FILE", small)
     directory = RunDirectory(str(tmp_path)).stage("s")
     table = pa.table({"cell": [1] * 500 + [2] * 500, "v": [f"{i * 7919 % 1000}" for i in range(1000)]})
     part = directory.write_table("p.parquet", "p", table, [500, 500])
@@ -192,12 +196,17 @@ def test_a_changed_byte_is_noticed_by_a_reader_that_takes_only_some_rows(tmp_pat
         try:
             rows = reader.read_rows("p", np.arange(1000), ["cell", "v"])
             second, _ = reader.read_where("p", "cell", 2, ["cell", "v"])
+            column = reader.read("p", ["v"])
         except UserError as e:
             noticed += "p.parquet has changed since it was written" in str(e)
         else:  # it was a byte that says nothing of the values, such as a statistic of the page
             assert rows.equals(table)
             assert second.equals(table.slice(500))
+            assert column.equals(table.select(["v"]))
     assert noticed > 50
+    file.write_bytes(whole[:4] + whole)
+    with pytest.raises(UserError, match=r"p\.parquet has changed since it was written"):
+        reader.read("p", ["v"])
     file.unlink()
     with pytest.raises(UserError, match=r"p\.parquet is missing, but the stage .* is recorded as finished"):
         reader.read_where("p", "cell", 1, ["v"])
