@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.edits import flat_segments
-from mixloom.pipeline.measures import DIFFERENCES, MEASURES, MEDIA_MEASURES, family_of
+from mixloom.pipeline.measures import DIFFERENCES, MEASURES, MEDIA_MEASURES, family_of, needs
 from mixloom.pipeline.noise_measures import NOISE_MEASURES
 from mixloom.pipeline.repetition import REPEATS, repetition
 from mixloom.pipeline.signatures import cut_signatures
@@ -50,6 +50,8 @@ def _scores(config: AnnotateConfig) -> dict[str, pa.DataType]:
 
 def measured(config: AnnotateConfig) -> list[str]:
     """The names of the text measures this config asks for, in the order of `MEASURES`."""
+    if config.measures is not None:
+        return [name for name in MEASURES if name in config.measures]
     return [name for name in MEASURES if (family := family_of(name)) is None or family in config.families]
 
 
@@ -74,16 +76,28 @@ ALL = AnnotateConfig()
 ANNOTATIONS = annotations_schema(ALL)
 
 
+def cut_for(texts: pa.Array, config: AnnotateConfig, terms: bool = True) -> Cuts:
+    """Cut n texts as the measures of this config need it; terms: also where no measure asks them, for signatures."""
+    need = needs(tuple(measured(config)))
+    return cut(
+        texts,
+        stop_words=config.stop_words,
+        short_line_chars=config.short_line_chars,
+        terms=terms or need.terms,
+        tokens=need.tokens,
+        segments=need.segments,
+    )
+
+
 def text_measures(cuts: Cuts, config: AnnotateConfig = ALL) -> dict[str, pa.Array]:
     """The measures of n documents that `config` asks for: int64, int32 or float32 arrays of length n, without nulls."""
-    families = config.families
-    repeats = repetition(cuts, "tokens" in families, "word_ngrams" in families, "segments" in families)
+    names = measured(config)
+    repeats = repetition(cuts, needs(tuple(names)))
     place = {name: k for k, name in enumerate((*COUNTS, *REPEATS, *DIFFERENCES))}
     counts = np.empty((len(place), len(repeats)), np.int64)  # a row for each count
     counts[: len(COUNTS)], counts[len(COUNTS) : -len(DIFFERENCES)] = cuts.counts.T, repeats.T
     for name, (a, b) in DIFFERENCES.items():
         counts[place[name]] = counts[place[a]] - counts[place[b]]
-    names = measured(config)
     shares = [(name, m.count, m.over) for name in names if (m := MEASURES[name]).over is not None]
     over = counts[[place[c] for _, _, c in shares]]
     part = counts[[place[c] for _, c, _ in shares]] / np.maximum(over, 1)
@@ -212,13 +226,7 @@ class Annotator:
         """
         config = self.config
         texts = document_text(documents)
-        cuts = cut(
-            texts,
-            stop_words=config.stop_words,
-            short_line_chars=config.short_line_chars,
-            tokens="tokens" in config.families,
-            segments="segments" in config.families,
-        )
+        cuts = cut_for(texts, config)
         columns: dict[str, pa.Array] = {
             "doc_id": documents.column("doc_id"),
             "source": documents.column("source"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from mixloom.pipeline.characters import is_unspaced
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.language_config import LanguageConfig
+from mixloom.pipeline.measures import MEASURES
 from mixloom.pipeline.media_check_config import MediaCheckConfig
 from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.quality.config import QualityModelConfig
@@ -78,6 +80,11 @@ class AnnotateConfig(BaseModel):
         description="measures beside those that are always there: tokens (the rules of datatrove and FineWeb), "
         "word_ngrams (Dolma), segments (DCLM); rules that ask for one left out are told. Fewer take less time",
     )
+    measures: tuple[str, ...] | None = Field(
+        default=None,
+        description="only these of the measures of text, whatever their family; left out: all of the families. What is not "
+        "needed for them is neither cut nor counted",
+    )
     lines: bool = Field(
         default=True,
         description="measure every line too, which rule sets that edit lines (C4, RefinedWeb) need",
@@ -96,6 +103,16 @@ class AnnotateConfig(BaseModel):
     media: MediaCheckConfig | None = Field(
         default=None, description="decode and measure every image and recording; left out: nothing is opened"
     )
+
+    @field_validator("measures")
+    @classmethod
+    def _known_measures(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if name not in MEASURES:
+                near = get_close_matches(name, MEASURES, n=1)
+                hint = f"; did you mean '{near[0]}'?" if near else ""
+                raise ValueError(f"'{name}' is no measure of text{hint}")
+        return names
 
     @field_validator("stop_words")
     @classmethod

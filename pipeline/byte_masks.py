@@ -21,9 +21,10 @@ from mixloom.pipeline.bit_counts import low_zeros, popcount
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.room import room
 
-# The rows of the masks: white space; letter; letter or digit; not ASCII; consonant; capital or digit.
-SPACE, LETTER, WORD, HIGH, CONSONANT, UNEVEN = range(6)
-_ROWS = 6
+# The rows of the masks: white space; letter; letter or digit; not ASCII; consonant; capital or digit; newline; what may
+# begin another line break.
+SPACE, LETTER, WORD, HIGH, CONSONANT, UNEVEN, NEWLINE, BREAK = range(8)
+_ROWS = 8
 # The columns of the counts.
 BYTE_COUNTS = (
     *(
@@ -38,8 +39,9 @@ BYTE_COUNTS = (
         "hashes",
         "vowels",
     ),
-    *("letters", "ellipses", "spaced_ellipses"),
+    *("letters", "ellipses", "spaced_ellipses", "high"),
 )
+ByteMasks = tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]
 _ZERO, _ONE, _ALL = np.uint64(0), np.uint64(1), np.uint64(2**64 - 1)
 _BYTES = ir.VectorType(ir.IntType(8), 64)
 
@@ -108,9 +110,11 @@ def _block(data, i, inside, place, masks, row):  # type: ignore[no-untyped-def]
     vowel, symbol, seen = _vowels(data, i), _symbols(data, i), within(data, i, 0, 33, 94)
     newline, hash_, dot = within(data, i, 0, 10, 1), within(data, i, 0, 35, 1), within(data, i, 0, 46, 1)
     again = equal(data, i, i - 1)
+    other = within(data, i, 0, 11, 3) | within(data, i, 0, 28, 3) | within(data, i, 32, 226, 1)
     masks[SPACE, place], masks[LETTER, place] = space & inside, letter & inside
     masks[WORD, place], masks[HIGH, place] = (letter | digit) & inside, high & inside
     masks[CONSONANT, place], masks[UNEVEN, place] = letter & ~vowel & inside, (upper | digit) & inside
+    masks[NEWLINE, place], masks[BREAK, place] = newline & inside, other & inside
     row[0] += popcount(newline & inside)
     row[1] += popcount(upper & inside)
     row[2] += popcount(digit & inside)
@@ -122,6 +126,7 @@ def _block(data, i, inside, place, masks, row):  # type: ignore[no-untyped-def]
     row[8] += popcount(hash_ & inside)
     row[9] += popcount(vowel & inside)
     row[10] += popcount(letter & inside)
+    row[13] += popcount(high & inside)
     return dot & inside
 
 
@@ -172,13 +177,11 @@ def _mask_documents(data, offsets, places, masks, counts):  # type: ignore[no-un
             run, spaced, last = _dots(data, i, dots, run, spaced, last, row)
 
 
-def byte_masks(
-    data: NDArray[np.uint8], offsets: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+def byte_masks(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> ByteMasks:
     """The masks of n documents and what they count.
 
-    data uint8, offsets int64 [n+1]. Returns masks uint64 [6, w], places int64 [n+1] (bit k of masks[:, places[d] + j] is of
-    byte 64 j + k of document d; behind its last byte there is at least one bit, and these are 0) and counts int64 [n, 13],
+    data uint8, offsets int64 [n+1]. Returns masks uint64 [8, w], places int64 [n+1] (bit k of masks[:, places[d] + j] is of
+    byte 64 j + k of document d; behind its last byte there is at least one bit, and these are 0) and counts int64 [n, 14],
     columns as `BYTE_COUNTS` names them.
     """
     places = np.zeros(len(offsets), np.int64)

@@ -1,4 +1,4 @@
-"""The compiled kernel that counts characters and cuts terms; `mixloom.pipeline.words` says what they are and calls it.
+"""The compiled kernel that cuts terms; `mixloom.pipeline.words` says what they are and calls it.
 
 Every function it calls is in this file: numba's cache looks at the changes of one file only.
 """
@@ -13,35 +13,6 @@ from mixloom.pipeline import characters as ch
 from mixloom.pipeline.bit_counts import low_zeros
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.raw_bytes import load
-
-# The columns of `words.TermCuts.counts`, in the order the kernel writes them.
-TERM_COUNTS = (
-    "bytes",
-    "chars",
-    "newlines",
-    "upper",
-    "digit",
-    "punctuation",
-    "symbol",
-    "space",
-    "non_ascii",
-    "alpha",
-    "replacement",
-    "control",
-    "repeated",
-    "hashes",
-    "ellipses",
-    "symbols",
-    "terms",
-    "term_chars",
-    "latin_terms",
-    "odd_terms",
-    "stop_words_distinct",
-    "stop_words",
-    "latin_letters",
-    "vowels",
-)
-_WIDTH = len(TERM_COUNTS)
 
 _ALPHA, _MARK, _NUMBER, _SPACE = ch.ALPHA, ch.MARK, ch.NUMBER, ch.SPACE
 _DIGIT, _UPPER, _PUNCTUATION, _SYMBOL = ch.DIGIT, ch.UPPER, ch.PUNCTUATION, ch.SYMBOL
@@ -62,6 +33,7 @@ _SMALL = np.uint64(0x2020202020202020)  # of eight bytes: what makes letters sma
 _CONSONANT, _WORD, _BEYOND = np.uint64(1 << 8), np.uint64(1 << 9), np.uint64(1 << 10)
 _CAPITAL, _FIGURE, _UNEVEN = np.uint64(1 << 11), np.uint64(1 << 12), np.uint64(3 << 11)
 _HELD = 256  # terms hashed at a time
+_HIGHS, _LETTERS, _DIGITS = (bm.BYTE_COUNTS.index(name) for name in ("high", "letters", "digit"))
 
 
 @njit(**LEAN, inline="always")
@@ -284,32 +256,6 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
     return i, terms, stop_seen
 
 
-@njit(**LEAN)
-def _count_high(data, i, stop, flags, row):  # type: ignore[no-untyped-def]
-    """Add to `row` what the characters at i count that are no ASCII, up to the next that is; returns where that is."""
-    previous = np.int64(10)
-    while i < stop and data[i] >= 128:
-        code, width = _decode(data, i, stop)
-        f = np.int64(flags[code])
-        i += width
-        row[1] += 1 - width  # its bytes are counted as characters by the caller
-        row[3] += f & _UPPER != 0
-        row[4] += f & _DIGIT != 0
-        row[5] += f & _PUNCTUATION != 0
-        row[6] += f & _SYMBOL != 0
-        row[7] += f & _SPACE != 0
-        row[8] += 1
-        row[9] += f & (_ALPHA | _MARK) != 0
-        row[10] += code == _REPLACEMENT
-        row[11] += f & _CONTROL != 0
-        row[12] += code == previous and f & _SPACE == 0
-        row[14] += code == _ELLIPSIS
-        row[22] += f & _LATIN != 0
-        row[23] += f & _VOWEL != 0
-        previous = code
-    return i
-
-
 @njit(**LEAN, forceinline=True)
 def _from(bits, place, r):  # type: ignore[no-untyped-def]
     """64 bits of a row of masks from bit r of word `place` on."""
@@ -421,13 +367,13 @@ def _is_odd(data, i, length, r, place, hards, unevens, kinds):  # type: ignore[n
 
 @njit(**LEAN)
 def _cut_document(  # type: ignore[no-untyped-def]
-    data, begin, stop, words, highs, hards, unevens, place, flags, kinds, lower, stop_words, slots, shift, row,
+    data, begin, stop, words, highs, hards, unevens, place, wide, flags, kinds, lower, stop_words, slots, shift, row,
     edges, low_bytes, sizes, states, capitals, seen, term_hashes, terms,
 ):  # fmt: skip
     """Cut data[begin:stop] into terms, append them behind the first `terms`, add to `row` what they count; how many are used now.
 
     words, highs, hards, unevens: rows WORD, HIGH, CONSONANT and UNEVEN of the masks, where the document begins at bit 0 of
-    word `place`. Terms of ASCII letters and digits are cut here; where another character touches one, `_cut_mixed` cuts it.
+    word `place`; wide: whether it is more than ASCII. Terms of ASCII letters and digits are cut here; where another character touches one, `_cut_mixed` cuts it.
     """
     latin_terms, odd_terms = np.int64(0), np.int64(0)
     k, last, open_, m = place, place + (stop - begin) // 64 + 1, _U0, np.int64(0)
@@ -441,7 +387,7 @@ def _cut_document(  # type: ignore[no-untyped-def]
         for t in range(0, m - 1, 2):
             r, length = edges[t], edges[t + 1] - edges[t]
             i = begin + r
-            if _holds(highs, place, r, length):
+            if wide and _holds(highs, place, r, length):
                 terms = _flush(
                     low_bytes,
                     sizes,
@@ -455,7 +401,7 @@ def _cut_document(  # type: ignore[no-untyped-def]
                     term_hashes,
                     terms,
                 )
-                count = 0
+                count = np.int64(0)
                 _, terms, seen[1] = _cut_mixed(
                     data,
                     i,
@@ -488,41 +434,18 @@ def _cut_document(  # type: ignore[no-untyped-def]
     return terms
 
 
-@njit(**LEAN)
-def _count_highs(data, begin, stop, highs, place, flags, row):  # type: ignore[no-untyped-def]
-    """Add to `row` what the characters of data[begin:stop] count that are no ASCII."""
-    r, size = np.int64(0), stop - begin
-    while r < size:
-        high = _from(highs, place, r)
-        if high == _U0:
-            r += 64
-            continue
-        r += low_zeros(high)
-        if r < size:
-            r = _count_high(data, begin + r, stop, flags, row) - begin
-
-
-@njit(**LEAN)
-def _count_document(row, own, size):  # type: ignore[no-untyped-def]
-    """Fill `row` with what the ASCII characters of a document count; own: its counts as `byte_masks` makes them."""
-    row[0], row[1], row[2] = size, size, own[0]
-    row[3], row[4], row[5], row[6], row[7] = own[1], own[2], own[3], own[4], own[5]
-    row[9], row[11], row[12], row[13], row[14] = own[10], own[6], own[7], own[8], own[11]
-    row[22], row[23] = own[10], own[9]
-
-
 @njit(cache=True, nogil=True)
-def cut_kernel(data, offsets, masks, places, own, flags, lower, stop_words, terms):  # type: ignore[no-untyped-def]
+def cut_kernel(data, offsets, masks, places, own, flags, lower, stop_words, counts):  # type: ignore[no-untyped-def]
     """The kernel behind `words.cut`.
 
     data uint8, offsets int64 [n+1]; masks, places and own (the counts): of `byte_masks`. flags uint16 [0x110000], lower
-    int32, stop_words uint64 [k <= 64], their hashes. terms: False cuts no terms, and what counts them is 0.
-    Returns counts int64 [n, len(TERM_COUNTS)], offsets of terms int64 [n+1] and their hashes uint64.
+    int32, stop_words uint64 [k <= 64], their hashes. counts: int64 [n, len(TERM_COUNTS)], of the ASCII characters, to which
+    the others and the terms are added.
+    Returns offsets of terms int64 [n+1] and their hashes uint64.
     """
     n = offsets.size - 1
-    counts = np.zeros((n, _WIDTH), np.int64)
     ends = np.zeros(n + 1, np.int64)
-    term_hashes = np.empty((offsets[n] - offsets[0]) // 4 if terms else 0, np.uint64)
+    term_hashes = np.empty((offsets[n] - offsets[0]) // 4, np.uint64)
     used = np.int64(0)
     kinds = _byte_kinds(flags, lower)
     slots, shift = _stop_table(stop_words)
@@ -537,23 +460,17 @@ def cut_kernel(data, offsets, masks, places, own, flags, lower, stop_words, term
     words, highs, hards, unevens = masks[bm.WORD], masks[bm.HIGH], masks[bm.CONSONANT], masks[bm.UNEVEN]
     for d in range(n):
         start, stop, row = offsets[d], offsets[d + 1], counts[d]
-        _count_document(row, own[d], stop - start)
-        if terms:
-            term_hashes = _reserve(term_hashes, used, stop - start + 1)
-            first = used
-            seen[:] = 0
-            used = _cut_document(
-                data, start, stop, words, highs, hards, unevens, places[d], flags,
-                kinds, lower, listed, slots, shift, row, edges, low_bytes,
-                sizes, states, capitals, seen, term_hashes, used,
-            )  # fmt: skip
-            row[16] = used - first
-            row[17] += own[d, 10] + own[d, 2]
-            for bit in range(64):
-                row[20] += np.int64((seen[1] >> np.uint64(bit)) & _U1)
-            row[21] += np.int64(seen[0])
-        else:
-            _count_highs(data, start, stop, highs, places[d], flags, row)
-        row[15] = row[13] + row[14] + own[d, 12]
+        term_hashes = _reserve(term_hashes, used, stop - start + 1)
+        first = used
+        seen[:] = 0
+        used = _cut_document(
+            data, start, stop, words, highs, hards, unevens, places[d], own[d, _HIGHS] > 0, flags, kinds, lower, listed,
+            slots, shift, row, edges, low_bytes, sizes, states, capitals, seen, term_hashes, used,
+        )  # fmt: skip
+        row[16] = used - first
+        row[17] += own[d, _LETTERS] + own[d, _DIGITS]
+        for bit in range(64):
+            row[20] += np.int64((seen[1] >> np.uint64(bit)) & _U1)
+        row[21] += np.int64(seen[0])
         ends[d + 1] = used
-    return counts, ends, term_hashes[:used]
+    return ends, term_hashes[:used]

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mixloom.pipeline.edits import EDITS
 from mixloom.pipeline.judgement import judge_document
 from mixloom.pipeline.ledger import dropped_documents
+from mixloom.pipeline.measures import MEASURES
 from mixloom.pipeline.rules import LANGUAGE, RuleSet, load_ruleset, split_at_edits
 from mixloom.pipeline.schema import SURVIVORS
 
@@ -76,6 +77,12 @@ class RulePlan:
         """Columns of the annotations this step reads."""
         read = {"doc_id", "source"}.union(*(r.measures for r in self.rulesets(step)))
         return sorted(read | ({LANGUAGE} if self.by_language else set()))
+
+    def text_measures(self, step: int | None = None) -> tuple[str, ...]:
+        """The measures of text some document may be asked for in this step, or in any: what `AnnotateConfig.measures` needs."""
+        steps = range(self.stages) if step is None else (step,)
+        read = {name for k in steps for ruleset in self.rulesets(k) for name in ruleset.measures}
+        return tuple(name for name in MEASURES if name in read)
 
     def to_json(self, step: int) -> dict[str, Any]:
         """What this step decides by, as plain JSON values."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.byte_masks import ByteMasks, byte_masks
 from mixloom.pipeline.layout_kernel import layout_kernel
 from mixloom.pipeline.utf8 import utf8_buffers
 
@@ -42,10 +43,12 @@ class Layout:
     paragraph_chars: NDArray[np.int32]
 
 
-def cut_layout(texts: pa.Array, short_line_chars: int = 30) -> Layout:
+def cut_layout(texts: pa.Array, short_line_chars: int = 30, masks: ByteMasks | None = None) -> Layout:
     """Cut every document of a string or large_string array of n rows; a null is an empty document.
 
-    A line of at most `short_line_chars` characters is short. Raises TypeError where `texts` holds no strings.
+    A line of at most `short_line_chars` characters is short. masks: of these texts, where they are known. Raises TypeError
+    where `texts` holds no strings.
     """
     data, offsets = utf8_buffers(texts)
-    return Layout(*layout_kernel(data, offsets, ch.character_flags(), short_line_chars))
+    bits, places, _ = byte_masks(data, offsets) if masks is None else masks
+    return Layout(*layout_kernel(data, offsets, bits, places, ch.character_flags(), short_line_chars))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mixloom.pipeline import byte_masks as bm
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.bit_counts import low_zeros
 from mixloom.pipeline.lean import LEAN
 
 # The columns of `layout.Layout.counts`, in the order the kernel writes them.
@@ -43,6 +45,7 @@ _S6, _S7, _S56 = np.uint64(6), np.uint64(7), np.uint64(56)
 _LOW_BITS = np.uint64(0x0101010101010101)
 # Indices into bytes are uint64, which spares a test for negative ones; mixed with int64 they would become floats.
 _U0, _U1, _U2, _U3, _U4, _U5 = (np.uint64(k) for k in range(6))
+_U63 = np.uint64(63)
 _S16, _S24, _S32, _S40, _S48 = np.uint64(16), np.uint64(24), np.uint64(32), np.uint64(40), np.uint64(48)
 _REPLACEMENT, _ELLIPSIS = 0xFFFD, 0x2026
 
@@ -222,9 +225,30 @@ def _reserve(a, used, more):  # type: ignore[no-untyped-def]
     return bigger
 
 
+@njit(**LEAN, forceinline=True)
+def _from(bits, place, r):  # type: ignore[no-untyped-def]
+    """64 bits of a row of masks from bit r of word `place` on."""
+    k, s = np.uint64(place) + (np.uint64(r) >> _S6), np.uint64(r) & _U63
+    return (bits[k] >> s) | ((bits[k + _U1] << _U1) << (_U63 - s))
+
+
+@njit(**LEAN, forceinline=True)
+def _next_newline(newlines, breaks, place, r, size):  # type: ignore[no-untyped-def]
+    """The first newline from byte r of a document on, or its `size`; and whether another line break may stand before it."""
+    seen = _U0
+    while r < size:
+        newline, other = _from(newlines, place, r), _from(breaks, place, r)
+        if newline != _U0:
+            at = low_zeros(newline)
+            return min(r + at, size), (seen | (other & ((_U1 << np.uint64(at)) - _U1))) != _U0
+        seen |= other
+        r += 64
+    return size, seen != _U0
+
+
 @njit(**LEAN)
 def _cut_document(  # type: ignore[no-untyped-def]
-    data, i, stop, flags, breaks, short_line, row, lines, paras,
+    data, i, stop, newlines, breaks, place, flags, short_line, row, lines, paras,
     raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,
 ):  # fmt: skip
     """Cut data[i:stop]: fill `row` and append behind the first `lines` and `paras`; how many are used now."""
@@ -232,20 +256,13 @@ def _cut_document(  # type: ignore[no-untyped-def]
         return lines, paras
     row[9] = 1
     row[13] = (data[i] == 10) + (data[stop - 1] == 10)
-    first_line, first_para, end = lines, paras, np.uint64(stop)
+    first_line, first_para, begin = lines, paras, i
     body, body_stop = _trim(data, i, stop, flags)
     open_from, open_to, pieces = np.int64(-1), np.int64(-1), 0
     while True:
         start = i
-        at, seen = np.uint64(i), np.uint8(0)
-        while at < end:
-            kind = breaks[data[at]]
-            if kind == 2:
-                break
-            seen |= kind
-            at += _U1
-        i = np.int64(at)
-        special = seen != 0
+        at, special = _next_newline(newlines, breaks, place, i - begin, stop - begin)
+        i = begin + at
         at_end = i >= stop
         row[9] += not at_end
         empty = i == start
@@ -309,11 +326,11 @@ def _cut_document(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def layout_kernel(data, offsets, flags, short_line):  # type: ignore[no-untyped-def]
+def layout_kernel(data, offsets, masks, places, flags, short_line):  # type: ignore[no-untyped-def]
     """The kernel behind `layout.cut_layout`.
 
-    data uint8, offsets int64 [n+1], flags uint16 [0x110000], short_line in characters. Returns the fields of `Layout`
-    in order.
+    data uint8, offsets int64 [n+1]; masks, places: of `byte_masks`. flags uint16 [0x110000], short_line in characters.
+    Returns the fields of `Layout` in order.
     """
     n = offsets.size - 1
     counts = np.zeros((n, _WIDTH), np.int64)
@@ -322,10 +339,7 @@ def layout_kernel(data, offsets, flags, short_line):  # type: ignore[no-untyped-
     line_hashes, line_chars = np.empty(0, np.uint64), np.empty(0, np.int32)
     block_hashes, block_chars = np.empty(0, np.uint64), np.empty(0, np.int32)
     para_hashes, para_chars = np.empty(0, np.uint64), np.empty(0, np.int32)
-    breaks = np.zeros(256, np.uint8)  # bytes that may begin a line break other than a newline
-    for b in (11, 12, 13, 28, 29, 30, 0xC2, 0xE2):
-        breaks[b] = 1
-    breaks[10] = 2
+    newlines, breaks = masks[bm.NEWLINE], masks[bm.BREAK]
     lines, paras = 0, 0
     for d in range(n):
         start, stop = offsets[d], offsets[d + 1]
@@ -335,7 +349,7 @@ def layout_kernel(data, offsets, flags, short_line):  # type: ignore[no-untyped-
         block_hashes, block_chars = _reserve(block_hashes, paras, most), _reserve(block_chars, paras, most)
         para_hashes, para_chars = _reserve(para_hashes, paras, most), _reserve(para_chars, paras, most)
         lines, paras = _cut_document(
-            data, start, stop, flags, breaks, short_line, counts[d], lines, paras,
+            data, start, stop, newlines, breaks, places[d], flags, short_line, counts[d], lines, paras,
             raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,
         )  # fmt: skip
         ends[0, d + 1], ends[1, d + 1] = lines, paras

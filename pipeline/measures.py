@@ -6,6 +6,7 @@ denominator is 0 is 0. This is the table alone: rules are checked against it wit
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -292,3 +293,53 @@ def family_of(name: str) -> str | None:
     if any("gram_word_chars" in c for c in counts):
         return "word_ngrams"
     return "tokens" if any("token" in c or c.endswith("gram_chars") for c in counts) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What has to be cut and counted for some measures; the rest may be left out.
+
+    terms, tokens, segments: whether documents are cut into these. distinct: distinct terms; middle: median lengths; items:
+    duplicate lines and paragraphs. *_order: the longest n-grams of tokens, words and segments to count, 0 for none; tops:
+    whether the most frequent ones matter.
+    """
+
+    terms: bool = True
+    tokens: bool = True
+    segments: bool = True
+    distinct: bool = True
+    middle: bool = True
+    items: bool = True
+    token_order: int = DUPLICATE_ORDERS[-1]
+    word_order: int = DUPLICATE_ORDERS[-1]
+    segment_order: int = DUPLICATE_ORDERS[-1]
+    tops: bool = True
+
+
+_GRAM = re.compile(r"(\d+)gram(_word|_segment)?_chars$")
+_OF_TERMS = frozenset(
+    ("terms", "term_chars", "latin_terms", "odd_terms", "stop_words_distinct", "stop_words", "distinct_terms")
+)
+_OF_ITEMS = re.compile(r"(duplicate|repeated)_.*(line|piece|paragraph)s?(_chars)?$")
+
+
+@cache
+def needs(names: tuple[str, ...]) -> Needs:
+    """What the text measures of these names take. Raises KeyError for a name that is none."""
+    counts = {c for name in names for c in (MEASURES[name].count, MEASURES[name].over) if c is not None}
+    counts |= {part for c in counts & set(DIFFERENCES) for part in DIFFERENCES[c]}
+    orders = {"": 0, "_word": 0, "_segment": 0}
+    for found in filter(None, map(_GRAM.search, counts)):
+        orders[found[2] or ""] = max(orders[found[2] or ""], int(found[1]))
+    return Needs(
+        terms=not counts.isdisjoint(_OF_TERMS),
+        tokens=any(family_of(name) == "tokens" for name in names),
+        segments=any(family_of(name) == "segments" for name in names),
+        distinct="distinct_terms" in counts,
+        middle="middle_word_chars" in counts,
+        items=any(_OF_ITEMS.match(c) for c in counts),
+        token_order=orders[""],
+        word_order=orders["_word"],
+        segment_order=orders["_segment"],
+        tops=any(c.startswith("top_") for c in counts),
+    )

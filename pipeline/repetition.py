@@ -22,7 +22,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mixloom.pipeline.lean import LEAN
-from mixloom.pipeline.measures import DUPLICATE_ORDERS, TOP_ORDERS
+from mixloom.pipeline.measures import DUPLICATE_ORDERS, TOP_ORDERS, Needs
 from mixloom.pipeline.words import Cuts
 
 # The columns of `repetition`, in order.
@@ -234,8 +234,10 @@ def _long(sort, n, m, starts, at, slots, counts):  # type: ignore[no-untyped-def
 
 
 @njit(**LEAN)
-def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, counts, marks):  # type: ignore[no-untyped-def]
-    """Fill row with the top and the repeated n-gram characters of one document of `count` items.
+def _ngram_measures(  # type: ignore[no-untyped-def]
+    sort, last, tops, hashes, starts, count, row, grams, at, slots, keys, counts, marks
+):
+    """Fill row with the top and the repeated n-gram characters of one document of `count` items, for n up to `last`.
 
     hashes: uint64, of the items. starts: int64 [count+1], the characters of items before each item.
     """
@@ -245,7 +247,7 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
     candidates = _likely_pairs(hashes, count, at, marks)
     for k in range(candidates):
         grams[at[k]] = hashes[at[k]]
-    for n in range(2, _LAST + 1):
+    for n in range(2, last + 1):
         if candidates == 0:
             return
         for k in range(candidates):
@@ -254,7 +256,9 @@ def _ngram_measures(sort, hashes, starts, count, row, grams, at, slots, keys, co
             g = (g ^ (g >> _S32)) * _GRAM
             grams[i] = g ^ (g >> _S32)
         m = _repeated(grams, at, candidates, slots, keys, counts)
-        if n <= _LAST_TOP:
+        if n <= _LAST_TOP and not tops:
+            pass
+        elif n <= _LAST_TOP:
             chars = _top(sort, n, m, starts, at, slots, counts)
             if chars > 0:
                 row[n - _FIRST] = chars
@@ -315,7 +319,7 @@ def _widest(offsets):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _repeated_items(  # type: ignore[no-untyped-def]
-    out, term_offsets, term_hashes, word_offsets, word_chars, empty, ends,
+    out, distinct, middle, items, term_offsets, term_hashes, word_offsets, word_chars, empty, ends,
     piece_offsets, piece_hashes, piece_chars, line_hashes, line_chars,
     para_offsets, block_hashes, block_chars, para_hashes, para_chars,
 ):  # fmt: skip
@@ -326,20 +330,22 @@ def _repeated_items(  # type: ignore[no-untyped-def]
     lengths = np.empty(_LENGTHS, np.int64)
     for d in range(out.shape[0]):
         row = out[d]
-        row[0] = _distinct(term_hashes, term_offsets[d], term_offsets[d + 1], keys)
-        _item_measures(
-            row, piece_offsets[d], piece_offsets[d + 1], empty[d], ends[d], piece_hashes, piece_chars, line_hashes,
-            line_chars, para_offsets[d], para_offsets[d + 1], block_hashes, block_chars, para_hashes, para_chars,
-            keys, counts, kept, kept_chars,
-        )  # fmt: skip
-        if word_offsets[d + 1] > word_offsets[d]:
+        if distinct:
+            row[0] = _distinct(term_hashes, term_offsets[d], term_offsets[d + 1], keys)
+        if items:
+            _item_measures(
+                row, piece_offsets[d], piece_offsets[d + 1], empty[d], ends[d], piece_hashes, piece_chars, line_hashes,
+                line_chars, para_offsets[d], para_offsets[d + 1], block_hashes, block_chars, para_hashes, para_chars,
+                keys, counts, kept, kept_chars,
+            )  # fmt: skip
+        if middle and word_offsets[d + 1] > word_offsets[d]:
             row[14] = _middle(word_chars, word_offsets[d], word_offsets[d + 1], lengths)
             row[15] = 2
 
 
 @njit(cache=True, nogil=True)
-def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-untyped-def]
-    """Fill the columns of out, int64 [n, len(REPEATS)], that are n-grams of these items."""
+def _repeated_ngrams(sort, last, tops, offsets, hashes, chars, out):  # type: ignore[no-untyped-def]
+    """Fill the columns of out, int64 [n, len(REPEATS)], that are n-grams of these items, for n up to `last`."""
     most = _widest(offsets)
     keys, counts = np.empty(_table_size(most), np.uint64), np.zeros(_table_size(most), np.int32)
     grams, at = np.empty(most, np.uint64), np.empty(most, np.int32)
@@ -352,7 +358,19 @@ def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-unty
             starts[k + 1] = starts[k] + chars[first + k]
         row = out[d, column : column + _ORDERS]
         _ngram_measures(
-            sort, hashes[first : first + count], starts, count, row, grams, at, slots, keys, counts, marks
+            sort,
+            last,
+            tops,
+            hashes[first : first + count],
+            starts,
+            count,
+            row,
+            grams,
+            at,
+            slots,
+            keys,
+            counts,
+            marks,
         )
         if sort == _WORDS:
             for n in range(_FIRST_LONG, min(_LAST, count) + 1):
@@ -362,26 +380,27 @@ def _repeated_ngrams(sort, offsets, hashes, chars, out):  # type: ignore[no-unty
                 out[d, _DENOMINATORS + n - _FIRST_LONG] = total
 
 
-def repetition(
-    cuts: Cuts, tokens: bool = True, words: bool = True, segments: bool = True
-) -> NDArray[np.int64]:
+def repetition(cuts: Cuts, wanted: Needs | None = None) -> NDArray[np.int64]:
     """Count what repeats in each of n documents: int64 [n, len(REPEATS)], columns as `REPEATS` names them.
 
-    tokens, words, segments: False leaves out the n-grams of these; their columns are 0 (those of words include
-    "all_*_word_chars"). What is no n-gram is always counted.
+    wanted: what is needed (by default all). The columns of what is not are 0, or what they are for a text without any
+    repetition.
     """
+    need = Needs() if wanted is None else wanted
     out = np.zeros((len(cuts.counts), len(REPEATS)), np.int64)
     c, p = cuts.chunks, cuts.layout
     empty = cuts.count("all_lines") - np.diff(p.piece_offsets)
     _repeated_items(
-        out, cuts.term_offsets, cuts.term_hashes, c.word_offsets, c.word_chars, empty, cuts.count("empty_ends"),
+        out, need.distinct, need.middle, need.items,
+        cuts.term_offsets, cuts.term_hashes, c.word_offsets, c.word_chars, empty, cuts.count("empty_ends"),
         p.piece_offsets, p.piece_hashes, p.piece_chars, p.line_hashes, p.line_chars,
         p.paragraph_offsets, p.block_hashes, p.block_chars, p.paragraph_hashes, p.paragraph_chars,
     )  # fmt: skip
-    if tokens:
-        _repeated_ngrams(_TOKENS, c.token_offsets, c.token_hashes, c.token_chars, out)
-    if words:
-        _repeated_ngrams(_WORDS, c.word_offsets, c.word_hashes, c.word_chars, out)
-    if segments:
-        _repeated_ngrams(_SEGMENTS, c.segment_offsets, c.segment_hashes, c.segment_chars, out)
+    for sort, last, offsets, hashes, chars in (
+        (_TOKENS, need.token_order, c.token_offsets, c.token_hashes, c.token_chars),
+        (_WORDS, need.word_order, c.word_offsets, c.word_hashes, c.word_chars),
+        (_SEGMENTS, need.segment_order, c.segment_offsets, c.segment_hashes, c.segment_chars),
+    ):
+        if last:
+            _repeated_ngrams(sort, last, need.tops, offsets, hashes, chars, out)
     return out

@@ -238,7 +238,7 @@ def _infix(codes, flags, i, lo, hi):  # type: ignore[no-untyped-def]
 @njit(**LEAN, forceinline=True)
 def _split_middle(codes, flags, work, lo, hi, n):  # type: ignore[no-untyped-def]
     """Cut lo:hi at its infixes: append the ends of its tokens to `ends`; returns how many there are now."""
-    seen, found = np.int64(flags[codes[lo]]), 1
+    seen, found = np.int64(flags[codes[lo]]), np.int64(1)
     work[_CUT, 0] = lo
     for k in range(lo + 1, hi):
         flag = np.int64(flags[codes[k]])

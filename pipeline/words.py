@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.annotate_config import check_stop_words
-from mixloom.pipeline.byte_masks import byte_masks
+from mixloom.pipeline.byte_masks import BYTE_COUNTS, ByteMasks, byte_masks
 from mixloom.pipeline.chunk_kernel import CHUNK_COUNTS
 from mixloom.pipeline.chunks import Chunks, cut_chunks
-from mixloom.pipeline.cut_kernel import TERM_COUNTS, cut_kernel
+from mixloom.pipeline.count_kernel import TERM_COUNTS, count_kernel
+from mixloom.pipeline.cut_kernel import cut_kernel
 from mixloom.pipeline.layout import Layout, cut_layout
 from mixloom.pipeline.layout_kernel import LAYOUT_COUNTS
 from mixloom.pipeline.utf8 import utf8_buffers
@@ -61,10 +62,20 @@ class Cuts:
         return self.counts[:, COUNTS.index(name)]
 
 
-def _run(texts: pa.Array, stop_words: NDArray[np.uint64], terms: bool = True) -> TermCuts:
+def _run(
+    texts: pa.Array, stop_words: NDArray[np.uint64], terms: bool = True, masks: ByteMasks | None = None
+) -> TermCuts:
     data, offsets = utf8_buffers(texts)
-    tables = ch.character_flags(), ch.lower_table()
-    return TermCuts(*cut_kernel(data, offsets, *byte_masks(data, offsets), *tables, stop_words, terms))
+    masks = byte_masks(data, offsets) if masks is None else masks
+    flags = ch.character_flags()
+    counts = count_kernel(data, offsets, *masks, flags, not terms)
+    bounds, hashes = np.zeros(len(offsets), np.int64), np.zeros(0, np.uint64)
+    if terms:
+        bounds, hashes = cut_kernel(data, offsets, *masks, flags, ch.lower_table(), stop_words, counts)
+    dots = masks[2][:, BYTE_COUNTS.index("spaced_ellipses")]
+    hash_, ellipses, symbols = (TERM_COUNTS.index(name) for name in ("hashes", "ellipses", "symbols"))
+    counts[:, symbols] = counts[:, hash_] + counts[:, ellipses] + dots
+    return TermCuts(counts, bounds, hashes)
 
 
 @lru_cache(maxsize=16)
@@ -75,16 +86,19 @@ def _stop_hashes(stop_words: tuple[str, ...]) -> NDArray[np.uint64]:
     return np.unique(listed.term_hashes)
 
 
-def cut_terms(texts: pa.Array, *, stop_words: Sequence[str] = ()) -> TermCuts:
+def cut_terms(
+    texts: pa.Array, *, stop_words: Sequence[str] = (), terms: bool = True, masks: ByteMasks | None = None
+) -> TermCuts:
     """Cut every document of a string or large_string array of n rows into terms alone; a null is an empty document.
 
-    stop_words: at most 64 words to count, in lower case, each one term.
+    stop_words: at most 64 words to count, in lower case, each one term. terms: False counts characters alone: there are
+    no terms, and what counts them is 0. masks: of these texts, where they are known.
 
     Raises:
         UserError: more than 64 stop words, or one that is not a single term in lower case.
         TypeError: `texts` holds no strings.
     """
-    return _run(texts, _stop_hashes(tuple(stop_words)))
+    return _run(texts, _stop_hashes(tuple(stop_words)), terms, masks)
 
 
 def cut(
@@ -92,6 +106,7 @@ def cut(
     *,
     stop_words: Sequence[str] = (),
     short_line_chars: int = 30,
+    terms: bool = True,
     tokens: bool = True,
     segments: bool = True,
 ) -> Cuts:
@@ -101,14 +116,15 @@ def cut(
         texts: Arrow string or large_string array [n].
         stop_words: at most 64 words to count, in lower case, each one term.
         short_line_chars: a line of at most so many characters is short.
-        tokens, segments: False leaves these out (see `chunks.cut_chunks`).
+        terms, tokens, segments: False leaves these out (see `cut_terms`, `chunks.cut_chunks`).
 
     Raises:
         UserError: more than 64 stop words, or one that is not a single term in lower case.
         TypeError: `texts` holds no strings.
     """
-    terms = cut_terms(texts, stop_words=stop_words)
+    masks = byte_masks(*utf8_buffers(texts))
+    found = cut_terms(texts, stop_words=stop_words, terms=terms, masks=masks)
     chunks = cut_chunks(texts, tuple(dict.fromkeys(stop_words)), tokens, segments)
-    layout = cut_layout(texts, short_line_chars)
-    counts = np.hstack([terms.counts, chunks.counts, layout.counts])
-    return Cuts(counts, terms.term_offsets, terms.term_hashes, chunks, layout)
+    layout = cut_layout(texts, short_line_chars, masks)
+    counts = np.hstack([found.counts, chunks.counts, layout.counts])
+    return Cuts(counts, found.term_offsets, found.term_hashes, chunks, layout)

@@ -15,8 +15,10 @@ from mixloom.pipeline.annotate import (
     annotate,
     annotations_schema,
     content_hashes,
+    cut_for,
     document_text,
     media_measures,
+    text_measures,
 )
 from mixloom.pipeline.annotate_config import MinHashConfig
 from mixloom.pipeline.measures import MEASURE_NAMES, MEASURES, MEDIA_MEASURES, family_of
@@ -157,3 +159,37 @@ def test_a_family_left_out_changes_no_other_measure(families: tuple[str, ...]) -
     assert some.schema.names == wanted
     for name in wanted:
         assert some.column(name).equals(whole.column(name)), name
+
+
+TEXTS = (
+    "",
+    "!!! ???",
+    "One line of text, and it's fine: see 3.14 (or not).\n" * 3,
+    "naïve caffè – ʼτοῦʼ … #tag\n\n- a b c d e a b c d e a b c d e\n\n• x…",
+    "日本語の文。日本語の文。\u3000ไทยไทย\r\n\x85 e\u0301",
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from(sorted(MEASURES)), min_size=1, max_size=8, unique=True))
+def test_measures_asked_for_by_name_are_the_same_and_there_are_no_others(names: list[str]) -> None:
+    batch = documents_batch(
+        [
+            Document(source="s", locator=Locator(uri=str(i)), segments=(Segment(kind="text", text=t),))
+            for i, t in enumerate(TEXTS)
+        ]
+    )
+    config = AnnotateConfig(measures=tuple(names))
+    whole, some = annotate(batch, AnnotateConfig()), annotate(batch, config)
+    assert some.schema.equals(annotations_schema(config))
+    assert {name for name in some.schema.names if name in MEASURES} == set(names)
+    for name in some.schema.names:
+        assert some.column(name).equals(whole.column(name)), name
+    alone = text_measures(cut_for(document_text(batch), config, terms=False), config)
+    for name in names:
+        assert alone[name].equals(whole.column(name)), name
+
+
+def test_a_measure_that_is_none_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ValidationError, match="'wordz' is no measure of text; did you mean 'words'"):
+        AnnotateConfig(measures=("wordz",))
