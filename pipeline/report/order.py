@@ -44,8 +44,10 @@ def order_section(order: OrderFacts | None, pack: PackFacts | None) -> list[Cont
         if pack.window is not None:
             cards.insert(1, ("Window (documents)", number(pack.window)))
         out.append(facts(cards))
+        if any((r["similarity"] or 0.0) > 0 for r in pack.rows):
+            out.append(_chart(pack))
         if pack.rows:
-            out += [_chart(pack), _table(pack)]
+            out.append(_table(pack))
     return out
 
 

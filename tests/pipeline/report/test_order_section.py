@@ -53,6 +53,14 @@ def test_packing_without_a_table_has_cards_only(audit):
     assert "Contexts90" in tree.text_content()
 
 
+def test_contexts_of_one_document_each_have_a_table_and_no_chart(audit):
+    table = window_table([400] * 5, np.eye(5, dtype=np.float32), 512, (1, 64), groups=[0] * 5)
+    tree = audit(markup(order_section(None, pack_facts([{"contexts": 5, "fill": 0.8, "windows": table}]))))
+    assert not tree.xpath("//figure")
+    assert not tree.xpath("//*[@class='nothing']")
+    assert len(tree.xpath("//tbody/tr")) == 6
+
+
 def test_names_from_files_stay_text(audit, hostile):
     table = [{**r, "order": hostile} if r["order"] == "cluster" else r for r in packs()[0]["windows"]]
     facts = pack_facts([{"contexts": 1, "fill": 1.0, "windows": table}])
