@@ -38,6 +38,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "quality": ("mixloom.pipeline.quality_cli", "app", "Fit a quality classifier, score a run with it"),
     "tokenizer": ("mixloom.tokenizers.cli", "app", "Fit tokenizers and codecs, and look at them"),
+    "inspect": (
+        "mixloom.tokenizers.inspect_cli",
+        "inspect",
+        "Contexts as a model will see them: a page, a terminal view, or a local server with search",
+    ),
     "losses": (
         "mixloom.trainers.losses",
         "losses",
