@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from mixloom.pipeline.apart import keep_apart
 from mixloom.pipeline.distances import nearest
-from mixloom.pipeline.embed import sample_keys
 from mixloom.pipeline.joining import join
 from mixloom.pipeline.kmeans import plain_rounds
 from mixloom.pipeline.linking import Fragments, link, walk_fragments
@@ -23,6 +22,7 @@ from mixloom.pipeline.neighbor_graph import Graph, graph_from_edges, pair_produc
 from mixloom.pipeline.neighbors import nearest_neighbours
 from mixloom.pipeline.order_config import OrderConfig
 from mixloom.pipeline.path import greedy_path, upper_bound, walked_weights
+from mixloom.pipeline.relocation import relocate
 
 ORDER = pa.schema(
     [
@@ -106,7 +106,7 @@ def order_cell(
         raise ValueError(f"doc_id {ids[1:][ids[1:] == ids[:-1]][0]} occurs twice in one cell")
     x = np.ascontiguousarray(np.asarray(vectors, np.float32)[by_id])
     n, near = len(x), config.near_duplicate
-    shuffled = np.lexsort((np.arange(n), sample_keys(ids.tolist(), config.seed)))
+    shuffled = np.lexsort((np.arange(n), _keys(ids, config.seed)))
     found = nearest_neighbours(x, config.neighbours, near, threads)
     graph = graph_from_edges(n, found.left, found.right, found.weights)
     control = config.method not in ("path", "linking")
@@ -114,9 +114,10 @@ def order_cell(
         path = shuffled if config.method == "random" else _by_cluster(x, shuffled, config)
     else:
         fragments = _walked(graph) if config.method == "path" else _linked(graph)
-        path = (
-            join(x, fragments, found.groups, near, threads) if config.join else walk_fragments(fragments)[0]
-        )
+        path, _ = walk_fragments(fragments)
+        if config.join:
+            path = join(x, fragments, found.groups, near, threads)
+        path, _ = relocate(path, graph, x, found.groups, near, config.neighbours, config.relocate)
     path, _, close = keep_apart(path, x, found.groups, near)
     cosines = adjacent_cosines(x, path)
     steps = cosines if control else walked_weights(graph, path)
@@ -155,6 +156,18 @@ def _linked(graph: Graph) -> Fragments:
     left = np.repeat(np.arange(graph.nodes), np.diff(graph.starts))
     once = left < graph.neighbours
     return link(Fragments.single(graph.nodes), left[once], graph.neighbours[once], graph.weights[once])[0]
+
+
+def _keys(ids: np.ndarray, seed: int) -> np.ndarray:
+    """A pseudo-random key per id (str [n]), uint64, from its characters alone (rounds of splitmix64, Steele et al. 2014)."""
+    codes = ids.view(np.uint32).reshape(len(ids), ids.itemsize // 4)
+    h = np.full(len(ids), seed + 1, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for c in range(codes.shape[1]):
+        code = codes[:, c].astype(np.uint64)  # 0 beyond the end of an id
+        x = (h ^ code) * np.uint64(0xBF58476D1CE4E5B9)
+        h = np.where(code > 0, x ^ (x >> np.uint64(29)), h)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
 
 
 def _by_cluster(x: np.ndarray, shuffled: np.ndarray, config: OrderConfig) -> np.ndarray:

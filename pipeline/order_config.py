@@ -61,6 +61,12 @@ class OrderConfig(BaseModel):
         True,
         description="put pieces of the path between two jumps next to each other where their ends are alike",
     )
+    relocate: int = Field(
+        5,
+        ge=0,
+        le=100,
+        description="rounds in which single documents move beside a neighbour where that is better",
+    )
     cluster_size: int = Field(50, ge=1, description="documents in a cluster of the control cluster_sorted")
     keep_vectors: bool = Field(
         True, description="also write the vectors in path order (half precision), to measure contexts by"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mixloom.pipeline.order_config import OrderConfig
 
 
-AT_ONCE = 1_000_000  # vectors that the shuffle of a local runner holds in memory at once, about
+AT_ONCE = 500_000  # vectors that the shuffle of a local runner holds in memory at once, about
 
 
 class OrderStage(Stage):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ def test_copies_stand_far_apart_and_the_path_stays_as_it_is(n, factor, apart, se
         at = np.flatnonzero(rows == v)
         assert len(at) <= factor
         assert len(set(copies[at])) == len(at)
-        for a, b in zip(at[:-1], at[1:], strict=True):
+        for a, b in pairwise(at):
             assert (copies[a + 1 : b] == 0).sum() >= apart
     if n // (apart + 1) < 2:
         assert len(rows) == n

@@ -294,7 +294,9 @@ def test_tiny_and_degenerate_cells(method):
 def test_joining_pieces_by_their_ends_makes_neighbours_more_alike_and_keeps_the_walk():
     x, ids = clustered(3000, clusters=60), ids_of(3000)
     for method in ("path", "linking"):
-        joined, loose = (order_cell(x, ids, OrderConfig(method=method, join=j)).stats for j in (True, False))
+        joined, loose = (
+            order_cell(x, ids, OrderConfig(method=method, join=j, relocate=0)).stats for j in (True, False)
+        )
         assert joined.mean_cosine > loose.mean_cosine + 0.01
         assert joined.path_weight >= loose.path_weight
         assert joined.jumps <= loose.jumps
@@ -306,3 +308,16 @@ def test_repeated_ids_and_wrong_lengths_are_refused():
         order_cell(x, ["a", "b", "a"], OrderConfig())
     with pytest.raises(ValueError, match="3 vectors for 2 doc_ids"):
         order_cell(x, ["a", "b"], OrderConfig())
+
+
+def test_the_random_control_depends_on_ids_and_seed_alone():
+    x = clustered(400)
+    ids = [f"{i}:" + "x" * (i % 5) for i in range(400)]
+    first, again, other = (order_cell(x, ids, OrderConfig(method="random", seed=s)).path for s in (0, 0, 1))
+    assert first.tolist() == again.tolist() != other.tolist()
+    order_of_some = order_cell(x[:200], ids[:200], OrderConfig(method="random", near_duplicate=1.01)).path
+    whole = order_cell(x, ids, OrderConfig(method="random", near_duplicate=1.01)).path
+    assert [i for i in whole if i < 200] == order_of_some.tolist()
+    ranks = np.argsort(whole)
+    assert abs(np.corrcoef(ranks, np.arange(400))[0, 1]) < 0.15
+    assert order_of_some.tolist() != list(range(200))
