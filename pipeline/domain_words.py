@@ -44,7 +44,7 @@ def telling_words(
     """The n words that tell each of k domains apart, best first, from the distinct words of its sampled documents.
 
     A class-based tf-idf on shares of documents: p ln(p / q), where p of the documents of the domain have the word and q of
-    all; words under every subject (stop words of any language) come to nothing. Only words above 0 that two documents of
+    all; words under every subject come to nothing in any language, and English stop words are left out. Only words above 0 that two documents of
     the domain have (one, where it has but one) are listed, ties by the word.
 
     Args:
@@ -52,6 +52,8 @@ def telling_words(
         words: table `FREQUENCIES` of the same documents, merged.
         domain: int [d], from 0 to k - 1; other numbers count for no domain, but in q.
     """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
     lengths = pc.list_value_length(hashes).to_numpy().astype(np.int64)
     flat = pc.list_flatten(hashes).to_numpy()
     names, df = words["word"].to_pylist(), words["df"].to_numpy()
@@ -65,9 +67,8 @@ def telling_words(
         found, count = found[enough], count[enough]
         share = count / max(documents, 1)
         score = share * np.log(share / (df[found] / max(len(domain), 1)))
-        ranked = sorted(
-            (-s, names[t]) for s, t in zip(score.tolist(), found.tolist(), strict=True) if s > 1e-12
-        )
+        scored = ((-s, names[t]) for s, t in zip(score.tolist(), found.tolist(), strict=True) if s > 1e-12)
+        ranked = sorted(x for x in scored if x[1] not in ENGLISH_STOP_WORDS)
         out.append([word for _, word in ranked[:n]])
     return out
 

@@ -73,8 +73,8 @@ def domain_sections(
     names = {d.number: ", ".join((domain_label(d.number), *d.words[:3])) for d in domains}
     labelled = {p.domain: names.get(p.domain, domain_label(p.domain)) for p in points}
     out += [
-        bars("Documents by domain", rows),
         document_map(points, labelled, {d: color(d) for d in labelled}),
+        bars("Documents by domain", rows),
     ]
     out.append(el("div", [_card(d) for d in domains], cls="cards"))
     out += [label_table(key, labels[key]) for key in sorted(labels)]
