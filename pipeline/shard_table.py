@@ -154,10 +154,15 @@ def copy_contexts(contexts, sample, bases, first, shard, ids, lengths, width, ou
         out: uint8 [n, bytes of a context].
         out_lengths: int32 [n, m], with m at least the width of every sample; zeros on the right.
     """
-    size = out.shape[1]
-    for i in range(contexts.shape[0]):
-        s = sample[i]
+    size, n, i = out.shape[1], contexts.shape[0], 0
+    while i < n:
+        s, j = sample[i], i + 1
+        while j < n and sample[j] == s and contexts[j] == contexts[j - 1] + 1:
+            j += 1  # what lies together is copied at once
         row, base = contexts[i] - first[s], bases[shard[s]]
-        _copy(out[i].ctypes.data, base + ids[s] + row * size, size)
-        _copy(out_lengths[i].ctypes.data, base + lengths[s] + row * 4 * width[s], 4 * width[s])
-        out_lengths[i, width[s] :] = 0
+        _copy(out[i].ctypes.data, base + ids[s] + row * size, (j - i) * size)
+        source = base + lengths[s] + row * 4 * width[s]
+        for k in range(i, j):
+            _copy(out_lengths[k].ctypes.data, source + (k - i) * 4 * width[s], 4 * width[s])
+            out_lengths[k, width[s] :] = 0
+        i = j
