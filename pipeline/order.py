@@ -57,7 +57,7 @@ class OrderStats:
     near_duplicate_documents: int  # documents in groups of near-duplicates
     near_duplicate_neighbours: int  # adjacent all the same, because nothing else was left
     jumps: int
-    path_weight: float  # sum of the edge weights walked
+    path_weight: float  # sum of the weights of the edges walked; cosines without an edge count nothing
     bound: float  # no path on this graph weighs more
     mean_cosine: float
     random_cosine: float  # of a seeded random order of the same documents
@@ -120,8 +120,8 @@ def order_cell(
         path, _ = relocate(path, graph, x, found.groups, near, config.neighbours, config.relocate)
     path, _, close = keep_apart(path, x, found.groups, near)
     cosines = adjacent_cosines(x, path)
-    steps = cosines if control else walked_weights(graph, path)
-    reached = np.concatenate([np.zeros(min(n, 1), np.float32), steps])
+    steps = walked_weights(graph, path)
+    reached = np.concatenate([np.zeros(min(n, 1), np.float32), cosines if control else steps])
     stats = OrderStats(
         documents=n,
         edges=graph.edges,
@@ -129,7 +129,7 @@ def order_cell(
         near_duplicate_documents=int((found.groups >= 0).sum()),
         near_duplicate_neighbours=close,
         jumps=0 if control else int((steps == 0).sum()),
-        path_weight=float(reached.sum(dtype=np.float64)),
+        path_weight=float(steps.sum(dtype=np.float64)),
         bound=upper_bound(graph),
         mean_cosine=float(cosines.mean(dtype=np.float64)) if len(cosines) else 0.0,
         random_cosine=mean_cosine(x, shuffled),

@@ -147,12 +147,12 @@ def _relocate(
             closed = closed_edge if closed_edge > 0 else min(bounds[p], bounds[s])
             known = False
             loss, edge_loss = link[p] + link[v] - closed, edge[p] + edge[v] - closed_edge
-            gain, place, cosine_a, cosine_b, edge_a, edge_b = _LEAST_GAIN, np.int64(-1), 0.0, 0.0, 0.0, 0.0
+            gain, place, cosine_a, cosine_b, edge_a, edge_b = _LEAST_GAIN, -1, 0.0, 0.0, 0.0, 0.0
             for e in range(starts[v], starts[v + 1]):
-                c, w = np.int64(neighbours[e]), float(weights[e])
+                c, w = int(neighbours[e]), float(weights[e])
                 for side in range(2):
-                    a = c if side == 0 else before[c]
-                    b = after[c] if side == 0 else c
+                    a = c if side == 0 else int(before[c])
+                    b = int(after[c]) if side == 0 else c
                     other = b if side == 0 else a
                     if other == v or w + weights[starts[v]] - link[a] - loss <= gain:
                         continue
