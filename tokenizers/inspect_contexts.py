@@ -150,7 +150,7 @@ def _text(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decod
     coder = decoders.text
     note = _unknown(segment, decoders)
     if coder is None or note:
-        note = note or decoders.missing.get("text", "the text tokenizer is not at hand")
+        note = note or "its tokenizer is not at hand"
         return Piece("text", start, ids, groups=tuple(Group((i,), "") for i in ids.tolist()), note=note)
     found = split_text(segment.ids, coder.decode)
     text = "".join(part for _, part in found)
@@ -194,7 +194,7 @@ def _image(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, deco
     codec = decoders.image
     note = _unknown(segment, decoders)
     if note or codec is None:
-        note = note or decoders.missing.get("image", "the image codec is not at hand")
+        note = note or "the image codec is not at hand"
     elif not codec.can_decode:
         note = "this codec cannot draw its codes"
     elif len(segment.ids) != codec.tokens:
@@ -209,7 +209,7 @@ def _speech(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, dec
     codec = decoders.speech
     note = _unknown(segment, decoders)
     if note or codec is None:
-        note = note or decoders.missing.get("speech", "the speech codec is not at hand")
+        note = note or "the speech codec is not at hand"
     elif not codec.can_decode:
         note = "this codec cannot sound its units"
     if note or codec is None:

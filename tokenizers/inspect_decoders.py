@@ -53,12 +53,12 @@ def find_decoders(vocabulary: Vocabulary, shards: str, given: str = "") -> Decod
         if not block.size:
             continue
         if not (folder / name).is_dir():
-            missing[name] = f"the {name} tokenizer is not at hand"
+            missing[name] = f"{name} is not decoded: there is no tokenizer in {folder / name}"
             continue
         try:
             found[name] = _load(name, folder / name, block)
         except UserError as error:
-            missing[name] = f"the {name} tokenizer cannot be loaded: {error.what}"
+            missing[name] = f"{name} is not decoded: {error.what}"
     return Decoders(vocabulary, missing=missing, **found)
 
 

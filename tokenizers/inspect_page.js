@@ -5,6 +5,7 @@ const box = (name) => document.getElementById("show-" + name);
 const draw = () => {
   for (const name of names) if (box(name)) document.body.classList.toggle("show-" + name, box(name).checked);
   for (const link of document.querySelectorAll("a[data-page]")) link.hash = location.hash;
+  for (const form of document.forms) form.action = "/" + location.hash;
 };
 const read = () => {
   if (!location.hash.startsWith("#show=")) return;

@@ -236,9 +236,9 @@ def _text(p: Piece) -> Html:
 
 
 def _token(g: Group) -> Html:
-    line = el("i", cls="nl") if g.text.endswith("\n") else None
-    ids = " ".join(map(str, g.ids))
-    return el("span", line, g.text, cls="t p" if g.patch else "t", title=ids)
+    lines = g.text.split("\n")
+    parts = [lines[0], *([el("i", cls="nl"), f"\n{line}"] for line in lines[1:])]
+    return el("span", parts, cls="t p" if g.patch else "t", title=" ".join(map(str, g.ids)))
 
 
 def _ids(ids: Sequence[int], row: int = 0) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -109,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if body:
-            self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):  # a browser that has left misses nothing
+                self.wfile.write(data)
 
     def _reply(self) -> tuple[HTTPStatus, str]:
         host = self.headers.get("Host", "").rsplit(":", 1)[0]
@@ -129,5 +131,7 @@ def _or_message(make: Callable[[], str]) -> tuple[HTTPStatus, str]:
         return HTTPStatus.OK, make()
     except UserError as error:
         return HTTPStatus.BAD_REQUEST, message_page("That cannot be shown", str(error))
+    except OSError as error:
+        return HTTPStatus.INTERNAL_SERVER_ERROR, message_page("That cannot be read", str(error))
     except ValueError as error:
         return HTTPStatus.BAD_REQUEST, message_page("That cannot be shown", f"The data are damaged: {error}")

@@ -12,7 +12,8 @@ from mixloom.pipeline.report.markup import clean, number, plural
 from mixloom.tokenizers.inspect_contexts import Document, Piece, ReadContext
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
+    from rich.text import Text
 
 _COLOURS = {"text": "blue", "image": "dark_orange3", "speech": "medium_purple3"}
 _WIDE = 32  # characters of a picture
@@ -23,7 +24,7 @@ def print_contexts(contexts: list[ReadContext], console: Console, *, tokens: boo
     for c in contexts:
         console.rule(f"context {number(c.number)} of {_plain(c.domain)}", align="left")
         filled = f"{number(c.tokens)} tokens in {number(c.slots)} slots"
-        console.print(_line(f"{filled}, row {c.row} of {c.key} in {c.shard}"))
+        console.print(_line(f"{filled}, row {c.row} of {c.key} in {c.shard}"), soft_wrap=True)
         for d in c.documents:
             for part in _document(d, console.color_system is not None, tokens):
                 console.print(part, soft_wrap=True)
@@ -31,7 +32,7 @@ def print_contexts(contexts: list[ReadContext], console: Console, *, tokens: boo
             console.print(_line(f"<pad> {plural(c.slots - c.tokens, 'slot')} of padding"))
 
 
-def _line(text: str) -> RenderableType:
+def _line(text: str) -> Text:
     from rich.text import Text
 
     return Text(_plain(text), style="dim")
@@ -42,7 +43,7 @@ def _plain(text: str) -> str:
     return clean(text).replace("\n", "\\n")
 
 
-def _document(d: Document, coloured: bool, tokens: bool) -> Iterator[RenderableType]:
+def _document(d: Document, coloured: bool, tokens: bool) -> Iterator[Text]:
     from rich.text import Text
 
     place = f"tokens {number(d.start)} to {number(d.start + d.tokens - 1)}"
@@ -59,7 +60,7 @@ def _document(d: Document, coloured: bool, tokens: bool) -> Iterator[RenderableT
         yield line
 
 
-def _inline(p: Piece, coloured: bool, tokens: bool) -> RenderableType:
+def _inline(p: Piece, coloured: bool, tokens: bool) -> Text:
     """A piece inside the running text."""
     from rich.text import Text
 
@@ -85,7 +86,7 @@ def _inline(p: Piece, coloured: bool, tokens: bool) -> RenderableType:
     return out
 
 
-def _blocks(picture: npt.NDArray[np.uint8]) -> RenderableType:
+def _blocks(picture: npt.NDArray[np.uint8]) -> Text:
     """A picture as half blocks: the upper pixel in the colour of the character, the lower one behind it."""
     from PIL import Image
     from rich.style import Style
