@@ -2,14 +2,17 @@
 
     python benchmarks/order.py --data ROOT [--quick] [--only order|experts] [--workers 2] [--json FILE]
 
-Order: two equal models read the same documents of eight kinds, once, in contexts packed the same way; for one the
-documents stand in the order of in-context pretraining, for the other in random order. Neither has a document mask, so
-both can use earlier documents of a context. They are then read out on held-out documents in related contexts (ordered
-by the same method) and in unrelated ones: first documents of a context apart from later ones, and the same tokens once
-more with every document alone.
+A seed model reads all documents of eight kinds, each by itself. Everything else goes on from its weights.
 
-Experts: a seed model on everything goes on in three ways with the same documents: one dense model, experts on k domains
-that were found, experts on k random parts. The ensembles are routed as in c-BTM, and their averages are measured too.
+Order: two equal models read documents in contexts packed the same way, without a document mask, so that both can use
+earlier documents of a context; for one the documents stand in the order of in-context pretraining, for the other in
+random order. They are then read out on held-out documents in related contexts (ordered by the same method) and in
+unrelated ones: first documents of a context apart from later ones, and the later ones once more with every document
+alone. How much lower the loss is in context than alone is what the earlier documents are worth to a model.
+
+Experts: the seed model goes on in three ways with the same documents and as many updates in all: one dense model,
+experts on k domains that were found, experts on k random parts. The ensembles are routed as in c-BTM, and averages of
+their weights are measured too.
 
 Losses are nats per token (a byte-level BPE of 2,048 ids trained on the documents). Every difference is paired: the same
 tokens, the same initial weights; intervals are 95 %, by a bootstrap over seeds and contexts. A difference above 0 speaks
@@ -26,14 +29,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from order_corpus import Corpus, Size, corpus_of, first_document, similarity
+from order_corpus import Corpus, Size, corpus_of, first_document, seed_job, similarity
 from order_experts import expert_job, expert_tables
 from paired import by_context, difference, grouped, mean_of, sums_of
 from recording import options_parser, save
-from small_lm import BATCH, Setting, losses, model_config, train_config, trained
+from small_lm import Setting, losses, model_config, train_config, trained
 
 PACKAGES = ("mixloom", "numpy", "scikit-learn", "torch")
 ORDERS = ("path", "random")
+BATCH = 8  # contexts of an update in either order: with few of them, related contexts make a narrow update
+LR = 3e-3
 Row = dict[str, Any]
 
 
@@ -43,19 +48,21 @@ FULL = Size(
     seeds=3,
     windows=(64, 1),
     seed_steps=480,
+    order_steps=120,
     expert_steps=280,
     experts=4,
     setting=Setting(),
 )
-QUICK = replace(FULL, each=250, windows=(64,), seed_steps=120, expert_steps=80)
+QUICK = replace(FULL, each=200, windows=(1,), seed_steps=200, order_steps=40, expert_steps=60)
 
 
-def order_job(corpus: Corpus, window: int, seed: int) -> list[Row]:
-    """Both orders under one seed: differences of losses, summed by held-out context."""
+def order_job(corpus: Corpus, window: int, seed: int, start: dict[str, np.ndarray]) -> list[Row]:
+    """Both orders under one seed, from the weights `start`: differences of losses, summed by held-out context."""
     voc, config = corpus.vocabulary, model_config(corpus.size.setting, document_mask=False)
     training = {o: corpus.contexts(corpus.trained, o, window, seed) for o in ORDERS}
-    steps = min(len(c.ids) for c in training.values()) // BATCH
-    models = {o: trained(c, voc, config, train_config(steps, seed)) for o, c in training.items()}
+    fewest = min(len(c.ids) for c in training.values())
+    goes_on = train_config(min(corpus.size.order_steps, fewest // BATCH), seed + 1000, LR, BATCH)
+    models = {o: trained(c, voc, config, goes_on, start) for o, c in training.items()}
     rows: list[Row] = []
     for contexts_are, order in (("related", "path"), ("unrelated", "random")):
         held_out = corpus.contexts(corpus.held_out, order, window, 0)
@@ -73,9 +80,13 @@ def order_job(corpus: Corpus, window: int, seed: int) -> list[Row]:
                     both = {"alone": float(np.nanmean(alone[o][mask])), "in_context": means[o]}
                     told = {**common, "trained_on": o, "means": both}
                     rows.append({**told, "kind": "context", "sums": by_context(alone[o] - found[o], mask)})
+                worth = {o: alone[o] - found[o] for o in ORDERS}
+                told = {**common, "means": {o: float(np.nanmean(worth[o][mask])) for o in ORDERS}}
+                more = by_context(worth["path"] - worth["random"], mask)
+                rows.append({**told, "kind": "use of context", "sums": more})
     for o, c in training.items():
         told = {"window": window, "seed": seed, "order": o, "contexts": len(c.ids), "tokens": c.tokens}
-        told |= {"similarity": similarity(corpus, c), "updates": steps}
+        told |= {"similarity": similarity(corpus, c), "updates": goes_on.steps}
         rows.append({**told, "kind": "packing", "fill": c.tokens / c.ids.size})
     return rows
 
@@ -97,7 +108,16 @@ def order_tables(rows: list[Row]) -> dict[str, Any]:
         made = difference(*sums_of(group))
         means = {f"loss_{o}": mean_of(group, o) for o in ("alone", "in_context")}
         worth.append({**key, **means, **made.row()})
-    return {"training_contexts": packing, "random_minus_path": orders, "alone_minus_in_context": worth}
+    use = []
+    for key, group in grouped(rows, "use of context", "window", "contexts"):
+        means = {f"worth_to_{o}": mean_of(group, o) for o in ORDERS}
+        use.append({**key, **means, **difference(*sums_of(group)).row()})
+    return {
+        "training_contexts": packing,
+        "random_minus_path": orders,
+        "alone_minus_in_context": worth,
+        "worth_of_context_path_minus_random": use,
+    }
 
 
 def verdicts(figures: Row) -> list[str]:
@@ -107,6 +127,9 @@ def verdicts(figures: Row) -> list[str]:
         if row["documents"] == "later" or row["contexts"] == "unrelated":
             what = f"window {row['window']}, {row['documents']} documents of {row['contexts']} contexts"
             said.append(f"{what}: in-context order {_against('random order', row)}")
+    for row in figures.get("worth_of_context_path_minus_random", []):
+        what = f"window {row['window']}, what earlier documents of {row['contexts']} contexts are worth"
+        said.append(f"{what}: in-context order {_against('random order', row)}")
     for row in (r for r in figures.get("dense_minus_experts", []) if "low" in r):
         said.append(f"{row['model']} {_against('the dense model', row)}")
     for row in figures.get("random_parts_minus_domains", []):
@@ -138,10 +161,11 @@ def main() -> None:
     print(facts, flush=True)
     seeds, orders, experts = range(size.seeds), [], []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
-        if options.only != "order":
-            experts = [pool.submit(expert_job, corpus, s) for s in seeds]
+        starts = [job.result() for job in [pool.submit(seed_job, corpus, s) for s in seeds]]
         if options.only != "experts":
-            orders = [pool.submit(order_job, corpus, w, s) for w in size.windows for s in seeds]
+            orders = [pool.submit(order_job, corpus, w, s, starts[s]) for w in size.windows for s in seeds]
+        if options.only != "order":
+            experts = [pool.submit(expert_job, corpus, s, starts[s]) for s in seeds]
         figures: Row = {**facts, "seeds": size.seeds, "parameters": parameters(size.setting)}
         if orders:
             figures |= order_tables([row for job in orders for row in job.result()])

@@ -1,4 +1,4 @@
-"""The documents that small models are trained on to compare orders and experts: ids, vectors, path and held-out part."""
+"""The documents that small models are trained on to compare orders and experts, and the model all of them begin from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from domain_texts import documents
-from small_lm import Contexts, Setting, packed, tokenized
+from small_lm import Contexts, Setting, arrays, model_config, packed, tokenized, train_config, trained
 
 from mixloom.pipeline.context_similarity import within_context_cosine
 from mixloom.pipeline.embed_config import TfidfConfig
@@ -16,7 +16,7 @@ from mixloom.pipeline.order import order_cell
 from mixloom.pipeline.order_config import OrderConfig
 from mixloom.pipeline.tfidf import TfidfSvd
 
-HELD_OUT = 8  # one document in so many is held out
+HELD_OUT = 10  # one document in so many is held out
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Size:
     characters: int  # of a document, at most
     seeds: int
     windows: tuple[int, ...]
-    seed_steps: int
-    expert_steps: int  # of the dense model, and of all experts of a kind together
+    seed_steps: int  # updates of the model that all others begin from
+    order_steps: int  # updates in either order
+    expert_steps: int  # updates of the dense model, and of all experts of a kind together
     experts: int
     setting: Setting
 
@@ -83,3 +84,11 @@ def first_document(contexts: Contexts) -> np.ndarray:
     """bool [C, L]: tokens of the first piece of each context."""
     column = np.arange(contexts.ids.shape[1])
     return column < np.array([n[0] for n in contexts.lengths])[:, None]
+
+
+def seed_job(corpus: Corpus, seed: int) -> dict[str, np.ndarray]:
+    """The weights that everything of one seed begins from: trained on all documents, each read by itself."""
+    order = np.random.Generator(np.random.PCG64([seed, 3])).permutation(corpus.trained)
+    contexts = packed(corpus.ids, order, corpus.size.setting.length, 64)
+    config = model_config(corpus.size.setting, document_mask=True)
+    return arrays(trained(contexts, corpus.vocabulary, config, train_config(corpus.size.seed_steps, seed)))

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from order_corpus import Corpus
 from paired import Row, by_context, difference, grouped, mean_of, sums_of
-from small_lm import Contexts, Shuffled, batches, losses, model_config, packed, train_config, trained
+from small_lm import Contexts, Shuffled, batches, losses, model_config, packed, tensors, train_config, trained
 
 from mixloom.pipeline.cluster import ClusterConfig, fit_domains
 from mixloom.pipeline.distances import nearest
+from mixloom.pipeline.routing import mixture_log_probs
 from mixloom.trainers.averaging import average, fisher, fisher_average
 from mixloom.trainers.config import RoutingConfig
 from mixloom.trainers.data import make_batch, modality_table
@@ -37,18 +38,19 @@ def parts_of(corpus: Corpus, seed: int) -> dict[str, tuple[list[np.ndarray], np.
     return {"domains": (domains, found.centres), "random parts": (pieces, means)}
 
 
-def expert_job(corpus: Corpus, seed: int) -> list[Row]:
-    """All models under one seed: differences of losses to the dense model, summed by held-out context."""
+def expert_job(corpus: Corpus, seed: int, start: dict[str, np.ndarray]) -> list[Row]:
+    """All models under one seed, from the weights `start`: differences of losses to the dense model, by context."""
     size, voc = corpus.size, corpus.vocabulary
     length, config = size.setting.length, model_config(size.setting, document_mask=True)
     rng = np.random.Generator(np.random.PCG64([seed, 3]))
     everything = packed(corpus.ids, rng.permutation(corpus.trained), length, WINDOW)
     held_out = corpus.contexts(corpus.held_out, "random", WINDOW, 0)
-    start = trained(everything, voc, config, train_config(size.seed_steps, seed))
     goes_on = train_config(size.expert_steps, seed + 1000, LR)
-    dense = trained(everything, voc, config, goes_on, start.state_dict())
+    dense = trained(everything, voc, config, goes_on, start)
     base = losses(dense, held_out, voc, document_mask=True)
-    rows = [_row("seed model", seed, losses(start, held_out, voc, document_mask=True), base)]
+    before = Model(dense.config)
+    before.load_state_dict(tensors(start))
+    rows = [_row("seed model", seed, losses(before.eval(), held_out, voc, document_mask=True), base)]
     rows.append(_row("dense", seed, base, base))
     read_out: dict[str, dict[str, np.ndarray]] = {}
     for name, (parts, centres) in parts_of(corpus, seed).items():
@@ -61,7 +63,9 @@ def expert_job(corpus: Corpus, seed: int) -> list[Row]:
     return rows
 
 
-def _experts(corpus: Corpus, contexts: list[Contexts], start: Model, seed: int) -> list[Model]:
+def _experts(
+    corpus: Corpus, contexts: list[Contexts], start: dict[str, np.ndarray], seed: int
+) -> list[Model]:
     """One expert per set of contexts; updates in proportion to its tokens, all together those of the dense model."""
     size = corpus.size
     config = model_config(size.setting, document_mask=True)
@@ -71,9 +75,9 @@ def _experts(corpus: Corpus, contexts: list[Contexts], start: Model, seed: int) 
         for j, own in enumerate(contexts):
             training = train_config(max(1, round(size.expert_steps * share[j])), seed + 1000, LR)
             name = f"expert-{j:03d}"
-            stream = {name: Shuffled(own, training.seed)}
+            stream = {name: Shuffled(own, training.seed, training.batch_contexts)}
             made = branch(
-                start.state_dict(), stream, corpus.vocabulary, config, training, folder, on_record=_quiet
+                tensors(start), stream, corpus.vocabulary, config, training, folder, on_record=_quiet
             )
             out.append(load_checkpoint_model(made[name].checkpoint))
     return out
@@ -89,18 +93,19 @@ def _read_out(
     """Nats of every target, float64 [C, L], by how the experts are joined."""
     voc = corpus.vocabulary
     read = text_reader(voc, corpus.tokenizer)
-    out = {}
-    for label, routing in (
-        ("ensemble", RoutingConfig()),
-        ("ensemble, top 1", RoutingConfig(top_k=1)),
-        ("ensemble, all alike", RoutingConfig(temperature=float("inf"))),
-    ):
-        ensemble = Ensemble(experts, centres, corpus.embedder.transform, read, routing)
-        found = []
-        for batch in batches(held_out, voc, document_mask=True):
-            nats = np.where(batch.targets.numpy() >= 0, -ensemble.log_probs(batch), np.nan)
-            found.append(nats.reshape(batch.shape))
-        out[label] = np.concatenate(found)
+    ways = {
+        "ensemble": RoutingConfig(),
+        "ensemble, top 1": RoutingConfig(top_k=1),
+        "ensemble, all alike": RoutingConfig(temperature=float("inf")),
+    }
+    groups = {n: Ensemble(experts, centres, corpus.embedder.transform, read, r) for n, r in ways.items()}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ways}
+    for batch in batches(held_out, voc, document_mask=True):
+        by_expert = groups["ensemble"].expert_log_probs(batch)  # what routing has no part in is computed once
+        for name, group in groups.items():
+            nats = -mixture_log_probs(by_expert, group.weights(batch))
+            parts[name].append(np.where(batch.targets.numpy() >= 0, nats, np.nan).reshape(batch.shape))
+    out = {name: np.concatenate(found) for name, found in parts.items()}
     states = [m.state_dict() for m in experts]
     information = [_information(m, c, voc) for m, c in zip(experts, contexts)]
     for label, state in (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from mixloom.trainers.model import Model
 from mixloom.trainers.step import token_losses
 from mixloom.trainers.trainer import train
 
-BATCH = 2  # contexts of an update
 HEIGHT = 16  # contexts evaluated at a time
 
 
@@ -95,20 +93,24 @@ def packed(
 class Shuffled:
     """Contexts in a new random order every epoch, as the trainer reads them."""
 
-    def __init__(self, contexts: Contexts, seed: int) -> None:
-        self.contexts, self.seed = contexts, seed
+    def __init__(self, contexts: Contexts, seed: int, batch: int) -> None:
+        self.contexts, self.seed, self.batch = contexts, seed, batch
 
     def rows(self, step: int) -> list[int]:
         n = len(self.contexts.ids)
         out = []
-        for at in range(step * BATCH, (step + 1) * BATCH):
+        for at in range(step * self.batch, (step + 1) * self.batch):
             rng = np.random.Generator(np.random.PCG64([self.seed, at // n]))
             out.append(int(rng.permutation(n)[at % n]))
         return out
 
     def batch_arrays(self, step: int) -> Arrays:
         rows = self.rows(step)
-        return self.contexts.ids[rows], [self.contexts.lengths[r] for r in rows], np.zeros(BATCH, np.int32)
+        return (
+            self.contexts.ids[rows],
+            [self.contexts.lengths[r] for r in rows],
+            np.zeros(self.batch, np.int32),
+        )
 
     def state(self, step: int) -> dict[str, Any]:
         return {"step": step}
@@ -136,11 +138,11 @@ def model_config(setting: Setting, *, document_mask: bool) -> ModelConfig:
     )
 
 
-def train_config(steps: int, seed: int, lr: float = 6e-3) -> TrainConfig:
+def train_config(steps: int, seed: int, lr: float = 6e-3, batch: int = 2) -> TrainConfig:
     """One thread: two trainings side by side use two cores better than one does."""
     return TrainConfig(
         steps=steps,
-        batch_contexts=BATCH,
+        batch_contexts=batch,
         lr=lr,
         min_lr=lr / 10,
         warmup=min(30, 1 + steps // 10),
@@ -158,13 +160,25 @@ def trained(
     vocabulary: dict[str, Any],
     model: ModelConfig,
     config: TrainConfig,
-    start: dict[str, torch.Tensor] | None = None,
+    start: dict[str, np.ndarray] | None = None,
 ) -> Model:
-    """A model trained on these contexts."""
+    """A model trained on these contexts, from given weights or fresh ones."""
+    weights = None if start is None else tensors(start)
     with tempfile.TemporaryDirectory() as folder:
-        stream = Shuffled(contexts, config.seed)
-        result = train(stream, vocabulary, model, config, folder, start=start, on_record=lambda record: None)
+        stream = Shuffled(contexts, config.seed, config.batch_contexts)
+        result = train(
+            stream, vocabulary, model, config, folder, start=weights, on_record=lambda record: None
+        )
         return load_checkpoint_model(result.checkpoint)
+
+
+def tensors(state: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value.copy()) for name, value in state.items()}
+
+
+def arrays(model: Model) -> dict[str, np.ndarray]:
+    """The weights of a model, for another process."""
+    return {name: value.numpy() for name, value in model.state_dict().items()}
 
 
 def batches(contexts: Contexts, vocabulary: dict[str, Any], *, document_mask: bool) -> list[Batch]:
@@ -192,21 +206,3 @@ def losses(
         found = token_losses(model, batch, kind, torch.float32, 1024).double().numpy()
         out.append(np.where(batch.targets.numpy() >= 0, found, np.nan).reshape(batch.shape))
     return np.concatenate(out)
-
-
-def save_contexts(path: Path, contexts: Contexts) -> None:
-    """Contexts as one .npz, for another process."""
-    pieces = np.array([len(n) for n in contexts.lengths])
-    np.savez(
-        path,
-        ids=contexts.ids,
-        pieces=pieces,
-        lengths=np.concatenate(contexts.lengths),
-        documents=np.concatenate(contexts.documents),
-    )
-
-
-def load_contexts(path: Path) -> Contexts:
-    with np.load(path) as found:
-        ends = np.cumsum(found["pieces"])[:-1]
-        return Contexts(found["ids"], np.split(found["lengths"], ends), np.split(found["documents"], ends))
