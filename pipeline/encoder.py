@@ -21,7 +21,7 @@ from mixloom.pipeline.embed_files import checkpoint_files, text_folder
 from mixloom.pipeline.encoder_model import choose_device, read_network
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.model_store import header_of, read_model, write_model
-from mixloom.pipeline.torch_threads import one_torch_thread
+from mixloom.pipeline.torch_threads import torch_threads
 
 KIND = "text-encoder"
 CONFIGS: dict[str, type[EncoderConfig] | type[MinilmConfig]] = {
@@ -112,7 +112,7 @@ class TextEncoder:
         mask = np.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = row, 1
-        with one_torch_thread(), torch.inference_mode():
+        with torch_threads(1), torch.inference_mode():
             given = {"input_ids": ids, "attention_mask": mask}
             hidden = self._network(**{k: torch.from_numpy(v).to(self.device) for k, v in given.items()})
             states = hidden.last_hidden_state.double()

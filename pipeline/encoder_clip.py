@@ -20,7 +20,7 @@ from mixloom.pipeline.embed_files import checkpoint_files
 from mixloom.pipeline.encoder_model import choose_device, read_network
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.model_store import header_of
-from mixloom.pipeline.torch_threads import one_torch_thread
+from mixloom.pipeline.torch_threads import torch_threads
 
 _FILES = (
     "preprocessor_config.json",
@@ -126,7 +126,7 @@ class ClipImages:
 
         rows = 1 if self.device == "cpu" else self.config.batch
         out: list[npt.NDArray[np.float32]] = []
-        with one_torch_thread(), torch.inference_mode():
+        with torch_threads(1), torch.inference_mode():
             for start in range(0, len(images), rows):
                 pixels = [self._prepare.pixels(i) for i in images[start : start + rows]]
                 filled = np.stack(pixels + pixels[:1] * (rows - len(pixels)))

@@ -1,4 +1,4 @@
-"""One thread for torch, so that the last bits of a product do not depend on the machine's cores."""
+"""Pins torch to a number of threads for a while: another number sums in another order and gives other bits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _before = 0
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Run the block with one torch thread per operation; what was set before returns when the last block ends.
+def torch_threads(count: int) -> Iterator[None]:
+    """Run the block with `count` torch threads per operation; what was set before returns when the last block ends.
 
-    Several workers of a process may be inside at once: each then computes on a thread of its own.
+    Python threads may be inside at once (workers that encode in parallel); they should ask for the same count.
     """
     import torch
 
@@ -24,7 +24,7 @@ def one_torch_thread() -> Iterator[None]:
         if _inside == 0:
             _before = torch.get_num_threads()
         _inside += 1
-        torch.set_num_threads(1)  # every time: the number belongs to the calling thread too
+        torch.set_num_threads(count)  # every time: the number belongs to the calling thread too
     try:
         yield
     finally:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.autoencoder import Autoencoder, to_bytes, to_float
 from mixloom.tokenizers.codebook import FiniteScalarQuantiser, weights_fingerprint
-from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.image_fit import Progress, fit_weights
 from mixloom.tokenizers.pixels import (
     Picture,

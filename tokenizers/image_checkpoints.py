@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.autoencoder import to_bytes
 from mixloom.tokenizers.checkpoints import POINTER_FILE, Checkpoint
-from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.pixels import Picture, Pixels, check_codes, check_pixels, slices, square
 from mixloom.tokenizers.settings import ImageCodecConfig
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.autoencoder import Autoencoder, to_float
 from mixloom.tokenizers.codebook import FiniteScalarQuantiser
-from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.muon import Muon
 from mixloom.tokenizers.pixels import Picture, Pixels, square
 from mixloom.tokenizers.settings import ImageCodecConfig

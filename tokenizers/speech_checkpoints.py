@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.checkpoints import POINTER_FILE, Checkpoint
-from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.melspectrum import Wave
 from mixloom.tokenizers.settings import SpeechCodecConfig
 from mixloom.tokenizers.speech_features import check_wave

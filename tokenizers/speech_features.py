@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from mixloom.tokenizers.determinism import torch_threads
+from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.melspectrum import BANDS, HOP, Wave, power
 from mixloom.tokenizers.settings import SpeechCodecConfig
 from mixloom.tokenizers.speech_units import Floats

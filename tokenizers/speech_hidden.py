@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.checkpoints import POINTER_FILE, Checkpoint
-from mixloom.tokenizers.determinism import torch_threads
 from mixloom.tokenizers.melspectrum import BANDS, HOP, RATE, Wave
 from mixloom.tokenizers.settings import SpeechCodecConfig
 from mixloom.tokenizers.speech import enough_units

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mixloom.tokenizers.determinism import torch_threads
+from mixloom.pipeline.torch_threads import torch_threads
 
 Floats = npt.NDArray[np.float32]
 Units = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mixloom.tokenizers.determinism import torch_threads
+from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.melspectrum import BANDS, Wave, griffin_lim, invert_power
 from mixloom.tokenizers.speech_units import Durations, Floats, Units, runs
 
