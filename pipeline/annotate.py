@@ -6,7 +6,6 @@ one call of the content hash); the kernels release the GIL.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import AnnotateConfig
@@ -84,6 +84,8 @@ def cut_for(texts: pa.Array, config: AnnotateConfig, terms: bool = True) -> Cuts
         stop_words=config.stop_words,
         short_line_chars=config.short_line_chars,
         terms=terms or need.terms,
+        words=need.words,
+        lines=need.lines,
         tokens=need.tokens,
         segments=need.segments,
     )
@@ -155,7 +157,7 @@ def content_hashes(documents: pa.RecordBatch) -> pa.FixedSizeBinaryArray:
         np.frombuffer(starts, np.int64)[encoded.offset :][bounds] if len(encoded) else np.zeros_like(bounds)
     )
     view = memoryview(data) if data is not None else memoryview(b"")
-    digests = [hashlib.blake2b(view[a:b], digest_size=16).digest() for a, b in pairwise(ends)]
+    digests = [xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(ends)]
     return pa.array(digests, pa.binary(16))
 
 

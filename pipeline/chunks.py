@@ -238,3 +238,10 @@ def cut_chunks(
         *(token_bounds, token_hashes[:t], token_chars[:t]),
         *(segment_bounds, segment_hashes[:g], segment_chars[:g]),
     )
+
+
+def no_chunks(n: int) -> Chunks:
+    """The chunks of n documents that were not cut: none."""
+    counts, bounds = np.zeros((n, len(ck.CHUNK_COUNTS)), np.int64), np.zeros(n + 1, np.int64)
+    hashes, chars = np.empty(0, np.uint64), np.empty(0, np.int32)
+    return Chunks(counts, bounds, hashes, chars, bounds, hashes, chars, bounds, hashes, chars)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.byte_masks import ByteMasks, byte_masks
-from mixloom.pipeline.layout_kernel import layout_kernel
+from mixloom.pipeline.layout_kernel import LAYOUT_COUNTS, layout_kernel
 from mixloom.pipeline.utf8 import utf8_buffers
 
 
@@ -52,3 +52,10 @@ def cut_layout(texts: pa.Array, short_line_chars: int = 30, masks: ByteMasks | N
     data, offsets = utf8_buffers(texts)
     bits, places, _ = byte_masks(data, offsets) if masks is None else masks
     return Layout(*layout_kernel(data, offsets, bits, places, ch.character_flags(), short_line_chars))
+
+
+def no_layout(n: int) -> Layout:
+    """The layout of n documents that was not looked at: no lines, no paragraphs."""
+    counts, bounds = np.zeros((n, len(LAYOUT_COUNTS)), np.int64), np.zeros(n + 1, np.int64)
+    hashes, chars = np.empty(0, np.uint64), np.empty(0, np.int32)
+    return Layout(counts, bounds, hashes, chars, hashes, chars, bounds, hashes, chars, hashes, chars)

@@ -28,7 +28,7 @@ class Measure:
     def type(self) -> pa.DataType:
         if self.over is not None:
             return pa.float32()
-        return pa.int64() if self.count in ("bytes", "chars") else pa.int32()
+        return pa.int64() if self.count in ("bytes", "chars", "visible") else pa.int32()
 
 
 # Counts that are the difference of two counts of the kernels.
@@ -37,6 +37,7 @@ DIFFERENCES = {"visible": ("chars", "space"), "chars_without_newlines": ("chars"
 MEASURES: dict[str, Measure] = {
     "text_bytes": Measure("bytes", None, "Bytes of UTF-8."),
     "text_chars": Measure("chars", None, "Characters (code points)."),
+    "visible_chars": Measure("visible", None, "Characters that are not white space."),
     "words": Measure("words", None, "Maximal runs without white space."),
     "terms": Measure(
         "terms", None, "Runs of letters, numbers and marks; one per character in unspaced scripts."
@@ -78,6 +79,9 @@ MEASURES: dict[str, Measure] = {
     "alpha_word_share": Measure("alpha_words", "words", "Share of words with a letter."),
     "alpha_token_share": Measure("alpha_tokens", "tokens", "Share of tokens with a letter."),
     "unique_term_share": Measure("distinct_terms", "terms", "Distinct terms (lower case) over terms."),
+    "duplicate_term_5gram_share": Measure(
+        "duplicate_5grams", "all_5grams", "5-grams of terms equal to an earlier one, of all 5-grams of terms."
+    ),
     "odd_term_share": Measure(
         "odd_terms",
         "latin_terms",
@@ -299,15 +303,18 @@ def family_of(name: str) -> str | None:
 class Needs:
     """What has to be cut and counted for some measures; the rest may be left out.
 
-    terms, tokens, segments: whether documents are cut into these. distinct: distinct terms; middle: median lengths; items:
-    duplicate lines and paragraphs. *_order: the longest n-grams of tokens, words and segments to count, 0 for none; tops:
+    terms, words, lines, tokens, segments: whether documents are cut into these. distinct: distinct terms; term_grams: 5-grams
+    of them; middle: median lengths; items: duplicate lines and paragraphs. *_order: the longest n-grams of tokens, words and segments to count, 0 for none; tops:
     whether the most frequent ones matter.
     """
 
     terms: bool = True
+    words: bool = True
+    lines: bool = True
     tokens: bool = True
     segments: bool = True
     distinct: bool = True
+    term_grams: bool = True
     middle: bool = True
     items: bool = True
     token_order: int = DUPLICATE_ORDERS[-1]
@@ -317,9 +324,32 @@ class Needs:
 
 
 _GRAM = re.compile(r"(\d+)gram(_word|_segment)?_chars$")
-_OF_TERMS = frozenset(
-    ("terms", "term_chars", "latin_terms", "odd_terms", "stop_words_distinct", "stop_words", "distinct_terms")
+# Counts that cost nothing once there are masks: everything but these needs a cut. (`count_kernel.TERM_COUNTS`.)
+_OF_CHARACTERS = frozenset(
+    (
+        *(
+            "bytes",
+            "chars",
+            "newlines",
+            "upper",
+            "digit",
+            "punctuation",
+            "symbol",
+            "space",
+            "non_ascii",
+            "alpha",
+        ),
+        *("replacement", "control", "repeated", "hashes", "ellipses", "symbols", "latin_letters", "vowels"),
+        *DIFFERENCES,
+    )
 )
+_OF_TERMS = frozenset(
+    (
+        *("terms", "term_chars", "latin_terms", "odd_terms", "stop_words_distinct", "stop_words"),
+        *("distinct_terms", "duplicate_5grams", "all_5grams"),
+    )
+)
+_OF_LINES = re.compile(r"(^|_)(line|lines|line_ends|ends|piece|pieces|paragraph|paragraphs)(_chars)?$")
 _OF_ITEMS = re.compile(r"(duplicate|repeated)_.*(line|piece|paragraph)s?(_chars)?$")
 
 
@@ -331,7 +361,11 @@ def needs(names: tuple[str, ...]) -> Needs:
     orders = {"": 0, "_word": 0, "_segment": 0}
     for found in filter(None, map(_GRAM.search, counts)):
         orders[found[2] or ""] = max(orders[found[2] or ""], int(found[1]))
+    lines = {c for c in counts if _OF_LINES.search(c)}
     return Needs(
+        words=bool(counts - lines - _OF_CHARACTERS - _OF_TERMS),
+        lines=bool(lines),
+        term_grams="duplicate_5grams" in counts,
         terms=not counts.isdisjoint(_OF_TERMS),
         tokens=any(family_of(name) == "tokens" for name in names),
         segments=any(family_of(name) == "segments" for name in names),

@@ -43,6 +43,8 @@ _ITEMS = (
     "repeated_paragraph_chars",
     "middle_word_chars",
     "middle_words",
+    "duplicate_5grams",
+    "all_5grams",
 )
 REPEATS = (
     *_ITEMS,
@@ -65,6 +67,7 @@ _TOKENS, _WORDS, _SEGMENTS = 0, 1, 2  # whose n-grams: the order of the columns 
 _ORDERS = _LAST - _FIRST + 1
 _GRAMS = len(_ITEMS)
 _DENOMINATORS = _GRAMS + 3 * _ORDERS
+_TERM_GRAM = 5
 _LENGTHS = 256  # word lengths counted one by one for the median; longer ones are sorted
 _GRAM = np.uint64(0xD6E8FEB86659FD93)
 _NEAR = 1 << 17  # bytes that stay near the processor
@@ -317,9 +320,24 @@ def _widest(offsets):  # type: ignore[no-untyped-def]
     return most
 
 
+@njit(**LEAN)
+def _hash_grams(hashes, first, last, grams):  # type: ignore[no-untyped-def]
+    """Hash every 5-gram of hashes[first:last] into `grams`; returns how many. Term by term over all, which is faster."""
+    count = max(0, last - first - _TERM_GRAM + 1)
+    grams[:count] = 0
+    for k in range(_TERM_GRAM):
+        part = hashes[first + k : first + k + count]
+        for i in range(count):
+            grams[i] = (grams[i] ^ (grams[i] >> _S32)) * _GRAM + part[i]
+    for i in range(count):
+        g = (grams[i] ^ (grams[i] >> _S32)) * _GRAM
+        grams[i] = g ^ (g >> _S32)
+    return count
+
+
 @njit(cache=True, nogil=True)
 def _repeated_items(  # type: ignore[no-untyped-def]
-    out, distinct, middle, items, term_offsets, term_hashes, word_offsets, word_chars, empty, ends,
+    out, distinct, term_grams, middle, items, term_offsets, term_hashes, word_offsets, word_chars, empty, ends,
     piece_offsets, piece_hashes, piece_chars, line_hashes, line_chars,
     para_offsets, block_hashes, block_chars, para_hashes, para_chars,
 ):  # fmt: skip
@@ -328,8 +346,12 @@ def _repeated_items(  # type: ignore[no-untyped-def]
     keys, counts = np.empty(size, np.uint64), np.zeros(size, np.int32)
     kept, kept_chars = np.empty(size, np.uint64), np.empty(size, np.int32)
     lengths = np.empty(_LENGTHS, np.int64)
+    grams = np.empty(_widest(term_offsets) if term_grams else 0, np.uint64)
     for d in range(out.shape[0]):
         row = out[d]
+        if term_grams:
+            row[17] = _hash_grams(term_hashes, term_offsets[d], term_offsets[d + 1], grams)
+            row[16] = row[17] - _distinct(grams, 0, row[17], keys)
         if distinct:
             row[0] = _distinct(term_hashes, term_offsets[d], term_offsets[d + 1], keys)
         if items:
@@ -391,7 +413,7 @@ def repetition(cuts: Cuts, wanted: Needs | None = None) -> NDArray[np.int64]:
     c, p = cuts.chunks, cuts.layout
     empty = cuts.count("all_lines") - np.diff(p.piece_offsets)
     _repeated_items(
-        out, need.distinct, need.middle, need.items,
+        out, need.distinct, need.term_grams, need.middle, need.items,
         cuts.term_offsets, cuts.term_hashes, c.word_offsets, c.word_chars, empty, cuts.count("empty_ends"),
         p.piece_offsets, p.piece_hashes, p.piece_chars, p.line_hashes, p.line_chars,
         p.paragraph_offsets, p.block_hashes, p.block_chars, p.paragraph_hashes, p.paragraph_chars,

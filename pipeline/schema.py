@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
+import xxhash
 
 Kind = Literal["text", "image", "speech"]
 KINDS: tuple[Kind, ...] = ("text", "image", "speech")
@@ -159,8 +160,8 @@ class Failure:
     outcome: Literal["failed", "dropped"] = "failed"
 
 
-def _digest(parts: Iterable[str]) -> str:
-    h = hashlib.blake2b(digest_size=16)
+def _digest(parts: Iterable[str], h: Any = None) -> str:
+    h = hashlib.blake2b(digest_size=16) if h is None else h
     for part in parts:
         raw = part.encode("utf-8", "surrogatepass")
         h.update(len(raw).to_bytes(8, "little"))  # length-prefixed: no two lists of parts share an encoding
@@ -176,8 +177,8 @@ def _segment_parts(segments: Sequence[Segment]) -> Iterable[str]:
 
 
 def content_id(segments: Sequence[Segment]) -> str:
-    """128-bit content hash (32 hex digits) over the ordered segments alone; equal for exact duplicates."""
-    return _digest(_segment_parts(segments))
+    """128-bit content hash (32 hex digits, XXH3) over the ordered segments alone; equal for exact duplicates."""
+    return _digest(_segment_parts(segments), xxhash.xxh3_128())
 
 
 def document_id(source: str, locator: Locator, segments: Sequence[Segment]) -> str:

@@ -23,10 +23,10 @@ from mixloom.pipeline import characters as ch
 from mixloom.pipeline.annotate_config import check_stop_words
 from mixloom.pipeline.byte_masks import BYTE_COUNTS, ByteMasks, byte_masks
 from mixloom.pipeline.chunk_kernel import CHUNK_COUNTS
-from mixloom.pipeline.chunks import Chunks, cut_chunks
+from mixloom.pipeline.chunks import Chunks, cut_chunks, no_chunks
 from mixloom.pipeline.count_kernel import TERM_COUNTS, count_kernel
 from mixloom.pipeline.cut_kernel import cut_kernel
-from mixloom.pipeline.layout import Layout, cut_layout
+from mixloom.pipeline.layout import Layout, cut_layout, no_layout
 from mixloom.pipeline.layout_kernel import LAYOUT_COUNTS
 from mixloom.pipeline.utf8 import utf8_buffers
 
@@ -107,6 +107,8 @@ def cut(
     stop_words: Sequence[str] = (),
     short_line_chars: int = 30,
     terms: bool = True,
+    words: bool = True,
+    lines: bool = True,
     tokens: bool = True,
     segments: bool = True,
 ) -> Cuts:
@@ -117,6 +119,7 @@ def cut(
         stop_words: at most 64 words to count, in lower case, each one term.
         short_line_chars: a line of at most so many characters is short.
         terms, tokens, segments: False leaves these out (see `cut_terms`, `chunks.cut_chunks`).
+        words, lines: False leaves out all of `chunks` or of `layout`: there are none, and what counts them is 0.
 
     Raises:
         UserError: more than 64 stop words, or one that is not a single term in lower case.
@@ -124,7 +127,8 @@ def cut(
     """
     masks = byte_masks(*utf8_buffers(texts))
     found = cut_terms(texts, stop_words=stop_words, terms=terms, masks=masks)
-    chunks = cut_chunks(texts, tuple(dict.fromkeys(stop_words)), tokens, segments)
-    layout = cut_layout(texts, short_line_chars, masks)
+    n = len(texts)
+    chunks = cut_chunks(texts, tuple(dict.fromkeys(stop_words)), tokens, segments) if words else no_chunks(n)
+    layout = cut_layout(texts, short_line_chars, masks) if lines else no_layout(n)
     counts = np.hstack([found.counts, chunks.counts, layout.counts])
     return Cuts(counts, found.term_offsets, found.term_hashes, chunks, layout)

@@ -221,7 +221,7 @@ CASES: dict[str, dict[str, tuple[str, float]]] = {
         "repeated_characters": ("aaaaaaaaaaaa eeeeeeeeeeee iiiiiiiiiiii oooooooooooo uuuuuuuuuuuu", 55 / 60),
         "symbol_noise": ('=+*/~$%&=#-!?;:,.(){}[]<>|^@_"=+*/~$%&=#-!?;: word', 4 / 49),
         "repeated_lines": ("\n".join(["the same words here"] * 6), 95 / 119),
-        "repeated_phrases": (" ".join(take(12) * 8), 0.6957),
+        "repeated_phrases": (" ".join(take(12) * 8), 80 / 92),
         "few_distinct_words": (" ".join(shuffled(take(5), 400)), 5 / 400),
         "unpronounceable": (" ".join([*(f"strngth{c}" for c in "bcdfg"), *take(15)]), 5 / 20),
         "random_words": (" ".join([*(f"aBeD{c}I" for c in "bcdfg"), *take(5)]), 5 / 10),

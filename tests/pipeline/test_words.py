@@ -432,6 +432,8 @@ def slow_repetition(text: str) -> dict[str, int]:
         "repeated_paragraph_chars": slow_repeated(stripped)[1],
         "middle_word_chars": int(2 * median(map(len, words))) if words else 0,
         "middle_words": 2 if words else 0,
+        "duplicate_5grams": slow_duplicates(list(map(str, ngrams(slow_terms(text), 5))))[0],
+        "all_5grams": len(list(ngrams(slow_terms(text), 5))),
         **{f"top_{n}gram_chars": slow_top(tokens, n, " ") for n in (2, 3, 4)},
         **{f"duplicated_{n}gram_chars": slow_duplicated(tokens, n) for n in range(5, 11)},
         **{f"top_{n}gram_word_chars": slow_top(words, n, "") for n in (2, 3, 4)},
