@@ -32,16 +32,19 @@ def _leaves(path: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
 
 
 def encodings(table: pa.Table) -> dict[str, Any]:
-    """Options of `pyarrow.parquet.ParquetWriter`: which columns have a dictionary or hold differences, and how each is compressed."""
+    """Options of `pyarrow.parquet.ParquetWriter`: which columns have a dictionary or hold differences, how each is compressed, and which have statistics."""
     dictionary: list[str] = []
     column_encoding: dict[str, str] = {}
     compression: dict[str, str] = {}
+    statistics: list[str] = []
     for field_ in table.schema:
         for path, kind in _leaves(field_.name, field_.type):
             flat = path == field_.name
             name = path.rpartition(".")[2]
-            # Hashes do not compress.
-            compression[path] = "none" if pa.types.is_fixed_size_binary(kind) else "zstd"
+            # Hashes and vectors do not compress, and the least and largest number of a vector tell nothing.
+            vector = pa.types.is_float16(kind) or (not flat and pa.types.is_floating(kind))
+            compression[path] = "none" if vector or pa.types.is_fixed_size_binary(kind) else "zstd"
+            statistics += [] if vector else [path]
             if flat and name in _ASCENDING and pa.types.is_integer(kind):
                 column_encoding[path] = "DELTA_BINARY_PACKED"
             elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -56,4 +59,5 @@ def encodings(table: pa.Table) -> dict[str, Any]:
         "column_encoding": column_encoding or None,
         "compression": compression,
         "compression_level": levels or None,
+        "write_statistics": statistics,
     }

@@ -34,7 +34,7 @@ from mixloom.pipeline.incremental_stage import AgainstDedupStage, DedupIndexStag
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
 from mixloom.pipeline.noise_config import NoiseConfig
-from mixloom.pipeline.order import OrderConfig
+from mixloom.pipeline.order_config import OrderConfig
 from mixloom.pipeline.order_stage import OrderStage
 from mixloom.pipeline.paragraph_config import ParagraphConfig
 from mixloom.pipeline.paragraph_stage import ParagraphDedupStage
@@ -243,7 +243,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         chain.seen_by(EmbedStage(config.embed, chain.survivors, roots, IMAGE_MODELS)),
         chain.seen_by(ClusterStage(config.cluster)),
         *_semantic(config, chain),
-        OrderStage(config.order, chain.late),
+        chain.seen_by(OrderStage(config.order, chain.late)),
         chain.seen_by(TokenizerStage(config.tokenizer, chain.survivors, roots)),
         chain.seen_by(TokenizeStage(roots, chain.late)),
         PackStage(config.shards),

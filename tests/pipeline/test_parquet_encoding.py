@@ -49,10 +49,12 @@ def test_every_column_of_the_file_is_named_in_the_compression() -> None:
     assert set(encodings(written)["compression"]) == set(columns(parquet_bytes(written)))
 
 
-def test_hashes_are_stored_as_they_are_and_the_rest_is_compressed() -> None:
+def test_hashes_and_vectors_are_stored_as_they_are_and_the_rest_is_compressed() -> None:
     found = columns(parquet_bytes(table(1000)))
-    assert found["hash"].compression == "UNCOMPRESSED"
-    assert {c.compression for name, c in found.items() if name != "hash"} == {"ZSTD"}
+    plain = ("hash", "vector.list.element")
+    assert {found[name].compression for name in plain} == {"UNCOMPRESSED"}
+    assert {c.compression for name, c in found.items() if name not in plain} == {"ZSTD"}
+    assert {name for name, c in found.items() if c.statistics is None} == {"vector.list.element"}
 
 
 def test_row_numbers_are_written_as_differences() -> None:
