@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import count
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from mixloom.pipeline.annotate import AnnotateConfig, annotate
+from mixloom.pipeline.language_config import LanguageConfig
 from mixloom.pipeline.measures import MEASURES
 from mixloom.pipeline.rules import RuleSet, Verdicts, judge, load_ruleset
 from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
@@ -117,6 +119,16 @@ def many(n: int) -> str:
     return " ".join([*STOPS, *(f"{w}{i}" for i, w in enumerate(take(n, 0, 4)))])
 
 
+def ended(text: str) -> str:
+    """The text with a full stop at the end of every line."""
+    return "\n".join(f"{line}." for line in text.split("\n"))
+
+
+def some_ended(lines: list[str], which: Collection[int]) -> str:
+    """The lines as a text, with a full stop at the end of some."""
+    return "\n".join(f"{line}." if k in which else line for k, line in enumerate(lines))
+
+
 BULLETS = [f"- {line}" for line in lines_of(19, 9)]
 STARS = [f"* {line}" for line in lines_of(19, 9)]
 OPENING = " ".join(["Here", *STOPS])
@@ -197,7 +209,38 @@ DOLMA = {
     "dolma_repeated_9_grams": (peaked(9, 2, 267, 20), 0.1106),
     "dolma_repeated_10_grams": (peaked(10, 2, 312, 20), 0.1024),
 }
+# The sets of FineWeb2 ask for other bounds; these documents are beyond them in every one.
+FINEWEB2 = {
+    "dup_line_frac": (ended(repeated_lines(6, 9)), 5 / 16),
+    "top_2_gram": (ended(top(2, 4, 45)), 0.2005),
+    "top_3_gram": (ended(top(3, 3, 45)), 0.1885),
+    "top_4_gram": (ended(top(4, 2, 50)), 0.1598),
+    "duplicated_5_n_grams": (ended(twice(5, 3, 40)), 0.1751),
+    "duplicated_6_n_grams": (ended(twice(6, 2, 40)), 0.1525),
+    "duplicated_7_n_grams": (ended(twice(7, 2, 55)), 0.1388),
+    "duplicated_8_n_grams": (ended(twice(8, 2, 70)), 0.1301),
+    "duplicated_9_n_grams": (ended(twice(9, 2, 85)), 0.1240),
+    "duplicated_10_n_grams": (ended(twice(10, 2, 110)), 0.1117),
+    "char_dup_ratio": (some_ended(long_line_twice(90, 12).split("\n"), {0, 5, 7}), 90 / 770),
+    "list_ratio": ("\n\n\n\n".join(FULL_LINES), 44 / 120),
+    "gopher_short_doc": (ended(plain(44)), 49),
+    "gopher_long_doc": (ended(many(100_000)), 100_005),
+    "gopher_above_avg_threshold": (ended(" ".join([*STOPS, *take(95, 0, 16)])), (20 + 95 * 16) / 100),
+    "gopher_too_many_hashes": (ended(with_signs("#", 0.2)), 0.1096),
+    "gopher_too_many_ellipsis": (ended(with_signs("...", 0.2)), 0.1096),
+    "gopher_too_many_bullets": (some_ended([OPENING, *BULLETS], range(5)), 19 / 20),
+    "gopher_too_many_end_ellipsis": (some_ended([OPENING, *lines_of(3, 9), *DOTTED], range(4)), 6 / 16),
+    "gopher_below_alpha_threshold": (ended(NUMBERS), 70 / 91),
+}
+TINY = " ".join(chr(97 + k % 26) if k % 5 else w for k, w in enumerate(take(120, 0, 2)))
+FINEWEB2_PUNCTUATED = FINEWEB2 | {
+    "line_punct_ratio": ("\n".join([FULL_LINES[0], *lines_of(12, 9, 300)]), 1 / 13),
+    "gopher_below_avg_threshold": (ended(TINY), 145 / 120),
+}
 CASES: dict[str, dict[str, tuple[str, float]]] = {
+    "fineweb2@deu": FINEWEB2,
+    "fineweb2@fra": FINEWEB2_PUNCTUATED,
+    "fineweb2@spa": FINEWEB2_PUNCTUATED,
     "gopher@datatrove": DATATROVE,
     "gopher@dclm": DCLM,
     "dclm": DCLM,
@@ -231,6 +274,10 @@ CASES: dict[str, dict[str, tuple[str, float]]] = {
 }
 # Rules that never fire alone, because what they ask for implies another rule of their set.
 IMPLIED = {
+    **{
+        (f"fineweb2@{code}", "empty"): "a text without lines has no word either (gopher_short_doc)"
+        for code in ("deu", "fra", "spa")
+    },
     ("gopher@datatrove", "empty"): "a text without characters has no word either (gopher_short_doc)",
     (
         "fineweb@code",
@@ -282,3 +329,35 @@ def test_an_implied_rule_fires_with_the_rule_that_implies_it(name: str, rule: st
     fired = [r.name for r, count in zip(ruleset.rules, verdicts.fired) if count]
     assert rule in fired
     assert len(fired) > 1
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "value", "limit"),
+    [
+        (
+            "The river ran past the old mill, and nobody had crossed it since the bridge fell.",
+            None,
+            None,
+            None,
+        ),
+        ("the internet and", "language_score", 0.2124, 0.65),
+        (
+            "Der Fluss floss an der alten Mühle vorbei, und niemand hatte ihn überquert.",
+            "language",
+            None,
+            None,
+        ),
+    ],
+)
+def test_english_drops_what_is_hardly_or_not_english(
+    text: str, rule: str | None, value: float | None, limit: float | None
+) -> None:
+    document = Document(source="s", locator=Locator(uri="u"), segments=(Segment(kind="text", text=text),))
+    config = AnnotateConfig(language=LanguageConfig(), measures=("words",))
+    ruleset = load_ruleset("english")
+    verdicts = judge(annotate(documents_batch([document]), config), ruleset)
+    fired = [r.name for r, count in zip(ruleset.rules, verdicts.fired) if count]
+    assert fired == ([rule] if rule else [])
+    assert verdicts.keep[0] == (rule is None)
+    assert verdicts.value[0] == pytest.approx(np.nan if value is None else value, rel=2e-3, nan_ok=True)
+    assert verdicts.limit[0] == pytest.approx(np.nan if limit is None else limit, nan_ok=True)
