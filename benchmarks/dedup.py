@@ -390,15 +390,15 @@ def steps(root: Path, documents: int) -> list[dict[str, Any]]:
 def grown(root: Path, documents: int) -> dict[str, Any]:
     """One size of the growth table, in this process."""
     mixer = Mixer(root)
-    partitions = max(4, documents // 25_000)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
-        warm = Bench(f"{folder}/warm")  # compiles
-        warm.prepare(mixer.batches(200), AnnotateConfig())
-        warm.deduplicate(DedupConfig(partitions=2))
+        for partitions in (1, 2):  # compiles; in one piece, and in steps
+            warm = Bench(f"{folder}/warm-{partitions}")
+            warm.prepare(mixer.batches(200), AnnotateConfig())
+            warm.deduplicate(DedupConfig(partitions=partitions))
         bench = Bench(f"{folder}/run")
         bench.prepare(mixer.batches(documents), AnnotateConfig())
         before = _peak_mb()
-        bench.deduplicate(DedupConfig(partitions=partitions))
+        bench.deduplicate(DedupConfig())
         info = bench.manifests["dedup_near"].info["search"]
         seconds = bench.seconds["dedup_exact"] + bench.seconds["dedup_near"]
         return {

@@ -13,7 +13,8 @@ them in turn, in one process pinned to one core, and CPU seconds are compared ro
 
 So run / copy is the price of curation in units of copying; run / files - 1 is what Beam adds, and files / loop - 1 what the
 run directory adds (all annotations and lines are kept, checked and resumable). Beam also takes a fixed time for each of
-its pipelines, whatever their size: "Beam fixed" is what it adds for 300 documents. All files that the stages write are
+its pipelines, whatever their size: "Beam fixed" is what it adds for 300 documents. What a user waits for is told apart, on
+all cores: the copy in one process, and the run with one worker and with one for each core. All files that the stages write are
 checked to be the same as those of the loops, byte for byte, and so is the number of documents that survive in memory.
 """
 
@@ -163,9 +164,11 @@ class Bench:
         out = RunDirectory(str(self.folder / "loop")).store
         return InMemory(self.reader, case.annotate, case.plan, DedupConfig(), out).run()
 
-    def staged(self, case: Case, classes: tuple[type[Any], ...]) -> dict[str, tuple[float, StageManifest]]:
+    def staged(
+        self, case: Case, classes: tuple[type[Any], ...], workers: int = 1
+    ) -> dict[str, tuple[float, StageManifest]]:
         """Curation in stages: CPU seconds and manifest of each."""
-        run, settings = RunDirectory(str(self.root)), RunSettings()
+        run, settings = RunDirectory(str(self.root)), RunSettings(workers=workers)
         manifests = {"ingest": self.ingest}
         out = {}
         for stage in stages(case, classes):
@@ -245,6 +248,27 @@ def compare(bench: Bench, case: Case, rounds: int, fixed: float = 0.0) -> dict[s
     return {"row": row, "stages": by_stage, "copy": middle["copy"]}
 
 
+def waited(bench: Bench, case: Case, rounds: int, cores: set[int]) -> dict[str, Any]:
+    """A row of what a user waits for: seconds by the clock on all cores, beside CPU seconds; medians."""
+    works: dict[str, Callable[[], Any]] = {"copy": bench.copy}
+    for workers in sorted({1, len(cores)}):
+        of = "1 worker" if workers == 1 else f"{workers} workers"
+        works[f"run, {of}"] = lambda workers=workers: bench.staged(case, BEAM, workers)
+    pinned = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            bench.clean()
+            times[name].append(clocked(work)[:2])
+    os.sched_setaffinity(0, pinned)
+    row: dict[str, Any] = {"case": case.name}
+    for name, both in times.items():
+        row[f"{name}, wall s"] = statistics.median(wall for _, wall in both)
+        row[f"{name}, CPU s"] = statistics.median(cpu for cpu, _ in both)
+    return row
+
+
 def steps_of(bench: Bench, case: Case) -> dict[str, float]:
     """CPU seconds of each step of a run; the rest is Beam's and that of everything not named."""
     bench.clean()
@@ -267,7 +291,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds (3)")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="where the runs are written for a while")
     options = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     rounds = options.rounds or 3
@@ -279,12 +304,15 @@ def main() -> None:
         wanted = corpus.documents_of(options.megabytes or (40 if options.quick else 200))
         bench = Bench(corpus, wanted, Path(folder, "bench"))
         rows: list[dict[str, Any]] = []
+        waits: list[dict[str, Any]] = []
         by_stage: dict[str, dict[str, Any]] = {}
         by_step: dict[str, dict[str, Any]] = {}
         for case in CASES:
             made = compare(bench, case, rounds, beam_fixed(small, case))
             rows.append(made["row"])
+            waits.append(waited(bench, case, rounds, cores))
             say(made["row"])
+            say(waits[-1])
             for name, seconds in made["stages"].items():
                 by_stage.setdefault(name, {})[f"{case.name}, times copy"] = seconds / made["copy"]
             for step, seconds in steps_of(bench, case).items():
@@ -300,6 +328,7 @@ def main() -> None:
             "parquet_mb": bench.written()["ingest"] / 1e6,
             "rounds": rounds,
             "curation": rows,
+            "what a user waits for": waits,
             "stages": stage_rows,
             "steps": step_rows,
         }

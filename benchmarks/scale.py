@@ -44,7 +44,6 @@ SHORTEST, LONGEST, PIECES = (
 )  # characters of the real documents whose shape is used; pieces, at least
 COPIES = 0.1
 SAMPLE = 5000  # documents whose text is measured
-PER_PARTITION = 25_000  # documents; see `dedup.partitions`
 PACKAGES = ("mixloom", "apache-beam", "numba", "numpy", "pyarrow")
 
 
@@ -67,7 +66,7 @@ def make(texts: Path, documents: int, folder: Path) -> dict[str, Any]:
 
 def stages(documents: int) -> list[Stage]:
     """The stages, in order."""
-    dedup = DedupConfig(partitions=max(16, -(-documents // PER_PARTITION)))
+    dedup = DedupConfig()
     return [
         AnnotateStage(AnnotateConfig()),
         FilterStage(RulePlan.load(FilterConfig())),

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 WORK = "_work"
 SEARCH = "search"  # the unit whose info tells how the search for edges went
 PIECE = 50_000  # documents of a partition: its bucket keys are 36 MB
-MOST_HELD = 250_000  # documents whose content hashes are shuffled in memory, 48 bytes each
-MOST_TEXT = 64 << 20  # bytes of documents as they lie on disk, whose shingles one process may hold
+MOST_HELD = 250_000  # documents whose content hashes one process may hold, 48 bytes each
+MOST_SIGNED = 200_000  # documents searched in one piece: their bucket keys are 35 MB
+MOST_TEXT = 128 << 20  # bytes of documents as they lie on disk, whose shingles one process may hold
 WARNED = 3  # buckets named on the console; more stand in the manifest
 FEW = 0.8  # a search that finds fewer of the pairs at its own threshold deserves a word
 
@@ -41,9 +42,10 @@ class ExactDedupStage(Stage):
 
     def execute(self, ctx: StageContext) -> None:
         from mixloom.pipeline.engine import Commit, ReadParts
-        from mixloom.pipeline.exact import DropCopies, ExactDuplicates, KeyHashes
+        from mixloom.pipeline.exact import DropCopies, KeyHashes
+        from mixloom.pipeline.exact_alone import AloneCopies
         from mixloom.pipeline.graph import Given
-        from mixloom.pipeline.settle import Settle
+        from mixloom.pipeline.settle import Settle, Settlement, SettleParts
         from mixloom.pipeline.shuffle import DONE, ReadSpilled, SpillBatches
 
         survivors, annotations = ctx.reader(self.inputs[0]), ctx.annotations()
@@ -53,19 +55,20 @@ class ExactDedupStage(Stage):
             ctx.directory.store.remove(WORK)
             return
         documents = ctx.manifest(self.inputs[0]).counts.kept
-        partitions = partitions_of(self.config, documents)
-        key = parts, self.config.priority, partitions
         given = Given(parts, spread=False)
         read = ReadParts(annotations, ["doc_id", "source", "content_hash"], survivors)
-        settle = Settle(todo, survivors, annotations, self.name, "exact_duplicate", 1.0)
+        settlement = Settlement(frozenset(todo), survivors, annotations, self.name, "exact_duplicate", 1.0)
         if documents <= MOST_HELD:
-            find = ExactDuplicates(*key)
-            ctx.beam(lambda p: p | given | read | find | settle | Commit(ctx.directory), len(parts))
+            find, write = AloneCopies(parts, self.config.priority), SettleParts(settlement)
+            ctx.beam(lambda p: p | given | read | find | write | Commit(ctx.directory), len(parts))
             return
+        partitions = partitions_of(self.config, documents)
+        key = KeyHashes(parts, self.config.priority, partitions)
+        settle = Settle.of(settlement)
         hashes = ctx.directory.store.child(f"{WORK}/{partitions}")
         if not hashes.exists(DONE):
             hashes.remove("")  # of an interrupted attempt
-            ctx.beam(lambda p: p | given | read | KeyHashes(*key) | SpillBatches(hashes))
+            ctx.beam(lambda p: p | given | read | key | SpillBatches(hashes))
             hashes.write_json(DONE, {})
         ctx.beam(
             lambda p: p | ReadSpilled(hashes) | DropCopies(parts) | settle | Commit(ctx.directory), len(parts)
@@ -115,7 +118,7 @@ class NearDedupStage(Stage):
             search = Search(lambda p: p | read, texts, parts, self.near, ngram, bands, rows, partitions, work)
             ledger = self.name, "near_duplicate", self.near.threshold
             settlement = Settlement(frozenset(ctx.todo(parts)), survivors, annotations, *ledger)
-            find = self._in_one_piece if self._fits(ctx, partitions) else self._in_steps
+            find = self._in_one_piece if self._fits(ctx) else self._in_steps
             if settlement.todo:
                 find(ctx, search, settlement)
             told = search.told()
@@ -124,12 +127,12 @@ class NearDedupStage(Stage):
             self._warn_of_buckets(ctx, told)
         ctx.directory.store.remove(WORK)
 
-    def _fits(self, ctx: StageContext, partitions: int) -> bool:
-        """Whether one process may hold the signatures and the shingles of everything at once."""
+    def _fits(self, ctx: StageContext) -> bool:
+        """Whether one process may hold the bucket keys, and shingles, of everything at once."""
         documents = ctx.manifest(self.inputs[0]).counts.kept
         joined = self.near.components == "local" or documents <= self.near.local_edges
         text = sum(p.bytes for p in ctx.manifest("ingest").parts)
-        return joined and partitions == 1 and text <= MOST_TEXT
+        return joined and self.config.partitions == 1 and documents <= MOST_SIGNED and text <= MOST_TEXT
 
     def _in_one_piece(self, ctx: StageContext, search: Search, settlement: Settlement) -> None:
         from mixloom.pipeline.engine import Commit

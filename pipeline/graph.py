@@ -14,7 +14,9 @@ from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.transforms.core import get_function_args_defaults
 
 _INSPECT = "_inspect_"
-_arguments: dict[tuple[type, str], Any] = {}  # what Beam finds out about a method, by class and method
+_arguments: dict[
+    tuple[type, str], Callable[[], Any]
+] = {}  # what Beam finds out, by class and what it asks for
 
 
 class Work(beam.DoFn):
@@ -25,14 +27,14 @@ class Work(beam.DoFn):
     """
 
     def __getattr__(self, name: str) -> Any:
-        method = name.removeprefix(_INSPECT)
-        if method == name or not hasattr(type(self), method):
-            raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
-        key = (type(self), method)
-        if key not in _arguments:
-            _arguments[key] = get_function_args_defaults(getattr(self, method))
-        found = _arguments[key]
-        return lambda: found
+        found = _arguments.get((type(self), name))
+        if found is None:
+            method = name.removeprefix(_INSPECT)
+            if method == name or not hasattr(type(self), method):
+                raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+            arguments = get_function_args_defaults(getattr(self, method))
+            found = _arguments[type(self), name] = lambda: arguments
+        return found
 
 
 class _EachDoFn(Work):
@@ -88,13 +90,39 @@ class Given(beam.PTransform):
         return given | Spread() if self._spread else given
 
 
+class _NumberDoFn(Work):
+    def start_bundle(self) -> None:
+        self._number = 0
+
+    def process(self, element: Any) -> Iterator[tuple[int, Any]]:
+        yield self._number, element
+        self._number += 1
+
+
+class _ValuesDoFn(Work):
+    def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[Any]:
+        yield from element[1]
+
+
 class Spread(beam.PTransform):
-    """`beam.Reshuffle`, which has nothing to do where a single worker of the local runner does everything."""
+    """`beam.Reshuffle`: spreads elements over the workers.
+
+    Where a single worker of the local runner does everything there is nothing to do, and its threads need no more than a
+    grouping by number.
+    """
 
     def expand(self, pcoll: Any) -> Any:
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
         pipeline = pcoll.pipeline
-        workers = pipeline.options.view_as(DirectOptions).direct_num_workers
-        alone = isinstance(pipeline.runner, FnApiRunner) and workers == 1
-        return pcoll if alone else pcoll | beam.Reshuffle()
+        if not isinstance(pipeline.runner, FnApiRunner):
+            return pcoll | beam.Reshuffle()
+        if pipeline.options.view_as(DirectOptions).direct_num_workers == 1:
+            return pcoll
+        kind = pcoll.element_type or Any
+        return (
+            pcoll
+            | "Number" >> beam.ParDo(_NumberDoFn()).with_output_types(tuple[int, kind])  # type: ignore[valid-type]
+            | beam.GroupByKey()
+            | "Values" >> beam.ParDo(_ValuesDoFn()).with_output_types(kind)
+        )

@@ -53,6 +53,7 @@ from mixloom.pipeline.earlier_matches import (
 from mixloom.pipeline.earlier_runs import Corpus
 from mixloom.pipeline.engine import one_batch, read_part
 from mixloom.pipeline.exact import JUDGED
+from mixloom.pipeline.graph import Given, Work, each
 from mixloom.pipeline.near_rows import ReadTextsOf, part_media_keys
 from mixloom.pipeline.shuffle import Gather, GatherDoFn, Keyed, Typed, by_schema, keyed, last
 from mixloom.pipeline.stage import OutputTable, UnitOutput
@@ -135,7 +136,7 @@ def _keys(corpora: Corpora, number: int, near: bool) -> _Keys:
     return _Keys(hashed, buckets.reshape(-1, 5))
 
 
-class _KeyDoFn(beam.DoFn):
+class _KeyDoFn(Work):
     """Reads a part and sends its documents to the partitions of their content hashes and, tagged by kind, of their buckets.
 
     Parts of this run also tell their keys; of earlier runs only what meets one of those is sent, so a
@@ -199,7 +200,7 @@ class _MarkFn(beam.CombineFn):
         return bytes(accumulator)
 
 
-class _CrossDoFn(beam.DoFn):
+class _CrossDoFn(Work):
     def __init__(self, cap: int, partitions: int) -> None:
         self._cap, self._partitions = cap, partitions
 
@@ -271,7 +272,7 @@ class _ReadSetsDoFn(GatherDoFn):
         return sketches, np.asarray(table.column("size").take(at))
 
 
-class _MatchDoFn(beam.DoFn):
+class _MatchDoFn(Work):
     def __init__(self, comparison: Comparison, kind: str, partitions: int) -> None:
         self._comparison, self._by_signature, self._partitions = comparison, kind == "signatures", partitions
 
@@ -281,7 +282,7 @@ class _MatchDoFn(beam.DoFn):
         yield from keyed(found, partition_of(columns(found, ["hi", "lo"]), self._partitions))
 
 
-class _ExactDoFn(beam.DoFn):
+class _ExactDoFn(Work):
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
@@ -290,7 +291,7 @@ class _ExactDoFn(beam.DoFn):
         yield from keyed(found, partition_of(columns(found, ["hi", "lo"]), self._partitions))
 
 
-class _DropDoFn(beam.DoFn):
+class _DropDoFn(Work):
     def __init__(self, corpora: Corpora) -> None:
         self._corpora = corpora
 
@@ -339,15 +340,15 @@ class AgainstEarlier(beam.PTransform):
         key = _KeyDoFn(self._corpora, n, self._near)
         mine = (
             root
-            | "Own parts" >> beam.Create(own, reshuffle=True).with_output_types(int)
+            | "Own parts" >> Given(own, int)
             | "Own keys"
             >> beam.ParDo(key).with_output_types(Keyed).with_outputs(*kinds, "keys", main="hashes")
         )
-        own_keys = mine["keys"] | "Typed" >> beam.Map(_batch).with_output_types(pa.RecordBatch)
+        own_keys = mine["keys"] | "Typed" >> each(_batch).with_output_types(pa.RecordBatch)
         bitmap = own_keys | "Mark" >> beam.CombineGlobally(_MarkFn(self._bitmap_bytes))
         theirs = (
             root
-            | "Earlier parts" >> beam.Create(numbers[len(own) :], reshuffle=True).with_output_types(int)
+            | "Earlier parts" >> Given(numbers[len(own) :], int)
             | "Earlier keys"
             >> beam.ParDo(key, beam.pvalue.AsSingleton(bitmap))
             .with_output_types(Keyed)

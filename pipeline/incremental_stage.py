@@ -128,9 +128,8 @@ class DedupIndexStage(Stage):
         return self.index.model_dump(mode="json")
 
     def execute(self, ctx: StageContext) -> None:
-        import apache_beam as beam
-
         from mixloom.pipeline.engine import Commit
+        from mixloom.pipeline.graph import Given, each
         from mixloom.pipeline.incremental import index_part
 
         minhash = ctx.manifest("annotate").config["minhash"]
@@ -150,9 +149,8 @@ class DedupIndexStage(Stage):
         ctx.beam(
             lambda p: (
                 p
-                | beam.Create(ctx.todo(parts))
-                | beam.Reshuffle()
-                | "Index" >> beam.Map(index_part, corpus=corpus, ngram=ngram, hashes=hashes)
+                | Given(ctx.todo(parts))
+                | "Index" >> each(index_part, corpus=corpus, ngram=ngram, hashes=hashes)
                 | Commit(ctx.directory)
             ),
             len(parts) + 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -168,15 +168,15 @@ class _SpillDoFn(Work):
 
 
 def spill_batch(store: Store, partition: int, batch: pa.RecordBatch) -> str:
-    """Write a batch of a partition into a folder for `ReadSpilled`; returns its name, which its content decides."""
-    data = RecordBatchCoder().encode(batch)
-    name = f"{partition:07d}/{hashlib.blake2b(data, digest_size=16).hexdigest()}{ARROW}"
-    store.write(name, data)
+    """Write a batch of a partition into a folder for `ReadSpilled`; returns its name, which no other file has."""
+    name = f"{partition:07d}/{uuid.uuid4().hex}{ARROW}"
+    store.write(name, RecordBatchCoder().encode(batch))
     return name
 
 
 class SpillBatches(beam.PTransform):
-    """(int, RecordBatch) -> Arrow files in a folder, by int and content. Idempotent under retries.
+    """(int, RecordBatch) -> Arrow files in a folder, by int. Where a runner retries, rows may stand there twice: readers
+    must not mind.
 
     Instead of `GroupByKey`, where a shuffle grows with the corpus: runners that keep shuffles in memory hold them
     several times over. `ReadSpilled` gives the groups to the next pipeline.

@@ -135,6 +135,11 @@ def test_documents_by_band_and_by_partition_meet_in_the_same_buckets(documents, 
     assert sorted(tuple(r) for piece in pieces for r in sorted_buckets(piece).tolist()) == expected
 
 
+def test_a_row_that_was_sent_twice_counts_once():
+    rows = bucket_rows([(1, 0, 5), (1, 0, 6), (1, 0, 5), (2, 0, 7), (2, 0, 7)])
+    assert sorted_buckets(rows)[:, [0, 3]].tolist() == [[1, 5], [1, 6], [2, 7]]
+
+
 def test_pairs_of_a_huge_bucket_are_linear_in_its_size_and_cover_it():
     pairs = bucket_pairs(bucket_rows([(9, 0, d) for d in range(20_000)]), cap=8, leaders=3, neighbours=4)
     assert len(pairs) <= (3 + 4) * 20_000
