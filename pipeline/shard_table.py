@@ -160,7 +160,7 @@ def copy_contexts(contexts, sample, bases, first, shard, ids, lengths, width, ou
         while j < n and sample[j] == s and contexts[j] == contexts[j - 1] + 1:
             j += 1  # what lies together is copied at once
         row, base = contexts[i] - first[s], bases[shard[s]]
-        _copy(out[i].ctypes.data, base + ids[s] + row * size, (j - i) * size)
+        _copy(out[i].ctypes.data, base + ids[s] + row * size, (j - i) * size)  # type: ignore[call-arg]  # typing takes it for the intrinsic
         source = base + lengths[s] + row * 4 * width[s]
         for k in range(i, j):
             _copy(out_lengths[k].ctypes.data, source + (k - i) * 4 * width[s], 4 * width[s])
