@@ -43,7 +43,10 @@ def encodings(table: pa.Table) -> dict[str, Any]:
             name = path.rpartition(".")[2]
             # Hashes and vectors do not compress, and the least and largest number of a vector tell nothing.
             vector = pa.types.is_float16(kind) or (not flat and pa.types.is_floating(kind))
+            number = flat and (pa.types.is_integer(kind) or pa.types.is_floating(kind))
             compression[path] = "none" if vector or pa.types.is_fixed_size_binary(kind) else "zstd"
+            if number and not vector and table.num_rows < _MANY_ROWS:
+                compression[path] = "snappy"  # on so few numbers zstd takes longer to begin than to work
             statistics += [] if vector else [path]
             if flat and name in _ASCENDING and pa.types.is_integer(kind):
                 column_encoding[path] = "DELTA_BINARY_PACKED"
