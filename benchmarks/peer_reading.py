@@ -101,18 +101,31 @@ def mixloom_checked(side: Side) -> Batches:
 
 def mixloom_stream(side: Side) -> Batches:
     """What a training reads: the stream over a mixture, with document lengths; as int32, once it is a torch dataset."""
+    from mixloom.mixers.stream import as_iterable_dataset
+
+    stream = _stream(side)
+    if side.workers:
+        return (b["input_ids"] for b in side.loader(as_iterable_dataset(stream), None))
+    return (stream.contexts(step).input_ids for step in range(stream.steps))
+
+
+def mixloom_thread(side: Side) -> Batches:
+    """The same through a DataLoader without worker processes: a thread reads ahead."""
+    from mixloom.mixers.stream import as_iterable_dataset
+    from torch.utils.data import DataLoader
+
+    return (b["input_ids"] for b in DataLoader(as_iterable_dataset(_stream(side)), batch_size=None))
+
+
+def _stream(side: Side) -> Any:
     from mixloom.mixers.estimate import MixtureConfig
     from mixloom.mixers.stage import weigh
-    from mixloom.mixers.stream import Stream, as_iterable_dataset
+    from mixloom.mixers.stream import Stream
     from mixloom.pipeline.shard_reader import ShardReader
 
     reader = ShardReader(side.folder / "tars")
     mixture = weigh(reader.manifest, MixtureConfig(max_epochs=1), None)
-    steps = side.contexts // side.batch
-    stream = Stream(reader, mixture, seed=SEED, batch_contexts=side.batch, steps=steps)
-    if side.workers:
-        return (b["input_ids"] for b in side.loader(as_iterable_dataset(stream), None))
-    return (stream.contexts(step).input_ids for step in range(steps))
+    return Stream(reader, mixture, seed=SEED, batch_contexts=side.batch, steps=side.contexts // side.batch)
 
 
 def webdataset(side: Side) -> Batches:
@@ -205,6 +218,7 @@ SIDES: dict[str, Callable[[Side], Batches]] = {
     "mixloom": mixloom,
     "mixloom_checked": mixloom_checked,
     "mixloom_stream": mixloom_stream,
+    "mixloom_thread": mixloom_thread,
     "webdataset": webdataset,
     "mosaic": mosaic,
     "mosaic_blocks": mosaic_blocks,
