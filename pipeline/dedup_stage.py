@@ -6,6 +6,7 @@ Beam and the kernels are imported when a stage has work to do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mixloom.pipeline.annotate_config import MinHashConfig
@@ -103,7 +104,7 @@ class NearDedupStage(Stage):
         from mixloom.pipeline.near_rows import ReadNearRows, ReadTextsOf
         from mixloom.pipeline.settle import Settlement
 
-        check_columns(self.config)
+        check_columns(self.config, ctx.manifest("annotate").config)
         documents, annotations = ctx.documents(), ctx.annotations()
         survivors = ctx.reader(self.inputs[0])
         parts = tuple(sorted(ctx.part_names(self.inputs[0])))
@@ -188,9 +189,9 @@ def banding_of(near: NearConfig, signature: MinHashConfig) -> tuple[int, int]:
         ) from None
 
 
-def check_columns(config: DedupConfig) -> None:
-    """Refuse annotations to rank by that do not exist (UserError)."""
-    from mixloom.pipeline.measures import MEASURE_NAMES
+def check_columns(config: DedupConfig, annotate: Mapping[str, Any]) -> None:
+    """Refuse annotations to rank by that do not exist, or that annotate (its configuration) leaves out (UserError)."""
+    from mixloom.pipeline.measures import MEASURE_NAMES, check_measured
 
     for key in ("quality", "length"):
         column = getattr(config, key)
@@ -199,3 +200,5 @@ def check_columns(config: DedupConfig) -> None:
                 f"dedup.{key} is '{column}', which is not an annotation{nearest(column, MEASURE_NAMES)}",
                 fix=f"use one of: {', '.join(MEASURE_NAMES)}",
             )
+        if column is not None:
+            check_measured([column], annotate, f"dedup.{key}")

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from mixloom.pipeline.decide import RulePlan
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.measures import family_of
+from mixloom.pipeline.measures import check_measured
 from mixloom.pipeline.noise_measures import NOISE_MEASURES
 from mixloom.pipeline.overlay import (
     ANNOTATIONS_FOLDER,
@@ -216,14 +216,7 @@ def check_annotations(plan: RulePlan, step: int, annotate: dict[str, Any]) -> No
             "a rule asks for the language of documents, but languages were not identified",
             fix="add `annotate: {language: {}}`, or leave that rule (or filter.by_language) out",
         )
-    families = annotate.get("families", ())
-    for measure in sorted(read):
-        family = family_of(measure)
-        if family is not None and family not in families:
-            raise UserError(
-                f"a rule asks for '{measure}', but annotate.families leaves '{family}' out",
-                fix=f"add '{family}' to annotate.families, or leave that rule set out",
-            )
+    check_measured(read, annotate, "a rule")
     noisy = sorted(read & set(NOISE_MEASURES))
     if noisy and annotate.get("noise") is None:
         raise UserError(

@@ -7,10 +7,14 @@ denominator is 0 is 0. This is the table alone: rules are checked against it wit
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pyarrow as pa
+
+from mixloom.pipeline.errors import UserError
 
 TOP_ORDERS = (2, 3, 4)  # n of the n-grams whose most frequent one is measured
 DUPLICATE_ORDERS = (5, 6, 7, 8, 9, 10)  # n of the n-grams whose repetitions are measured
@@ -297,6 +301,32 @@ def family_of(name: str) -> str | None:
     if any("gram_word_chars" in c for c in counts):
         return "word_ngrams"
     return "tokens" if any("token" in c or c.endswith("gram_chars") for c in counts) else None
+
+
+def check_measured(names: Iterable[str], annotate: Mapping[str, Any], asker: str) -> None:
+    """Refuse what asks for a measure of text that annotate was told to leave out.
+
+    Args:
+        names: annotations; those that are no measures of text are let pass.
+        annotate: the configuration of annotate, as its manifest holds it.
+        asker: who asks, as the message shall name it.
+
+    Raises:
+        UserError: naming the measure and the setting that leaves it out.
+    """
+    chosen = annotate.get("measures")
+    for name in sorted(set(names) & set(MEASURES)):
+        if chosen is not None:
+            if name not in chosen:
+                raise UserError(
+                    f"{asker} asks for '{name}', but annotate.measures leaves it out",
+                    fix=f"add '{name}' to annotate.measures, or leave annotate.measures out to have them all",
+                )
+        elif (family := family_of(name)) is not None and family not in annotate.get("families", ()):
+            raise UserError(
+                f"{asker} asks for '{name}', but annotate.families leaves '{family}' out",
+                fix=f"add '{family}' to annotate.families, or do not ask for it",
+            )
 
 
 @dataclass(frozen=True, slots=True)

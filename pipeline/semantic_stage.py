@@ -34,7 +34,7 @@ class SemanticDedupStage(Stage):
         from mixloom.pipeline.semantic_cells import ReadCellRows, SemanticDuplicates
         from mixloom.pipeline.settle import Settle
 
-        check_columns(self.dedup)
+        check_columns(self.dedup, ctx.manifest("annotate").config)
         survivors, annotations = ctx.reader(self.inputs[0]), ctx.annotations()
         parts = sorted(ctx.part_names(self.inputs[0]))
         todo = ctx.todo(parts)

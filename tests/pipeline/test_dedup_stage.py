@@ -12,7 +12,7 @@ from mixloom.pipeline.annotate import annotate, document_text
 from mixloom.pipeline.annotate_config import AnnotateConfig
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.dedup_config import DedupConfig, NearConfig
-from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
+from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage, check_columns
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.schema import SURVIVORS, Document, Locator, Media, Segment, documents_batch
@@ -367,3 +367,12 @@ def test_knobs_of_execution_do_not_change_the_key_of_the_stage():
     assert NearDedupStage(how, "filter").settings() == plain
     what = DedupConfig(near=NearConfig(threshold=0.7))
     assert NearDedupStage(what, "filter").settings() != plain
+
+
+def test_ranking_by_a_measure_that_annotate_leaves_out_is_told():
+    annotate = AnnotateConfig(measures=("text_chars",)).model_dump(mode="json")
+    with pytest.raises(UserError) as refused:
+        check_columns(DedupConfig(), annotate)
+    assert "dedup.length asks for 'words', but annotate.measures leaves it out" in str(refused.value)
+    assert "add 'words' to annotate.measures" in str(refused.value)
+    check_columns(DedupConfig(length="text_chars"), annotate)

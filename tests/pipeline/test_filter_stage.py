@@ -165,6 +165,12 @@ def test_rules_of_a_language_go_to_its_documents_and_a_source_goes_first():
         ),
         ({"rules": ["obelics"]}, {}, "were not measured", "annotate: {media: {}}"),
         ({"rules": ["dolma"]}, {"families": ["tokens"]}, "leaves 'word_ngrams' out", "add 'word_ngrams'"),
+        (
+            {"rules": ["basic"]},
+            {"measures": ["words"]},
+            "annotate.measures leaves it out",
+            "leave annotate.measures out",
+        ),
         ({"by_language": {"de": ["basic"]}}, {}, "languages were not identified", "annotate: {language: {}}"),
     ],
 )
