@@ -111,8 +111,9 @@ def mixloom_stream(side: Side) -> Batches:
 
 def mixloom_thread(side: Side) -> Batches:
     """The same through a DataLoader without worker processes: a thread reads ahead."""
-    from mixloom.mixers.stream import as_iterable_dataset
     from torch.utils.data import DataLoader
+
+    from mixloom.mixers.stream import as_iterable_dataset
 
     return (b["input_ids"] for b in DataLoader(as_iterable_dataset(_stream(side)), batch_size=None))
 
