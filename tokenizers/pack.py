@@ -198,15 +198,18 @@ def facts(plan: Plan, domain: int) -> dict[str, Any]:
 
 
 def tail_contexts(plan: Plan, most: int, window: int) -> np.ndarray:
-    """Contexts to be joined with those of other cells: bool [contexts], the emptiest `most` that are not full.
+    """Contexts to be joined with those of other cells: bool [contexts].
 
-    Where documents were concatenated, only the last: it alone is cut off by the end of the cell.
+    The emptiest `most` that are not full, and those less than half full, of which there are several only where near
+    duplicates were kept apart. Where documents were concatenated, only the last: it alone is cut off by the end of the cell.
     """
     aside = np.zeros(len(plan), bool)
     fills = plan.fills
     chosen = np.argsort(fills, kind="stable")[:most] if window > 1 else np.arange(len(plan))[-min(most, 1) :]
     if most:
         aside[chosen] = fills[chosen] < plan.seq_len
+        if window > 1:
+            aside |= 2 * fills < plan.seq_len
     return aside
 
 

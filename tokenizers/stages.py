@@ -120,7 +120,7 @@ class PackStage(Stage):
     """
 
     name = "pack"
-    version = 3
+    version = 4
     inputs = ("tokenize", "order", "cluster")
 
     def __init__(self, config: ShardsConfig) -> None:

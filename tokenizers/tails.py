@@ -22,6 +22,7 @@ from mixloom.tokenizers.pack import TAILS_FOLDER, Pieces, contexts_table, facts,
 from mixloom.tokenizers.stages import ShardsConfig, domain_name
 
 SEVERAL = -1  # stands for the cell of a context of several
+_LOOK_AHEAD = 1024  # pieces
 _KEYS = 1 << 31  # no cell has such a number; the domain is added to it
 
 
@@ -51,7 +52,10 @@ def join_tails(spec: TailSpec, tails: PartReader, config: ShardsConfig) -> UnitO
     pieces = Pieces(
         table.select(["doc_id", "part", "row", "copy"]), start, length, spans_of(table["blocks"]), apart
     )
-    plan = pack(length, config.seq_len, config.window_of(spec.domain), pieces.blocks, pieces.groups)
+    window = config.window_of(spec.domain)
+    if window > 1:  # near duplicates that no context of their cell could take lie side by side here
+        window = max(window, _LOOK_AHEAD)
+    plan = pack(length, config.seq_len, window, pieces.blocks, pieces.groups)
     keys = shuffle_keys(config.seed, _KEYS + spec.domain, len(plan))
     output = OutputTable(spec.unit, contexts_table(plan, pieces, spec.domain, SEVERAL, keys))
     # Its documents were counted with their cells.
