@@ -26,7 +26,9 @@ def keep_apart(
         vectors: float32 [n, d], unit or zero rows.
     """
     x = np.ascontiguousarray(vectors, np.float32)
-    out, moved, left = _repair(path.astype(np.int64), x, groups.astype(np.int64), near_duplicate, _STEPS * len(path))
+    out, moved, left = _repair(
+        path.astype(np.int64), x, groups.astype(np.int64), near_duplicate, _STEPS * len(path)
+    )
     return out, int(moved), int(left)
 
 

@@ -34,7 +34,10 @@ PACKS = [
         "windows": [row(64, "path", pairs=6, cosine=1.0), row(64, "random", pairs=6)],
     },
     {"totals": {}},
-    {"contexts": 0, "windows": [row(64, "path", pairs=2, cosine=0.6)]},  # all of it was joined with other cells
+    {
+        "contexts": 0,
+        "windows": [row(64, "path", pairs=2, cosine=0.6)],
+    },  # all of it was joined with other cells
 ]
 
 
