@@ -9,8 +9,8 @@ import pytest
 from mixloom.mixers.mixture import Mixture
 from mixloom.pipeline.config import load_config
 from mixloom.pipeline.console import Console
-from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.integrity import verify_shards
+from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.status import run_status
 from mixloom.trainers.recipe import RunConfig, TrainRecipe, run_recipe, train_recipe
 
