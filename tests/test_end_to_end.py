@@ -176,7 +176,7 @@ def test_plain_webdataset_reads_every_document_back_in_reading_order(world):
             if kind == "text":
                 assert got == segment["text"]
             elif kind == "image":
-                assert got == 4  # 16 pixels in patches of 8
+                assert got == 16  # 16 pixels in patches of 4
             else:
                 assert 2 <= got <= 13  # half a second in stacks of 40 ms, equal neighbours written once
     assert kinds == {

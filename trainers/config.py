@@ -164,6 +164,11 @@ class TrainConfig(BaseModel):
         default=100, ge=0, description="Steps between two checkpoints. 0: only at the end."
     )
     keep_last: int = Field(default=2, ge=1, description="Checkpoints to keep.")
+    verify: bool = Field(
+        default=False,
+        description="Compare every block of the shards with its checksum when it is first read; damage stops the "
+        "training, naming shard and sample.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -179,7 +184,9 @@ class TrainConfig(BaseModel):
 
     def free_to_change(self) -> frozenset[str]:
         """Fields that a resumed run may change: none of them alters an update already made."""
-        return frozenset({"log_every", "checkpoint_every", "keep_last", "threads", "compile", "device"})
+        return frozenset(
+            {"log_every", "checkpoint_every", "keep_last", "verify", "threads", "compile", "device"}
+        )
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """One line for each field that a resumed run may not change but has changed."""

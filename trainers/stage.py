@@ -87,7 +87,7 @@ class TrainStage(Stage):
             mixture = weigh(manifest, self.mixture, config.steps * config.batch_contexts)
         directory = ctx.directory.store
         mixture.save(directory.url(MIXTURE_NAME))
-        reader = ShardReader(ctx.run.stage("shards").store.root)
+        reader = ShardReader(ctx.run.stage("shards").store.root, verify=config.verify)
         stream = Stream(
             reader, mixture, seed=config.seed, batch_contexts=config.batch_contexts, steps=config.steps
         )

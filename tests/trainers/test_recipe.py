@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -325,6 +326,20 @@ def test_training_on_its_own_uses_its_own_mixture_and_is_listed_in_the_run(copie
     assert run.stage("again").store.exists("mixture.yaml")
     assert do(copied) == []
     assert "again" in run.plan()
+
+
+def test_training_that_checks_shards_names_a_damaged_one(copied):
+    folder = Path(copied["run_dir"]) / "shards"
+    for tar in folder.glob("*.tar"):  # wherever the first step reads
+        index = json.loads((folder / f"{tar.name}.index.json").read_text())
+        data = bytearray(tar.read_bytes())
+        for sample in index["samples"]:
+            data[sample["input_ids"]["offset"]] ^= 1
+        tar.write_bytes(bytes(data))
+    recipe = {"run_dir": copied["run_dir"], "name": "checked", "mixture": {"method": "uniform"}}
+    recipe |= {"model": copied["model"], "train": {**copied["train"], "verify": True}}
+    with pytest.raises(UserError, match=r"\.tar.*sample|sample.*\.tar"):
+        train_recipe(validate(TrainRecipe, recipe, "t.yaml"), Console(quiet=True))
 
 
 def test_training_without_shards_says_what_to_run_first(tmp_path):
