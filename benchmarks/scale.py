@@ -64,9 +64,8 @@ def make(texts: Path, documents: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def stages(documents: int) -> list[Stage]:
+def stages(dedup: DedupConfig) -> list[Stage]:
     """The stages, in order."""
-    dedup = DedupConfig()
     return [
         AnnotateStage(AnnotateConfig()),
         FilterStage(RulePlan.load(FilterConfig())),
@@ -76,13 +75,14 @@ def stages(documents: int) -> list[Stage]:
 
 
 def warm_up(texts: Path) -> None:
-    """Compile the kernels and import everything."""
-    with tempfile.TemporaryDirectory() as folder:
-        make(texts, 200, Path(folder))
-        curate(200, Path(folder))
+    """Compile the kernels and import everything, for deduplication in one piece and in steps."""
+    for partitions in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            make(texts, 200, Path(folder))
+            curate(200, Path(folder), DedupConfig(partitions=partitions))
 
 
-def curate(documents: int, folder: Path) -> dict[str, Any]:
+def curate(documents: int, folder: Path, dedup: DedupConfig) -> dict[str, Any]:
     """Run the stages on a corpus: its row of the table."""
     run, settings = RunDirectory(str(folder)), RunSettings()
     manifest = run.stage("ingest").manifest()
@@ -91,7 +91,7 @@ def curate(documents: int, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"documents": documents}
     began = time.perf_counter()
     total = 0.0
-    for stage in stages(documents):
+    for stage in stages(dedup):
         before = time.process_time()
         manifests[stage.name], _ = run_stage(stage, run, settings, Console(quiet=True), manifests)
         row[f"{stage.name} µs per document"] = (time.process_time() - before) / documents * 1e6
@@ -171,7 +171,7 @@ def main() -> None:
             row = make(options.data, sizes[0], options.work)
         else:
             warm_up(options.data)
-            row = curate(sizes[0], options.work)
+            row = curate(sizes[0], options.work, DedupConfig())
         print(json.dumps(row))
         return
     rows: list[dict[str, Any]] = []
