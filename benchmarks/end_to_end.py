@@ -26,7 +26,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +61,24 @@ class Case:
     name: str
     annotate: AnnotateConfig
     rules: list[str]
+    dedup: DedupConfig = field(default_factory=DedupConfig)
 
     @property
     def plan(self) -> RulePlan:
         return RulePlan.load(FilterConfig(rules=self.rules))
 
 
+def asked(name: str, rules: list[str], *, lines: bool) -> Case:
+    """Only what these rules ask is measured, and near duplicates are ranked by what costs nothing."""
+    measures = ("text_chars", *RulePlan.load(FilterConfig(rules=rules)).text_measures())
+    return Case(name, AnnotateConfig(measures=measures, lines=lines), rules, DedupConfig(length="text_chars"))
+
+
 CASES = (
     # What a run measures that names nothing: every dialect and every line, so that any rule can be asked later.
     Case("all measures, basic rules", AnnotateConfig(), ["basic", "media"]),
-    Case("what basic rules ask", AnnotateConfig(families=("tokens",), lines=False), ["basic", "media"]),
-    Case("what Gopher, C4 and FineWeb ask", AnnotateConfig(families=("tokens",)), WEB_RULES),
+    asked("what basic rules ask", ["basic", "media"], lines=False),
+    asked("what Gopher, C4 and FineWeb ask", WEB_RULES, lines=True),
 )
 
 
@@ -117,7 +124,7 @@ LOOPS = (LoopAnnotate, LoopFilter, LoopExact, LoopNear, LoopSurviving)
 def stages(case: Case, classes: tuple[type[Any], ...]) -> list[Stage]:
     """The stages of a curation in order, as a recipe chains them."""
     annotate, filtering, exact, near, surviving = classes
-    plan, dedup = case.plan, DedupConfig()
+    plan, dedup = case.plan, case.dedup
     filters = [filtering(plan, step) for step in range(plan.stages)]
     edits = tuple(f.name for f in filters) if len(filters) > 1 else ()
     after = [exact(dedup, filters[-1].name), near(dedup, "dedup_exact"), surviving("dedup_near")]
@@ -162,7 +169,7 @@ class Bench:
     def loop(self, case: Case) -> int:
         """Curation in loops and in memory; returns how many documents survive."""
         out = RunDirectory(str(self.folder / "loop")).store
-        return InMemory(self.reader, case.annotate, case.plan, DedupConfig(), out).run()
+        return InMemory(self.reader, case.annotate, case.plan, case.dedup, out).run()
 
     def staged(
         self, case: Case, classes: tuple[type[Any], ...], workers: int = 1
