@@ -48,7 +48,7 @@ FULL = Size(
     seeds=3,
     windows=(64, 1),
     seed_steps=480,
-    order_steps=120,
+    order_steps=100,
     expert_steps=280,
     experts=4,
     setting=Setting(),
@@ -162,6 +162,7 @@ def main() -> None:
     seeds, orders, experts = range(size.seeds), [], []
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
         starts = [job.result() for job in [pool.submit(seed_job, corpus, s) for s in seeds]]
+        print(f"seed models are trained, {time.perf_counter() - began:.0f} s", flush=True)
         if options.only != "experts":
             orders = [pool.submit(order_job, corpus, w, s, starts[s]) for w in size.windows for s in seeds]
         if options.only != "order":
@@ -169,6 +170,7 @@ def main() -> None:
         figures: Row = {**facts, "seeds": size.seeds, "parameters": parameters(size.setting)}
         if orders:
             figures |= order_tables([row for job in orders for row in job.result()])
+            print(f"both orders are trained, {time.perf_counter() - began:.0f} s", flush=True)
         if experts:
             figures |= expert_tables([row for job in experts for row in job.result()])
     figures["says"] = verdicts(figures)
