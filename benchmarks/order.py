@@ -179,7 +179,9 @@ def main() -> None:
         print(name if isinstance(value, list) else f"{name}: {value}")
         for row in value if isinstance(value, list) else []:
             print("  ", row)
-    figures["says"] = [{"finding": text} for text in figures["says"]]
+    figures["says"] = [
+        {"finding": text.rpartition(" (")[0]} for text in figures["says"]
+    ]  # tables have the rest
     save(options.json, options.quick, figures, PACKAGES)
 
 
