@@ -14,6 +14,7 @@ from numba import njit
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import token_kernel as tk
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.code_points import decode
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.raw_bytes import load, turn
 
@@ -63,7 +64,6 @@ _S3, _S56 = np.uint64(3), np.uint64(56)
 # what lifts "a" and what follows "z" to it.
 _SMALL, _LOW7, _TOP = (np.uint64(b * 0x0101010101010101) for b in (0x20, 0x7F, 0x80))
 _FROM_A, _PAST_Z = (np.uint64(b * 0x0101010101010101) for b in (0x80 - 0x61, 0x80 - 0x7B))
-_REPLACEMENT = 0xFFFD
 
 
 @njit(**LEAN, inline="always")
@@ -105,30 +105,6 @@ def _hash(data, i, j):  # type: ignore[no-untyped-def]
     return _finish(_fold(h, last), length)
 
 
-@njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
-
-
 @njit(**LEAN, forceinline=True)
 def _stop_word(data, i, j, chars, stops, worth, lower):  # type: ignore[no-untyped-def]
     """Which stop word data[i:j] is in lower case (-1: none), and whether it stands in lower case."""
@@ -141,7 +117,7 @@ def _stop_word(data, i, j, chars, stops, worth, lower):  # type: ignore[no-untyp
         while p < j:
             code, width = np.int64(data[p]), np.int64(1)
             if code >= 128:
-                code, width = _decode(data, p, j)
+                code, width = decode(data, p, j)
             folded = np.int64(lower[code]) if code < lower.size else code
             if folded != stops[s, k]:
                 break
@@ -294,14 +270,14 @@ def _scan(  # type: ignore[no-untyped-def]
             continue
         while i < stop and bytes_[data[i]] != SPACE_BYTE:
             if bytes_[data[i]] == HIGH_BYTE:
-                code, width = _decode(data, i, stop)
+                code, width = decode(data, i, stop)
                 if flags[code] & _SPACE != 0:
                     break
                 i += width
             else:
                 i += 1
         if i == first:  # white space that is not ASCII
-            i += _decode(data, i, stop)[1]
+            i += decode(data, i, stop)[1]
             continue
         whole = _hash(data, first, i)
         at = _place(keys, numbers, whole)
@@ -367,7 +343,7 @@ def _describe(data, i, stop, flags, word):  # type: ignore[no-untyped-def]
     while i < stop:
         code, width = np.int64(data[i]), np.int64(1)
         if code >= 128:
-            code, width = _decode(data, i, stop)
+            code, width = decode(data, i, stop)
         f = flags[code]
         alnum = f & (_ALPHA | _NUMBER) != 0
         if f & _ALPHA != 0:

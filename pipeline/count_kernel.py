@@ -12,6 +12,7 @@ from numba import njit
 from mixloom.pipeline import byte_masks as bm
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 
 # The columns of `words.TermCuts.counts`, in the order the kernel writes them.
@@ -44,33 +45,9 @@ TERM_COUNTS = (
 _ALPHA, _MARK, _SPACE = ch.ALPHA, ch.MARK, ch.SPACE
 _DIGIT, _UPPER, _PUNCTUATION, _SYMBOL = ch.DIGIT, ch.UPPER, ch.PUNCTUATION, ch.SYMBOL
 _CONTROL, _LATIN, _VOWEL = ch.CONTROL, ch.LATIN, ch.VOWEL
-_ELLIPSIS, _REPLACEMENT = 0x2026, 0xFFFD
+_ELLIPSIS = 0x2026
 _U0, _U1, _U6, _BITS = np.uint64(0), np.uint64(1), np.uint64(6), np.uint64(63)
 _HIGHS = bm.BYTE_COUNTS.index("high")
-
-
-@njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(**LEAN)
@@ -78,7 +55,7 @@ def _count_high(data, i, stop, flags, row):  # type: ignore[no-untyped-def]
     """Add to `row` what the characters at i count that are no ASCII, up to the next that is; returns where that is."""
     previous = np.int64(10)
     while i < stop and data[i] >= 128:
-        code, width = _decode(data, i, stop)
+        code, width = decode(data, i, stop)
         f = np.int64(flags[code])
         i += width
         row[1] += 1 - width  # its bytes are counted as characters by the caller
@@ -89,7 +66,7 @@ def _count_high(data, i, stop, flags, row):  # type: ignore[no-untyped-def]
         row[7] += f & _SPACE != 0
         row[8] += 1
         row[9] += f & (_ALPHA | _MARK) != 0
-        row[10] += code == _REPLACEMENT
+        row[10] += code == REPLACEMENT
         row[11] += f & _CONTROL != 0
         row[12] += code == previous and f & _SPACE == 0
         row[14] += code == _ELLIPSIS

@@ -11,6 +11,7 @@ from numba import njit
 from mixloom.pipeline import byte_masks as bm
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.raw_bytes import load
 
@@ -24,7 +25,7 @@ _START = np.uint64(0x243F6A8885A308D3)
 _S27, _S29, _S30, _S31 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
 # Which term is open: none; one of letters; one character of an unspaced script.
 _NONE, _LETTERS, _LONE = 0, 1, 2
-_ELLIPSIS, _REPLACEMENT = 0x2026, 0xFFFD
+_ELLIPSIS = 0x2026
 
 _U0, _U1, _U2, _U4, _U6, _U8, _U15 = (np.uint64(k) for k in (0, 1, 2, 4, 6, 8, 15))
 _LOW8, _BITS, _TOP, _ALL = np.uint64(0xFF), np.uint64(63), np.uint64(63), np.uint64(2**64 - 1)
@@ -48,30 +49,6 @@ def _mix(h):  # type: ignore[no-untyped-def]
 def _step(h, code):  # type: ignore[no-untyped-def]
     h = (h ^ np.uint64(code)) * _STEP
     return h ^ (h >> _S29)
-
-
-@njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(cache=True, nogil=True)
@@ -172,7 +149,7 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
             code = np.int64(data[i])
             beyond = bool(code >= 128)
             if beyond:
-                code, width = _decode(data, i, stop)
+                code, width = decode(data, i, stop)
             i += width
         f = np.int64(flags[code])
         letter = f & (_ALPHA | _NUMBER) != 0
@@ -191,7 +168,7 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
             all_vowels += (f & _VOWEL) != 0
             repeated += code == previous and f & _SPACE == 0
             ellipses += code == _ELLIPSIS
-            replacement += code == _REPLACEMENT
+            replacement += code == REPLACEMENT
         previous = code
 
         # Does this character extend the open term? If not, that one is complete.

@@ -11,6 +11,7 @@ from numba import njit
 from mixloom.pipeline import byte_masks as bm
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 
 # The columns of `layout.Layout.counts`, in the order the kernel writes them.
@@ -47,31 +48,7 @@ _LOW_BITS = np.uint64(0x0101010101010101)
 _U0, _U1, _U2, _U3, _U4, _U5 = (np.uint64(k) for k in range(6))
 _U63 = np.uint64(63)
 _S16, _S24, _S32, _S40, _S48 = np.uint64(16), np.uint64(24), np.uint64(32), np.uint64(40), np.uint64(48)
-_REPLACEMENT, _ELLIPSIS = 0xFFFD, 0x2026
-
-
-@njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
+_ELLIPSIS = 0x2026
 
 
 @njit(**LEAN)
@@ -83,9 +60,9 @@ def _last(data, i, stop):  # type: ignore[no-untyped-def]
     at = stop - 1
     while at > i and at > stop - 4 and data[at] & 0xC0 == 0x80:
         at -= 1
-    code, width = _decode(data, at, stop)
+    code, width = decode(data, at, stop)
     if at + width != stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
+        return np.int64(REPLACEMENT), np.int64(1)
     return code, width
 
 
@@ -145,7 +122,7 @@ def _trim(data, i, stop, flags):  # type: ignore[no-untyped-def]
     while i < stop:
         code, width = np.int64(data[i]), np.int64(1)
         if code >= 128:
-            code, width = _decode(data, i, stop)
+            code, width = decode(data, i, stop)
         if flags[code] & _SPACE == 0:
             break
         i += width
@@ -161,7 +138,7 @@ def _trim(data, i, stop, flags):  # type: ignore[no-untyped-def]
 def _first(data, i, stop):  # type: ignore[no-untyped-def]
     if i >= stop:
         return np.int64(-1)
-    return np.int64(data[i]) if data[i] < 128 else _decode(data, i, stop)[0]
+    return np.int64(data[i]) if data[i] < 128 else decode(data, i, stop)[0]
 
 
 @njit(**LEAN)

@@ -12,12 +12,12 @@ from numba import njit
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline import line_measures as lm
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.line_kernel import HAS_CART, MAY_CITE, MAY_SNIP
 from mixloom.pipeline.line_masks import R_TRIGGER
 
 _DIGIT, _SPACE, _LETTER = ch.DIGIT, ch.SPACE, ch.ALPHA | ch.NUMBER
-_REPLACEMENT = 0xFFFD
 _CART, _READ, _SIGN = 0, 1, 2  # indices into `line_measures.SNIPPETS`
 _LOREM, _JAVASCRIPT, _BRACKET = lm.PHRASES["lorem ipsum"], lm.PHRASES["javascript"], lm.PHRASES["{"]
 _TERMS, _PRIVACY = lm.PHRASES["terms of use"], lm.PHRASES["privacy policy"]
@@ -48,36 +48,12 @@ _T_COUNTED = _bytes("".join(f"{word}\n" for word in lm.COUNTED))
 
 
 @njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
-
-
-@njit(**LEAN)
 def _at(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i < stop and its width."""
     code = np.int64(data[i])
     if code < 128:
         return code, np.int64(1)
-    return _decode(data, i, stop)
+    return decode(data, i, stop)
 
 
 @njit(**LEAN)
@@ -90,11 +66,11 @@ def _before(data, low, i):  # type: ignore[no-untyped-def]
         if i - width < low:
             break
         if np.int64(data[i - width]) & 0xC0 != 0x80:
-            found, wide = _decode(data, i - width, i)
+            found, wide = decode(data, i - width, i)
             if wide == width:
                 return found, wide
             break
-    return np.int64(_REPLACEMENT), np.int64(1)
+    return np.int64(REPLACEMENT), np.int64(1)
 
 
 @njit(**LEAN)

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.code_points import decode
 from mixloom.pipeline.lean import LEAN
 
 # The bits of a class. Those of a character of several bytes are at its first byte, but for a space, which has its bit at
@@ -21,31 +22,6 @@ SPACE, BREAK, UPPER, DIGIT, LETTER, TERMINAL, TRIGGER, MORE = (1 << k for k in r
 # The same as rows of the masks.
 R_SPACE, R_BREAK, R_UPPER, R_DIGIT, R_LETTER, R_TERMINAL, R_TRIGGER, R_MORE = range(8)
 _MORE_OF_8 = np.uint64(0x8080808080808080)
-_REPLACEMENT = 0xFFFD
-
-
-@njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(**LEAN)
@@ -84,7 +60,7 @@ def _classify(text, flags, table, classes):  # type: ignore[no-untyped-def]
             if text[i] < 128:
                 i += 1
                 continue
-            code, width = _decode(text, i, n)
+            code, width = decode(text, i, n)
             bits = _class_of(code, np.int64(flags[code]))
             if code < 128:  # malformed: too many bytes for its character
                 bits &= ~(BREAK | TRIGGER)

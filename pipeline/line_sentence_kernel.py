@@ -11,6 +11,7 @@ from numba import njit
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.line_masks import BREAK, LETTER, MORE, R_TERMINAL, SPACE, UPPER
 
@@ -18,7 +19,7 @@ LONGEST_WHOLE = 8  # the most bytes of a word with a final period that is one to
 _SLOTS = 1024  # of the table of these words
 _ALPHA, _UPPER, _PUNCTUATION, _SYMBOL = ch.ALPHA, ch.UPPER, ch.PUNCTUATION, ch.SYMBOL
 _TERMINAL, _LETTER = ch.TERMINAL, ch.ALPHA | ch.NUMBER
-_REPLACEMENT, _APOSTROPHE = 0xFFFD, 0x2019
+_APOSTROPHE = 0x2019
 _ONE, _S8, _S54 = np.uint64(1), np.uint64(8), np.uint64(54)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 # ASCII characters that spaCy splits off a word: 1 at its beginning, 2 at its end.
@@ -28,36 +29,12 @@ _AFFIX[[ord(c) for c in "%=+$"]] = 1
 
 
 @njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
-
-
-@njit(**LEAN)
 def _at(data, i, stop):  # type: ignore[no-untyped-def]
     """The code point that starts at byte i < stop and its width."""
     code = np.int64(data[i])
     if code < 128:
         return code, np.int64(1)
-    return _decode(data, i, stop)
+    return decode(data, i, stop)
 
 
 @njit(**LEAN)
@@ -70,11 +47,11 @@ def _before(data, low, i):  # type: ignore[no-untyped-def]
         if i - width < low:
             break
         if np.int64(data[i - width]) & 0xC0 != 0x80:
-            found, wide = _decode(data, i - width, i)
+            found, wide = decode(data, i - width, i)
             if wide == width:
                 return found, wide
             break
-    return np.int64(_REPLACEMENT), np.int64(1)
+    return np.int64(REPLACEMENT), np.int64(1)
 
 
 @njit(**LEAN)

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.code_points import decode
 
 _ALPHA, _MARK, _NUMBER = ch.ALPHA, ch.MARK, ch.NUMBER
 _UNSPACED, _FORMAT = ch.UNSPACED, ch.FORMAT
@@ -20,7 +21,6 @@ _S6, _S27, _S29, _S30, _S31 = np.uint64(6), np.uint64(27), np.uint64(29), np.uin
 _LOW6, _ONE, _NIL = np.uint64(63), np.uint64(1), np.uint64(0)
 BASE = np.uint64(0xD1342543DE82EF95)  # odd, so that powers of it never vanish
 _NONE, _LETTERS, _LONE = 0, 1, 2
-_REPLACEMENT = 0xFFFD
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -29,30 +29,6 @@ def _mix(h):  # type: ignore[no-untyped-def]
     h = (h ^ (h >> _S30)) * _MIX1
     h = (h ^ (h >> _S27)) * _MIX2
     return h ^ (h >> _S31)
-
-
-@njit(cache=True, nogil=True)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(cache=True, nogil=True)
@@ -91,7 +67,7 @@ def hash_terms(data, offsets, flags, lower):  # type: ignore[no-untyped-def]
             code = np.int64(data[i])
             width = np.int64(1)
             if code >= 128:
-                code, width = _decode(data, i, stop)
+                code, width = decode(data, i, stop)
             i += width
             f = np.int64(flags[code])
             if f & _FORMAT != 0 or (f & _MARK != 0 and term == _NONE):
@@ -145,7 +121,7 @@ def locate_terms(data, offsets, flags, lower):  # type: ignore[no-untyped-def]
             if not at_end:
                 code = np.int64(data[i])
                 if code >= 128:
-                    code, width = _decode(data, i, stop)
+                    code, width = decode(data, i, stop)
             i += width
             f = np.int64(flags[code])
             if f & _FORMAT == 0 and not (f & _MARK != 0 and term == _NONE):

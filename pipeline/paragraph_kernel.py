@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import characters as ch
+from mixloom.pipeline.code_points import decode
 
 _ALPHA, _MARK, _NUMBER, _DIGIT = ch.ALPHA, ch.MARK, ch.NUMBER, ch.DIGIT
 _SPACE, _PUNCTUATION, _UNSPACED, _FORMAT = ch.SPACE, ch.PUNCTUATION, ch.UNSPACED, ch.FORMAT
@@ -17,7 +18,6 @@ _STEP_A, _STEP_B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _START_A, _START_B = np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S27, _S29, _S30, _S31, _S32 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31), np.uint64(32)
-_REPLACEMENT = 0xFFFD
 _NONE, _LETTERS, _LONE = 0, 1, 2
 
 
@@ -27,30 +27,6 @@ def _mix(h):  # type: ignore[no-untyped-def]
     h = (h ^ (h >> _S30)) * _MIX1
     h = (h ^ (h >> _S27)) * _MIX2
     return h ^ (h >> _S31)
-
-
-@njit(cache=True, nogil=True)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(cache=True, nogil=True)
@@ -86,7 +62,7 @@ def cut_units(data, offsets, flags, lower, by_line, fold_digits, fold_punctuatio
             if not at_end:
                 code = np.int64(data[i])
                 if code >= 128:
-                    code, width = _decode(data, i, stop)
+                    code, width = decode(data, i, stop)
                 i += width
             f = np.int64(flags[code])
             if f & _SPACE != 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mixloom.pipeline.code_points import decode
 from mixloom.pipeline.lend import lend
 
 # What a code point is.
@@ -21,7 +22,6 @@ _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S27, _S30, _S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 _CAPITAL_SIGMA, _SMALL_SIGMA, _FINAL_SIGMA = 0x3A3, 0x3C3, 0x3C2
 _DOTTED_I = 0x130
-_REPLACEMENT = 0xFFFD
 _LOWER_SIZE = 0x20000  # no character beyond has a lower case of its own
 
 
@@ -31,30 +31,6 @@ def _finish(h):  # type: ignore[no-untyped-def]
     h = (h ^ (h >> _S30)) * _MIX1
     h = (h ^ (h >> _S27)) * _MIX2
     return h ^ (h >> _S31)
-
-
-@njit(cache=True, nogil=True)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(cache=True, nogil=True)
@@ -69,7 +45,7 @@ def _final(data, start, i, width, stop, classes):  # type: ignore[no-untyped-def
         j -= 1
         while j > start and data[j] & 0xC0 == 0x80:
             j -= 1
-        code = np.int64(data[j]) if data[j] < 128 else _decode(data, j, stop)[0]
+        code = np.int64(data[j]) if data[j] < 128 else decode(data, j, stop)[0]
         if classes[code] & IGNORABLE == 0:
             before = classes[code] & CASED != 0
             break
@@ -79,7 +55,7 @@ def _final(data, start, i, width, stop, classes):  # type: ignore[no-untyped-def
     while j < stop:
         code, w = np.int64(data[j]), np.int64(1)
         if code >= 128:
-            code, w = _decode(data, j, stop)
+            code, w = decode(data, j, stop)
         if classes[code] & IGNORABLE == 0:
             return classes[code] & CASED == 0
         j += w
@@ -138,7 +114,7 @@ def _cut_all(data, bounds, most, classes, lower, offsets, hashes, low, ends):  #
             if i < stop:
                 code = np.int64(data[i])
                 if code >= 128:
-                    code, width = _decode(data, i, stop)
+                    code, width = decode(data, i, stop)
                 if code == _CAPITAL_SIGMA:
                     final = _final(data, start, i, width, stop, classes)
                     code = np.int64(_FINAL_SIGMA if final else _SMALL_SIGMA)

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import english_tokens as en
+from mixloom.pipeline.code_points import decode
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.raw_bytes import load, turn
 from mixloom.pipeline.token_addresses import is_address, is_digit
@@ -47,7 +48,6 @@ _START, _STEP = np.uint64(0x243F6A8885A308D3), np.uint64(0x9E3779B97F4A7C15)
 _MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S8, _S27, _S29, _S30, _S31 = np.uint64(8), np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
 _ZERO, _ONE, _LOW8 = np.uint64(0), np.uint64(1), np.uint64(0xFF)
-_REPLACEMENT = 0xFFFD
 
 
 @njit(**LEAN, inline="always")
@@ -79,30 +79,6 @@ def _hash(data, i, j):  # type: ignore[no-untyped-def]
             for p in range(i, j):
                 last = (last << _S8) | np.uint64(data[p])
     return _finish(_fold(h, last), length)
-
-
-@njit(**LEAN)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    if i + width > stop:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(_REPLACEMENT), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(_REPLACEMENT), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(**LEAN, forceinline=True)
@@ -431,7 +407,7 @@ def _cut_all(  # type: ignore[no-untyped-def]
             while i < stops[c]:
                 code, width = np.int64(data[i]), np.int64(1)
                 if code >= 128:
-                    code, width = _decode(data, i, stops[c])
+                    code, width = decode(data, i, stops[c])
                 codes[m], at[m] = code, i
                 m += 1
                 i += width
