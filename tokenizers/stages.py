@@ -95,7 +95,7 @@ class TokenizeStage(Stage):
         import apache_beam as beam
 
         from mixloom.pipeline.engine import Commit, ReadParts
-        from mixloom.tokenizers.transform import Tokenize
+        from mixloom.tokenizers.tokenize_transform import Tokenize
 
         parts = [n for n in ctx.part_names("cluster") if n.startswith("part-")]
         alive = ctx.reader(self.survivors) if self.survivors is not None else None

@@ -1,4 +1,4 @@
-"""Stage `tokenize`: documents -> token ids, media read and encoded where they lie.
+"""Documents -> token ids, media read and encoded where they lie. The Beam side is `tokenize_transform`.
 
 Rows of a part are sorted by cell with one row group per cell, so that the packer of a cell reads exactly the
 row groups it needs from every part.
@@ -6,24 +6,18 @@ row groups it needs from every part.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mixloom.pipeline.engine import part_of
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.ingest.media import load_audio, load_image, open_media
 from mixloom.pipeline.ingest.problems import Problem
-from mixloom.pipeline.run import PartReader
 from mixloom.pipeline.schema import REJECTS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
-from mixloom.pipeline.storage import Store, sha256_hex
+from mixloom.pipeline.storage import sha256_hex
 from mixloom.tokenizers.fitted import Codecs
 from mixloom.tokenizers.interleave import Span, encode_document
 from mixloom.tokenizers.vocab import Vocabulary
@@ -138,10 +132,9 @@ def _join(
 
 
 def tokens_output(
-    documents: pa.RecordBatch, encoded: list[Any], failures: list[tuple[int, str]]
+    part: str, documents: pa.RecordBatch, encoded: list[Any], failures: list[tuple[int, str]]
 ) -> UnitOutput:
-    """Encoded documents (with columns domain and cell) -> the rows of `TOKENS` by cell, and the ledger."""
-    part = part_of(documents)
+    """Encoded documents of a part (with columns domain and cell) -> the rows of `TOKENS` by cell, and the ledger."""
     done = [i for i, e in enumerate(encoded) if e is not None]
     cells = np.asarray(documents.column("cell"))
     order = sorted(done, key=lambda i: (cells[i], i))
@@ -217,39 +210,3 @@ def _failures(documents: pa.RecordBatch, failures: list[tuple[int, str]]) -> pa.
         for i, detail in failures
     ]
     return pa.Table.from_pylist(rows, schema=REJECTS)
-
-
-class _TokenizeDoFn(beam.DoFn):
-    def __init__(self, tokenizer: Store, assignments: PartReader, roots: dict[str, str]) -> None:
-        self._store, self._assignments, self._roots = tokenizer, assignments, roots
-        self._codecs: Codecs | None = None
-
-    def setup(self) -> None:
-        self._codecs = Codecs.load(self._store)
-
-    def process(self, documents: pa.RecordBatch) -> Iterator[UnitOutput]:
-        assert self._codecs is not None
-        started = time.perf_counter()
-        assigned = self._assignments.read(part_of(documents), ["domain", "cell"])
-        for name in ("domain", "cell"):
-            documents = documents.append_column(name, assigned[name].combine_chunks())
-        encoded, failures = tokenize(documents, self._codecs, self._roots)
-        output = tokens_output(documents, encoded, failures)
-        yield replace(output, seconds=time.perf_counter() - started)
-
-
-class Tokenize(beam.PTransform):
-    """Documents -> `UnitOutput` with rows of `TOKENS`.
-
-    Args:
-        tokenizer: folder of the fitted tokenizers (`run/tokenizer`).
-        assignments: domain and cell of every document, part by part, in the order of the documents.
-        roots: where each source lies, by name.
-    """
-
-    def __init__(self, tokenizer: Store, assignments: PartReader, roots: dict[str, str]) -> None:
-        super().__init__()
-        self._args = (tokenizer, assignments, roots)
-
-    def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(_TokenizeDoFn(*self._args))

@@ -119,7 +119,7 @@ def test_media_that_vanished_or_changed_fail_their_document_by_name_and_nothing_
     assert "blue.png" in failures[0][1]
     assert "tone.wav: its content has changed since ingest read it" in failures[1][1]
 
-    output = tokens_output(documents, encoded, failures)
+    output = tokens_output("part-0", documents, encoded, failures)
     rejects = output.rejects.to_pylist()
     assert output.kept == 2
     assert [(r["outcome"], r["reason"], r["scope"]) for r in rejects] == [
@@ -141,7 +141,7 @@ def test_an_image_where_no_image_codec_was_fitted_fails_its_document(root, codec
 def test_rows_are_grouped_by_cell_with_one_row_group_each(root, codecs):
     documents = batch(*[(words(f"text {i}"),) for i in range(5)])
     encoded, failures = tokenize(documents, codecs, {"s": str(root)})
-    table = tokens_output(documents, encoded, failures).tables[0]
+    table = tokens_output("part-0", documents, encoded, failures).tables[0]
     assert table.table.schema == TOKENS
     assert table.table["cell"].to_pylist() == [0, 0, 0, 1, 1]
     assert table.row_groups == [3, 2]
@@ -151,7 +151,7 @@ def test_rows_are_grouped_by_cell_with_one_row_group_each(root, codecs):
 def test_durations_of_speech_stand_beside_the_tokens_so_that_it_lasts_as_long_as_it_did(root, codecs):
     documents = batch((words("a"),), (media(root, "tone.wav"), words("and"), media(root, "tone.wav")))
     encoded, failures = tokenize(documents, codecs, {"s": str(root)})
-    silent, heard = tokens_output(documents, encoded, failures).tables[0].table.to_pylist()
+    silent, heard = tokens_output("part-0", documents, encoded, failures).tables[0].table.to_pylist()
     assert silent["durations"] is None
     segments = [s for s in decode_tokens(heard["input_ids"], codecs.vocabulary) if s.kind == "speech"]
     assert len(heard["durations"]) == sum(len(s.ids) for s in segments)
@@ -163,7 +163,7 @@ def test_durations_of_speech_stand_beside_the_tokens_so_that_it_lasts_as_long_as
 
 def test_a_part_of_which_nothing_is_left_is_written_empty(root, codecs):
     documents = batch((words("x"),)).slice(0, 0)
-    output = tokens_output(documents, [], [])
+    output = tokens_output("part-0", documents, [], [])
     assert (output.kept, output.tables[0].table.num_rows, output.tables[0].row_groups) == (0, 0, [0])
 
 
@@ -182,7 +182,7 @@ def test_bytes_and_tokens_of_text_are_counted_by_source_and_language(root, codec
     documents = documents_batch(made).append_column("domain", cells).append_column("cell", cells)
     documents = with_part(documents, "part-0")
     encoded, failures = tokenize(documents, codecs, {"s": str(root), "t": str(root)})
-    output = tokens_output(documents, encoded, failures)
+    output = tokens_output("part-0", documents, encoded, failures)
     table = output.tables[0].table
     by_id = {r["doc_id"]: r for r in table.to_pylist()}
     for document, (text, language) in zip(made, texts):
