@@ -158,7 +158,7 @@ class Utilities:
             "method": self.method,
             "loss_only": self.loss_only,
             "skills": list(self.skills),
-            "values": {s: row for s, row in zip(self.sources, self.values.tolist())},
+            "values": dict(zip(self.sources, self.values.tolist())),
             "notes": list(self.notes),
             "details": self.details,
         }
