@@ -16,8 +16,9 @@ import fsspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mixloom.pipeline.beside_tokens import row_durations, row_patches
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.manifest import ShardManifest, find_manifest, token_dtype
+from mixloom.pipeline.manifest import ShardManifest, find_manifest, modality_table, token_dtype
 from mixloom.pipeline.shard_table import ShardTable, copy_contexts, find
 from mixloom.pipeline.shards import check_size, damaged_sample
 
@@ -168,6 +169,22 @@ class ShardReader:
         name = self.manifest.shards[shard].name
         return {**about, "domain": domain, "shard": name, "key": table.keys[sample], "row": row}
 
+    def patches(self, domain: str, i: int) -> NDArray[np.uint16] | None:
+        """Tokens of each patch of a context, in order: uint16 [p], a view; None where the shards have no patches."""
+        sample, row = self._locate(domain, i)
+        table = self._checked_table(sample)
+        at, width = int(table.patches[sample]), int(table.patches_width[sample])
+        return None if at < 0 else row_patches(self._map(int(table.shard[sample])), at, width, row)
+
+    def durations(self, domain: str, i: int) -> NDArray[np.int32] | None:
+        """Steps of each speech id of a context, in order: int32 [u], a view; None where they are not known."""
+        sample, row = self._locate(domain, i)
+        table, at = self._checked_table(sample), int(self._loaded().durations[sample])
+        if at < 0:
+            return None
+        ids, modality = self._arrays(sample)[0], modality_table(self.manifest.vocabulary)
+        return row_durations(self._map(int(table.shard[sample])), at, ids, row, modality)
+
     def context_tokens(self, domain: str) -> Int64:
         """Real tokens of every context of a domain: int64 [contexts]. Reads all its document lengths."""
         sums = [lengths.sum(axis=1, dtype=np.int64) for _, lengths in self.blocks(domain)]
@@ -184,6 +201,11 @@ class ShardReader:
             self._checked = np.full(len(table.keys), not self.verify)
             self._table = table
         return self._table
+
+    def _checked_table(self, sample: int) -> ShardTable:
+        table = self._loaded()
+        self._check(np.array([sample]))
+        return table
 
     def _locate(self, domain: str, i: int) -> tuple[int, int]:
         number = self._domain(domain)

@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from mixloom.pipeline.beside_tokens import DURATIONS, PATCHES, places
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import ShardEntry, ShardManifest, token_dtype
 from mixloom.pipeline.shards import load_index
@@ -31,6 +32,8 @@ class ShardTable:
         ids, lengths: int64 [samples], where the data of the two arrays start in the tar.
         width: int64 [samples], most pieces of a context: the columns of doc_lengths.
         info, info_size: int64 [samples], where its JSON lies.
+        patches, patches_width: int64 [samples], where its patch lengths lie, and their columns; -1 where there are none.
+        durations: int64 [samples], where its durations lie; -1 where there are none.
     """
 
     keys: list[str]
@@ -44,6 +47,9 @@ class ShardTable:
     width: Int64
     info: Int64
     info_size: Int64
+    patches: Int64
+    patches_width: Int64
+    durations: Int64
 
     @classmethod
     def load(cls, directory: str, manifest: ShardManifest) -> ShardTable:
@@ -58,7 +64,7 @@ class ShardTable:
             for sample in load_index(directory, entry)["samples"]:
                 rows.append((number, *_places(sample, entry, manifest)))
                 keys.append(str(sample["key"]))
-        columns = np.array(rows, np.int64).reshape(len(rows), 10).T.copy()
+        columns = np.array(rows, np.int64).reshape(len(rows), 13).T.copy()
         first = np.concatenate([[0], np.cumsum(columns[1])]).astype(np.int64)
         return cls(keys, first, columns[0], *columns[2:])
 
@@ -75,6 +81,12 @@ def _places(sample: dict[str, Any], entry: ShardEntry, manifest: ShardManifest) 
     )
     shapes = ids["shape"] == [n, manifest.seq_len] and lengths["shape"] == [n, width]
     types_ = ids["dtype"] == token.name and lengths["dtype"] == "int32"
+    try:
+        (patches, patches_width), (durations, _) = (
+            places(sample, name, entry.bytes) for name in (PATCHES, DURATIONS)
+        )
+    except (KeyError, TypeError, ValueError):
+        types_ = False
     if not (shapes and types_ and all(at >= 0 and at + size <= entry.bytes for at, size in spans)):
         raise UserError(
             f"the index of {entry.name} places sample {sample['key']} outside the tar, or in another form than the"
@@ -91,6 +103,9 @@ def _places(sample: dict[str, Any], entry: ShardEntry, manifest: ShardManifest) 
         width,
         int(info["offset"]),
         int(info["bytes"]),
+        patches,
+        patches_width,
+        durations,
     )
 
 

@@ -23,6 +23,14 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
+from mixloom.pipeline.beside_tokens import (
+    DURATIONS,
+    MODALITY_OF_UNITS,
+    PATCHES,
+    check_patches,
+    duration_row,
+    patch_rows,
+)
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import (
     MODALITIES,
@@ -49,6 +57,8 @@ class Context:
         doc_ids: document of each piece.
         sources: source of each piece.
         starts: offset of each piece inside its document, in tokens.
+        patch_lengths: integers [p], tokens of each patch, at least 1 each; they sum to len(input_ids). None: no patches.
+        durations: integers [u], steps of each speech id, in order. None: not known.
     """
 
     input_ids: NDArray[np.unsignedinteger[Any]]
@@ -56,6 +66,8 @@ class Context:
     doc_ids: Sequence[str]
     sources: Sequence[str]
     starts: Sequence[int]
+    patch_lengths: NDArray[np.integer[Any]] | None = None
+    durations: NDArray[np.integer[Any]] | None = None
 
 
 def shard_name(domain: str, shard: int, shards: int) -> str:
@@ -97,7 +109,8 @@ def write_shard(
         block: contexts per sample.
 
     Raises:
-        UserError: a context that is empty, too long, inconsistent, or holds an id outside every range; no contexts.
+        UserError: a context that is empty, too long, inconsistent, or holds an id outside every range; no contexts;
+            patches or durations that do not belong to their tokens.
     """
     if not _NAME.fullmatch(prefix) or block < 1:
         raise UserError(
@@ -185,7 +198,8 @@ class _Tally:
         self._source: dict[str, int] = {}
         self._contexts = self._documents = 0
 
-    def add(self, row: Context) -> None:
+    def add(self, row: Context) -> int:
+        """Count a context; returns how many speech ids it holds."""
         n, where = len(row.input_ids), f"context {self._contexts} of shard {self.name}"
         parts = {len(row.doc_lengths), len(row.doc_ids), len(row.sources), len(row.starts)}
         if not 0 < n <= self.seq_len:
@@ -210,6 +224,9 @@ class _Tally:
         self._documents += sum(1 for s in row.starts if s == 0)
         for source, length in zip(row.sources, row.doc_lengths):
             self._source[source] = self._source.get(source, 0) + int(length)
+        if row.patch_lengths is not None:
+            check_patches(row.patch_lengths, row.doc_lengths, where)
+        return int(counts[MODALITY_OF_UNITS])
 
     def entry(self, domain: str, sha256: str, index_sha256: str, size: int) -> ShardEntry:
         return ShardEntry(
@@ -231,9 +248,9 @@ def _write_sample(
 ) -> dict[str, Any]:
     ids = np.full((len(rows), tally.seq_len), tally.pad, tally.dtype)
     lengths = np.zeros((len(rows), max(len(r.doc_lengths) for r in rows)), "<i4")
-    about = []
+    about, units = [], []
     for i, row in enumerate(rows):
-        tally.add(row)
+        units.append(tally.add(row))
         ids[i, : len(row.input_ids)] = row.input_ids
         lengths[i, : len(row.doc_lengths)] = row.doc_lengths
         starts = [int(s) for s in row.starts]
@@ -242,6 +259,11 @@ def _write_sample(
     sample: dict[str, Any] = {"key": key, "rows": len(rows), "offset": begin}
     sample["doc_lengths"] = _add_array(out, f"{key}.doc_lengths.npy", lengths)
     sample["input_ids"] = _add_array(out, f"{key}.input_ids.npy", ids)
+    beside = {
+        PATCHES: patch_rows([r.patch_lengths for r in rows], tally.name),
+        DURATIONS: duration_row([r.durations for r in rows], units, tally.name),
+    }
+    sample |= {name: _add_array(out, f"{key}.{name}.npy", a) for name, a in beside.items() if a is not None}
     text = _json({"contexts": about, "domain": domain})
     sample["json"] = {"offset": out.add(f"{key}.json", text), "bytes": len(text)}
     return {**sample, "bytes": out.position - begin, "crc32": out.crc32}
