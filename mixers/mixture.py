@@ -11,9 +11,28 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from mixloom.mixers.phases import (
+    Phase,
+    check_starts,
+    last_phase_note,
+    mean_weights,
+    phase_at,
+    phase_shares,
+    too_often,
+)
 from mixloom.pipeline.errors import UserError, nearest
+
+__all__ = ["MIXTURE_NAME", "Mixture", "MixtureDomain", "Phase", "check_weights", "find_mixture"]
 
 VERSION = 1
 MIXTURE_NAME = "mixture.yaml"
@@ -32,23 +51,12 @@ class MixtureDomain(BaseModel):
     )
 
 
-class Phase(BaseModel):
-    """A stretch of training with fixed weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    start: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of the budget after which the phase begins."
-    )
-    weights: dict[str, float] = Field(description="Share of the tokens per domain; they sum to 1.")
-
-
 class Mixture(BaseModel):
-    """Weights by domain, in tokens. Validated on creation: weights sum to 1, names exist, no cap is exceeded.
+    """Weights by domain, in tokens, in one phase or several. Validated on creation.
 
     Raises:
         UserError: weights that do not sum to 1 or are negative, a name that is not a domain, a domain left out,
-            or a weight that repeats its domain more often than its cap.
+            phases out of order, or weights that repeat a domain more often, over all phases, than its cap.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,9 +70,17 @@ class Mixture(BaseModel):
         min_length=1, description="All domains, also those of weight 0."
     )
     phases: tuple[Phase, ...] = Field(
-        min_length=1, max_length=1, description="One phase, from the first step on."
+        min_length=1, description="Stretches of the budget with their weights; the first starts at 0."
     )
-    notes: tuple[str, ...] = Field(default=(), description="What a reader of the weights should know.")
+    notes: tuple[str, ...] = Field(
+        default=(), validate_default=True, description="What a reader of the weights should know."
+    )
+
+    @field_validator("notes")
+    @classmethod
+    def _with_caution(cls, notes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        note = last_phase_note(info.data.get("phases") or ())
+        return notes if not note or note in notes else (*notes, note)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,35 +92,64 @@ class Mixture(BaseModel):
         names = [d.name for d in self.domains]
         if len(set(names)) != len(names):
             raise UserError("the mixture lists a domain twice", fix="list each domain once")
-        if self.phases[0].start != 0:
-            raise UserError(f"the first phase starts at {self.phases[0].start}", fix="let it start at 0")
+        check_starts(self.phases)
         for phase in self.phases:
             check_weights(phase.weights, names)
+        epochs = self.epochs
         for d in self.domains:
-            epochs = self.epochs[d.name]
-            if epochs > d.max_epochs * (1 + _SLACK):
-                fits = d.max_epochs * d.tokens / self.budget_tokens
-                raise UserError(
-                    f"domain '{d.name}': weight {self.weights[d.name]:.6g} of {self.budget_tokens:,} tokens is"
-                    f" {epochs:.3g} epochs of its {d.tokens:,} tokens; allowed: {d.max_epochs:g}",
-                    fix=f"lower its weight to at most {fits:.6g}, raise max_epochs, or lower budget_tokens",
-                )
+            if epochs[d.name] > d.max_epochs * (1 + _SLACK):
+                raise too_often(d.name, d.tokens, d.max_epochs, self.budget_tokens, self.phases)
         return self
 
     @property
+    def names(self) -> list[str]:
+        """Names of the domains, in order."""
+        return [d.name for d in self.domains]
+
+    @property
     def weights(self) -> dict[str, float]:
-        """Share of the tokens per domain, in domain order."""
-        return {d.name: self.phases[0].weights[d.name] for d in self.domains}
+        """Share of all tokens per domain over the whole budget (the mean over the phases), in domain order."""
+        return mean_weights(self.phases, self.names)
+
+    @property
+    def phase_shares(self) -> tuple[float, ...]:
+        """Share of the budget each phase takes; they sum to 1."""
+        return phase_shares(self.phases)
+
+    def weights_at(self, share: float) -> dict[str, float]:
+        """Weights in force after `share` of the budget (step / steps), in domain order; from 1 on the last phase's.
+
+        Raises:
+            ValueError: a negative share.
+        """
+        weights = self.phases[phase_at(self.phases, share)].weights
+        return {name: weights[name] for name in self.names}
+
+    @property
+    def phase_tokens(self) -> list[dict[str, float]]:
+        """For every phase the tokens each domain gives in it; all of them sum to budget_tokens."""
+        return [
+            {name: share * self.budget_tokens * phase.weights[name] for name in self.names}
+            for share, phase in zip(self.phase_shares, self.phases)
+        ]
+
+    @property
+    def phase_epochs(self) -> list[dict[str, float]]:
+        """For every phase how often each domain is seen in it; their sum is `epochs`."""
+        sizes = {d.name: d.tokens for d in self.domains}
+        return [{name: t / sizes[name] for name, t in tokens.items()} for tokens in self.phase_tokens]
 
     @property
     def epochs(self) -> dict[str, float]:
-        """How often each domain is seen over the whole budget."""
-        return {d.name: self.phases[0].weights[d.name] * self.budget_tokens / d.tokens for d in self.domains}
+        """How often each domain is seen over the whole budget, all phases together."""
+        weights = self.weights
+        return {d.name: weights[d.name] * self.budget_tokens / d.tokens for d in self.domains}
 
     @property
     def capped(self) -> tuple[str, ...]:
         """Domains whose cap binds."""
-        return tuple(d.name for d in self.domains if self.epochs[d.name] >= d.max_epochs * (1 - _SLACK))
+        epochs = self.epochs
+        return tuple(d.name for d in self.domains if epochs[d.name] >= d.max_epochs * (1 - _SLACK))
 
     @property
     def effective_domains(self) -> float:
@@ -118,10 +163,15 @@ class Mixture(BaseModel):
         return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, path: str | Path) -> Path:
-        """Write YAML under a temporary name, then rename it. A comment at the top gives the epochs."""
+        """Write YAML under a temporary name, then rename it. Comments at the top give the epochs, also by phase."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f"# {name}: {epochs:.4g} epochs" for name, epochs in self.epochs.items()]
+        parts = self.phase_epochs
+        lines = [
+            f"# {name}: {epochs:.4g} epochs"
+            + (f" ({' + '.join(f'{p[name]:.4g}' for p in parts)} by phase)" if len(parts) > 1 else "")
+            for name, epochs in self.epochs.items()
+        ]
         body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
         temporary = target.with_name(f".{target.name}.tmp")
         temporary.write_text(
