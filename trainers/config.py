@@ -6,6 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mixloom.trainers.watch_config import SpikeConfig, WandbConfig
+
 Untied = Literal["attention", "ffn", "norm"]
 DENSE: tuple[Untied, ...] = ()
 MOT: tuple[Untied, ...] = ("attention", "ffn", "norm")
@@ -163,7 +165,37 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(
         default=100, ge=0, description="Steps between two checkpoints. 0: only at the end."
     )
-    keep_last: int = Field(default=2, ge=1, description="Checkpoints to keep.")
+    keep_last: int = Field(default=2, ge=1, description="Newest checkpoints to keep.")
+    keep_every: int = Field(
+        default=0,
+        ge=0,
+        description="Keep for good the checkpoints at multiples of this step too. 0: only the newest.",
+    )
+    async_checkpoint: bool = Field(
+        default=True, description="Write checkpoints in a thread while training goes on."
+    )
+    activation_checkpointing: Literal["none", "selective", "block"] = Field(
+        default="none",
+        description="What the backward pass computes again to save memory. block: all of every block; selective: "
+        "all but matrix products and attention.",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        description="Whole copies of the weights over all ranks, when there are several: 1 shards them over all "
+        "ranks (FSDP), the number of ranks keeps one on each (data parallel), between them is HSDP.",
+    )
+    reshard_after_forward: bool = Field(
+        default=True,
+        description="Give the gathered weights of a block back after its forward pass: less memory, more traffic.",
+    )
+    spike: SpikeConfig = Field(default=SpikeConfig(), description="Spikes of the loss, and what to do.")
+    tensorboard: bool = Field(
+        default=False, description="Write records for TensorBoard too. Needs the extra tensorboard."
+    )
+    wandb: WandbConfig | None = Field(
+        default=None, description="Send records to Weights & Biases too; left out: not."
+    )
     verify: bool = Field(
         default=False,
         description="Compare every block of the shards with its checksum when it is first read; damage stops the "
@@ -185,7 +217,11 @@ class TrainConfig(BaseModel):
     def free_to_change(self) -> frozenset[str]:
         """Fields that a resumed run may change: none of them alters an update already made."""
         return frozenset(
-            {"log_every", "checkpoint_every", "keep_last", "verify", "threads", "compile", "device"}
+            {
+                *("log_every", "checkpoint_every", "keep_last", "keep_every", "async_checkpoint"),
+                *("verify", "threads", "compile", "device", "tensorboard", "wandb", "spike"),
+                *("activation_checkpointing", "replicas", "reshard_after_forward"),
+            }
         )
 
     def differences(self, other: dict[str, Any]) -> list[str]:
