@@ -76,6 +76,11 @@ class Mixture(BaseModel):
         default=(), validate_default=True, description="What a reader of the weights should know."
     )
 
+    record: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What the estimate was made from, whole: `mixloom mix reproduce` makes it again from here.",
+    )
+
     @field_validator("notes")
     @classmethod
     def _with_caution(cls, notes: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -158,8 +163,8 @@ class Mixture(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the content; `notes` are left out, for they change nothing that is served."""
-        data = self.model_dump(mode="json", exclude={"notes"})
+        """sha256 over the content; `notes` and `record` are left out, for they change nothing that is served."""
+        data = self.model_dump(mode="json", exclude={"notes", "record"})
         return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, path: str | Path) -> Path:
