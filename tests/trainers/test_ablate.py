@@ -17,7 +17,7 @@ from mixloom.trainers.model_cache import ModelCache, weights_hash
 from mixloom.trainers.subset import Subset, chosen_contexts, simulated_contexts
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small_shards import MODEL, TRAIN, skill, write_domains  # noqa: E402
+from small_shards import MODEL, TRAIN, skill, write_domains
 
 STRIDES = {"aa": 1, "bb": 5, "cc": 11}
 
@@ -66,10 +66,12 @@ def test_the_source_a_skill_comes_from_is_worth_most_for_it(runs, tmp_path):
     made = utilities_of(counted(runs, tmp_path / "cache")[0], runs)
     assert made.sources == ("aa", "bb", "cc")
     assert made.skills == ("one", "five")
-    assert made.values.min() == 0 and made.values.max() == 1
+    assert made.values.min() == 0
+    assert made.values.max() == 1
     assert made.values[:, 0].argmax() == 0
     assert made.values[:, 1].argmax() == 1
-    assert made.loss_only and made.method == "ablation"
+    assert made.loss_only
+    assert made.method == "ablation"
     losses = np.array([made.details["losses"][d] for d in made.sources])
     assert (losses.argmin(axis=0) == [0, 1]).all()
 
