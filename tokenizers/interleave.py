@@ -31,11 +31,27 @@ SENTINELS: dict[Kind, tuple[int, int]] = {"image": (IMAGE, END_IMAGE), "speech":
 
 
 class Span(NamedTuple):
-    """Tokens `start..stop` (stop not included) of one segment, its sentinels included."""
+    """Tokens `start..stop` (stop not included) of one segment, or of a piece of it, its sentinels included.
+
+    Attributes:
+        segment: number of the segment in the document. A text of an image's number is from the attributes of that image.
+        at: where the piece begins in its segment: in UTF-8 bytes of a text, in units of a recording.
+    """
 
     kind: Kind
     start: int
     stop: int
+    segment: int
+    at: int = 0
+
+
+class Written(NamedTuple):
+    """What is to be written next: local ids, 1-d, of a segment or a piece of it; `segment` and `at` as in `Span`."""
+
+    kind: Kind
+    ids: npt.NDArray[np.integer]
+    segment: int
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -80,29 +96,59 @@ def encode_document(
             raise ValueError(
                 f"{sum(s == kind for s in segments)} {kind} segments but ids for {len(queues[kind])}"
             )
+    rest = {kind: iter(ids) for kind, ids in queues.items()}
+    return encode_pieces([Written(kind, next(rest[kind]), i) for i, kind in enumerate(segments)], vocab)
+
+
+def encode_pieces(written: Sequence[Written], vocab: Vocabulary) -> tuple[npt.NDArray[np.uint32], list[Span]]:
+    """Join local ids into one stream of vocabulary ids, in the given order; as `encode_document`, with a span per piece.
+
+    Raises:
+        ValueError: a local id does not exist in the vocabulary.
+    """
     pieces: list[npt.NDArray[np.uint32]] = [_DOC]
     spans: list[Span] = []
     at, last = 1, ""
-    taken = dict.fromkeys(KINDS, 0)
-    for kind in segments:
-        local = np.asarray(queues[kind][taken[kind]])
-        taken[kind] += 1
+    for kind, ids, segment, begin in written:
+        local = np.asarray(ids)
         if not local.size:
-            spans.append(Span(kind, at, at))
+            spans.append(Span(kind, at, at, segment, begin))
             continue
         if kind == "text" and last == "text":
             pieces.append(_BREAK)
             at += 1
         body = _global(local, vocab.block(kind))
         if kind in SENTINELS:
-            begin, end = SENTINELS[kind]
-            body = np.concatenate((np.array([begin], np.uint32), body, np.array([end], np.uint32)))
+            first, end = SENTINELS[kind]
+            body = np.concatenate((np.array([first], np.uint32), body, np.array([end], np.uint32)))
         pieces.append(body)
-        spans.append(Span(kind, at, at + len(body)))
+        spans.append(Span(kind, at, at + len(body), segment, begin))
         at += len(body)
         last = kind
     pieces.append(_END_DOC)
     return np.concatenate(pieces), spans
+
+
+def read_spans(
+    ids: npt.ArrayLike, spans: Sequence[Span], vocab: Vocabulary
+) -> dict[tuple[int, Kind], list[tuple[int, npt.NDArray[np.int64]]]]:
+    """The way back from a document's whole stream: per segment and kind its pieces (at, local ids), in the order of the segment.
+
+    Raises:
+        ValueError: a span holds ids of another kind than it says.
+    """
+    tokens = np.asarray(ids).astype(np.int64, copy=False)
+    found: dict[tuple[int, Kind], list[tuple[int, npt.NDArray[np.int64]]]] = {}
+    for span in spans:
+        inner = 1 if span.kind in SENTINELS and span.stop > span.start else 0
+        block = vocab.block(span.kind)
+        local = tokens[span.start + inner : span.stop - inner] - block.start
+        if local.size and not 0 <= int(local.min()) <= int(local.max()) < block.size:
+            raise ValueError(f"tokens {span.start}..{span.stop} are not those of a {span.kind}")
+        found.setdefault((span.segment, span.kind), []).append((span.at, local))
+    for pieces in found.values():
+        pieces.sort(key=lambda piece: piece[0])
+    return found
 
 
 _DOC, _END_DOC, _BREAK = (np.array([i], np.uint32) for i in (DOC, END_DOC, BREAK))

@@ -6,6 +6,7 @@ row groups it needs from every part.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,24 @@ from mixloom.pipeline.ingest.problems import Problem
 from mixloom.pipeline.schema import REJECTS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
 from mixloom.pipeline.storage import sha256_hex
+from mixloom.tokenizers.arranged import pieces_of
 from mixloom.tokenizers.fitted import Codecs
-from mixloom.tokenizers.interleave import Span, encode_document
+from mixloom.tokenizers.interleave import Span, Written, encode_pieces
+from mixloom.tokenizers.layout_config import LayoutConfig
+from mixloom.tokenizers.pairs import Piece
 from mixloom.tokenizers.vocab import Vocabulary
 
-SPAN = pa.struct([pa.field("kind", pa.string()), pa.field("start", pa.int32()), pa.field("stop", pa.int32())])
+SPAN = pa.struct(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("start", pa.int32()),
+        pa.field("stop", pa.int32()),
+        pa.field("segment", pa.int32()),  # number of the segment in the document
+        pa.field(
+            "at", pa.int32()
+        ),  # where the piece begins in it: UTF-8 bytes of a text, units of a recording
+    ]
+)
 
 TOKENS = pa.schema(
     [
@@ -39,16 +53,29 @@ TOKENS = pa.schema(
         pa.field(
             "durations", pa.list_(pa.int32())
         ),  # steps of each of its speech units in order; null without any
+        pa.field(
+            "patch_lengths", pa.list_(pa.uint16())
+        ),  # they add up to length; null where none are declared
     ]
 )
 
 
+_READING = LayoutConfig()
+
+
 class Encoded(NamedTuple):
-    """A document as tokens: ids uint32 [n], a span per segment, and the steps of each speech unit, int32 [u]."""
+    """A document as tokens.
+
+    ids uint32 [n]; a span per piece, in the order of writing; the steps of each speech unit, int32 [u]; UTF-8 bytes of
+    the texts that were written; and what its layout met (see `layouts`).
+    """
 
     ids: np.ndarray
     spans: list[Span]
     durations: np.ndarray
+    text_bytes: int
+    met: Counter[str]
+    patches: np.ndarray | None = None
 
 
 class _MediaError(Exception):
@@ -77,58 +104,100 @@ def _encode_media(
 
 
 def tokenize(
-    documents: pa.RecordBatch, codecs: Codecs, roots: dict[str, str]
+    documents: pa.RecordBatch,
+    codecs: Codecs,
+    roots: dict[str, str],
+    layout: LayoutConfig = _READING,
 ) -> tuple[list[Encoded | None], list[tuple[int, str]]]:
-    """Encode a batch of documents (columns doc_id, source, segments).
+    """Encode a batch of documents (columns doc_id, source, segments; and meta, where word times may stand).
 
     Texts and images of the whole batch are each encoded in one call.
 
     Returns:
         Per document what it became, or None where it failed; and the failures as (row, what happened).
     """
-    sources = documents.column("source").to_pylist()
-    rows = documents.column("segments").to_pylist()
-    texts: list[str] = []
-    pixels: list[np.ndarray] = []
-    plan: list[list[tuple[str, Any]] | None] = []
+    names = [name for name in ("doc_id", "source", "segments", "meta") if name in documents.schema.names]
+    batch = _Batch([], [])
+    plan: list[_Planned | None] = []
     failures: list[tuple[int, str]] = []
-    for i, segments in enumerate(rows):
-        items: list[tuple[str, Any]] = []
-        first_text, first_pixel = len(texts), len(pixels)
+    for i, document in enumerate(documents.select(names).to_pylist()):
+        first_text, first_pixel = len(batch.texts), len(batch.pixels)
         try:
-            for s in segments:
-                if s["kind"] == "text":
-                    items.append(("text", len(texts)))
-                    texts.append(s["text"])
-                    continue
-                encoded = _encode_media(s["kind"], sources[i], s["media"], roots, codecs)
-                if s["kind"] == "image":
-                    items.append(("image", len(pixels)))
-                    pixels.append(encoded)
-                else:
-                    items.append(("speech", encoded))
-            plan.append(items)
+            plan.append(_planned(document, batch, codecs, roots, layout))
         except _MediaError as e:
-            del texts[first_text:], pixels[first_pixel:]
+            del batch.texts[first_text:], batch.pixels[first_pixel:]
             failures.append((i, str(e)))
             plan.append(None)
-    text_ids = codecs.text.encode_batch(texts)
-    codes: Any = codecs.image.encode(np.stack(pixels)) if pixels and codecs.image else []
-    return [_join(p, text_ids, codes, codecs.vocabulary) for p in plan], failures
+    text_ids = codecs.text.encode_batch(batch.texts)
+    codes: Any = codecs.image.encode(np.stack(batch.pixels)) if batch.pixels and codecs.image else []
+    return [_join(p, text_ids, codes, codecs.vocabulary) if p else None for p in plan], failures
 
 
-def _join(
-    items: list[tuple[str, Any]] | None, text_ids: list[np.ndarray], codes: Any, vocabulary: Vocabulary
-) -> Encoded | None:
-    if items is None:
-        return None
-    kinds: list[Any] = [kind for kind, _ in items]
-    by_kind: dict[str, list[np.ndarray]] = {"text": [], "image": [], "speech": []}
-    for kind, at in items:
-        by_kind[kind].append(at[0] if kind == "speech" else text_ids[at] if kind == "text" else codes[at])
-    ids, spans = encode_document(kinds, by_kind["text"], by_kind["image"], by_kind["speech"], vocabulary)
-    durations = [at[1] for kind, at in items if kind == "speech"]
-    return Encoded(ids, spans, np.concatenate([np.zeros(0, np.int32), *durations]))
+class _Batch(NamedTuple):
+    """Texts and pictures of all documents, to be encoded together."""
+
+    texts: list[str]
+    pixels: list[np.ndarray]
+
+
+class _Item(NamedTuple):
+    """A piece, where it begins in its segment, and its place among the texts or pixels of the batch, or its units."""
+
+    piece: Piece
+    at: int
+    place: int = -1
+    units: Any = None
+    durations: Any = None
+
+
+class _Planned(NamedTuple):
+    items: list[_Item]
+    text_bytes: int
+    met: Counter[str]
+
+
+def _planned(
+    document: dict[str, Any], batch: _Batch, codecs: Codecs, roots: dict[str, str], layout: LayoutConfig
+) -> _Planned:
+    """What a document is written as; its texts and pictures are added to those of the batch."""
+    segments, source = document["segments"], document["source"]
+    media = {
+        i: _encode_media(s["kind"], source, s["media"], roots, codecs)
+        for i, s in enumerate(segments)
+        if s["kind"] != "text"
+    }
+    units = {i: media[i] for i, s in enumerate(segments) if s["kind"] == "speech"}
+    met: Counter[str] = Counter()
+    try:
+        pieces = pieces_of(segments, units, document, layout, codecs.speech, met)
+    except UserError as e:
+        raise _MediaError(str(e)) from e
+    items, written = [], 0
+    for piece in pieces:
+        if piece.kind == "text":
+            at = len(segments[piece.segment]["text"][: piece.start].encode()) if piece.start else 0
+            items.append(_Item(piece, at, len(batch.texts)))
+            batch.texts.append(piece.text)
+            written += len(piece.text.encode())
+        elif piece.kind == "image":
+            items.append(_Item(piece, 0, len(batch.pixels)))
+            batch.pixels.append(media[piece.segment])
+        else:
+            own, durations = (x[piece.start : piece.stop] for x in media[piece.segment])
+            items.append(_Item(piece, piece.start, units=own, durations=durations))
+    return _Planned(items, written, met)
+
+
+def _join(planned: _Planned, text_ids: list[np.ndarray], codes: Any, vocabulary: Vocabulary) -> Encoded:
+    written = []
+    for item in planned.items:
+        kind = item.piece.kind
+        local = item.units if kind == "speech" else (text_ids if kind == "text" else codes)[item.place]
+        written.append(Written(kind, local, item.piece.segment, item.at))
+    ids, spans = encode_pieces(written, vocabulary)
+    durations = [item.durations for item in planned.items if item.piece.kind == "speech"]
+    lasting = np.concatenate([np.zeros(0, np.int32), *durations])
+    return Encoded(ids, spans, lasting, planned.text_bytes, planned.met)
 
 
 def tokens_output(
@@ -140,9 +209,9 @@ def tokens_output(
     order = sorted(done, key=lambda i: (cells[i], i))
     picked = documents.select(["doc_id", "source", "domain", "cell"]).take(pa.array(order, pa.int64()))
     ids = [encoded[i][0] for i in order]
-    spans = [[{"kind": s.kind, "start": s.start, "stop": s.stop} for s in encoded[i][1]] for i in order]
+    spans = [[s._asdict() for s in encoded[i].spans] for i in order]
     text_tokens = [sum(s.stop - s.start for s in encoded[i][1] if s.kind == "text") for i in order]
-    text_bytes = _text_bytes(documents)[order]
+    text_bytes = [encoded[i].text_bytes for i in order]
     lengths = np.array([len(x) for x in ids], np.int32)
     flat = np.concatenate(ids) if ids else np.zeros(0, np.uint32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -151,28 +220,30 @@ def tokens_output(
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat)),
         pa.array(spans, TOKENS.field("spans").type),
         documents.column("language").take(pa.array(order, pa.int64())),
-        pa.array(text_bytes.astype(np.int32)),
+        pa.array(text_bytes, pa.int32()),
         pa.array(text_tokens, pa.int32()),
         pa.array(
             [d if len(d := encoded[i].durations) else None for i in order], TOKENS.field("durations").type
         ),
+        pa.array([encoded[i].patches for i in order], TOKENS.field("patch_lengths").type),
     ]
     table = pa.table(columns, schema=TOKENS)
     groups = np.unique(cells[order], return_counts=True)[1].tolist() if order else [0]
     output = OutputTable(part, table, groups)
-    return UnitOutput(
-        part, (output,), _failures(documents, failures), len(order), info={"texts": text_counts(table)}
-    )
+    info: dict[str, Any] = {"texts": text_counts(table)}
+    layouts = layout_counts(picked["source"].to_pylist(), [encoded[i].met for i in order])
+    if layouts:
+        info["layouts"] = layouts
+    return UnitOutput(part, (output,), _failures(documents, failures), len(order), info=info)
 
 
-def _text_bytes(documents: pa.RecordBatch) -> np.ndarray:
-    """UTF-8 bytes of the text segments of each document: int64 [n]."""
-    segments = documents.column("segments")
-    flat = segments.flatten()
-    lengths = pc.if_else(pc.equal(flat.field("kind"), "text"), pc.binary_length(flat.field("text")), 0)
-    row = np.repeat(np.arange(documents.num_rows), np.asarray(segments.value_lengths(), np.int64))
-    each = np.asarray(pc.fill_null(lengths, 0), np.float64)  # whole numbers far below 2 ** 53
-    return np.bincount(row, each, documents.num_rows).astype(np.int64)
+def layout_counts(sources: list[str], met: list[Counter[str]]) -> dict[str, dict[str, int]]:
+    """What the layouts of documents met, summed by source, sorted; sources that keep the order of documents are left out."""
+    found: dict[str, Counter[str]] = {}
+    for source, own in zip(sources, met):
+        if own:
+            found.setdefault(source, Counter()).update(own)
+    return {s: {k: n for k, n in sorted(found[s].items()) if n} for s in sorted(found)}
 
 
 def text_counts(tokens: pa.Table) -> list[dict[str, Any]]:

@@ -67,11 +67,11 @@ def test_a_document_is_written_as_documented():
         2,
     ]
     assert spans == [
-        Span("text", 1, 2),
-        Span("text", 3, 5),
-        Span("image", 5, 11),
-        Span("speech", 11, 14),
-        Span("text", 14, 15),
+        Span("text", 1, 2, 0),
+        Span("text", 3, 5, 1),
+        Span("image", 5, 11, 2),
+        Span("speech", 11, 14, 3),
+        Span("text", 14, 15, 4),
     ]
 
 

@@ -90,7 +90,7 @@ def test_a_document_comes_back_in_reading_order_with_its_text(root, codecs):
     document = (words("a red square"), media(root, "red.png"), words("and a tone"), media(root, "tone.wav"))
     encoded, failures = tokenize(batch(document), codecs, {"s": str(root)})
     assert failures == []
-    ids, spans, _ = encoded[0]
+    ids, spans = encoded[0].ids, encoded[0].spans
     assert kinds(ids, codecs) == ["text", "image", "text", "speech"]
     assert [s.kind for s in spans] == ["text", "image", "text", "speech"]
     decoded = decode_tokens(ids, codecs.vocabulary)
