@@ -38,6 +38,7 @@ Lengths = npt.NDArray[np.uint16]
 
 CONFIG_FILE, CONTEXTS_FILE, ENTROPIES_FILE = "patches.json", "contexts.npy", "entropies.npy"
 _FORMAT = 1
+_BARE = ("fixed", "space", "none")  # kinds without a model
 _HELD_OUT = 8  # one text in this many is kept from the counts, to set the threshold on
 
 
@@ -51,8 +52,14 @@ class Patcher:
     entropies: Entropies
 
     def lengths(self, data: Bytes) -> Lengths:
-        """Lengths uint16 [p] of the patches of uint8 [n]; they add up to n, none is 0 or above `longest`."""
+        """Lengths uint16 [p] of the patches of uint8 [n]; they add up to n, none is 0 or above `longest`.
+
+        Raises:
+            ValueError: patches of kind 'none'.
+        """
         config = self.config
+        if config.kind == "none":
+            raise ValueError("no patches are declared")
         if config.kind == "fixed":
             return _fixed(len(data), min(round(config.bytes), config.longest))
         if config.kind == "space":
@@ -104,7 +111,7 @@ class Patcher:
             config, threshold = PatchConfig(**content["config"]), int(content["threshold"])
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']}, expected {_FORMAT}")
-            if config.kind in ("fixed", "space"):
+            if config.kind in _BARE:
                 return cls(config, threshold, np.zeros(0, np.uint64), np.zeros(0, np.uint16))
             keys = np.load(directory / CONTEXTS_FILE, allow_pickle=False)
             entropies = np.load(directory / ENTROPIES_FILE, allow_pickle=False)
@@ -128,7 +135,7 @@ def fit_patcher(texts: Sequence[Bytes], config: PatchConfig) -> tuple[Patcher, d
         The patcher, and facts: contexts, threshold and mean entropy in bits, bytes of a patch on the texts held out.
     """
     bare = Patcher(config, 0, np.zeros(0, np.uint64), np.zeros(0, np.uint16))
-    if config.kind in ("fixed", "space"):
+    if config.kind in _BARE:
         return bare, {"patches": config.kind}
     read = _first(texts, config.sample_bytes)
     held = read[_HELD_OUT - 1 :: _HELD_OUT] or read

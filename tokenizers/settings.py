@@ -19,10 +19,10 @@ class PatchConfig(BaseModel):
 
     model_config = _MODEL
 
-    kind: Literal["entropy", "monotonic", "space", "fixed"] = Field(
+    kind: Literal["entropy", "monotonic", "space", "fixed", "none"] = Field(
         default="entropy",
         description="A patch starts where the next byte is hard to guess, where it is harder than the one before, "
-        "at every word, or every so many bytes.",
+        "at every word, or every so many bytes; none: no patches are recorded.",
     )
     bytes: float = Field(
         default=4.5,
@@ -43,6 +43,49 @@ class PatchConfig(BaseModel):
     sample_bytes: int = Field(
         default=16_000_000, ge=1, description="Bytes of text the model is counted on, at most."
     )
+
+
+class SpeechPatchConfig(BaseModel):
+    """How units of speech are grouped into patches, whose lengths are recorded beside the units."""
+
+    model_config = _MODEL
+
+    kind: Literal["none", "fixed", "silence", "aligned"] = Field(
+        default="none",
+        description="none: no patches. fixed: every `size` units. silence: a silence is a patch, speech between is cut every "
+        "`size` units. aligned: a patch for each word and each gap between words.",
+    )
+    size: int = Field(
+        default=4, ge=1, le=65535, description="Units of a patch (fixed, and speech between silences)."
+    )
+    longest: int = Field(
+        default=32,
+        ge=1,
+        le=65535,
+        description="Units of a silence, a word or a gap that are one patch, at most.",
+    )
+    decibels: float = Field(
+        default=35.0,
+        gt=0,
+        le=120,
+        description="A unit is silent when it lies so far below the loud tenth of its recording (silence).",
+    )
+    untimed: Literal["proportional", "fixed"] = Field(
+        default="proportional",
+        description="aligned, where it is not known when words are said: words of the transcript beside the recording last as "
+        "long as they have letters; or patches of `size` units. Without a transcript it is the latter.",
+    )
+
+
+class MicroBatchConfig(BaseModel):
+    """How much of the media of a part is held and encoded at a time. It changes memory and time, and no id."""
+
+    model_config = _MODEL
+
+    pixels: int = Field(
+        default=1 << 24, ge=1, description="Pixels of pictures, as the codec sees them; one picture at least."
+    )
+    seconds: float = Field(default=600.0, gt=0, description="Seconds of recordings; one recording at least.")
 
 
 class TextTokenizerConfig(BaseModel):

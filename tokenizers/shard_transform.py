@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
+from mixloom.pipeline.beside_tokens import cut_patches
 from mixloom.pipeline.run import Part, PartReader, StageDirectory
 from mixloom.pipeline.shards import INDEX_SUFFIX, Context, key_prefix, shard_name, write_shard
 from mixloom.pipeline.stage import UnitOutput
@@ -47,35 +48,72 @@ def contexts_of(spec: ShardSpec, contexts: PartReader) -> pa.Table:
     )
 
 
-def _load_tokens(rows: pa.Table, tokens: PartReader) -> dict[tuple[str, int], tuple[np.ndarray, str]]:
-    """(part, row) -> (ids uint32, source) of every document the contexts hold."""
+class _Stored(NamedTuple):
+    """A document as `tokenize` wrote it: ids uint32 [n]; patches uint16 [p] and durations int32 [u], or None."""
+
+    ids: np.ndarray
+    source: str
+    patches: np.ndarray | None
+    durations: np.ndarray | None
+
+
+def _load_tokens(rows: pa.Table, tokens: PartReader) -> dict[tuple[str, int], _Stored]:
+    """(part, row) -> every document the contexts hold."""
     pieces = rows["pieces"].combine_chunks().flatten()
     parts = np.asarray(pieces.field("part").to_pylist(), dtype=object)
     numbers = np.asarray(pieces.field("row"))
-    loaded: dict[tuple[str, int], tuple[np.ndarray, str]] = {}
+    loaded: dict[tuple[str, int], _Stored] = {}
     for part in sorted(set(parts)):
         wanted = np.unique(numbers[parts == part])
-        table = tokens.read_rows(part, wanted, ["source", "input_ids"])
-        ids, sources = table["input_ids"].combine_chunks(), table["source"].to_pylist()
+        table = tokens.read_rows(part, wanted, ["source", "input_ids", "patch_lengths", "durations"])
+        lists = [table[c].combine_chunks() for c in ("input_ids", "patch_lengths", "durations")]
+        sources = table["source"].to_pylist()
         for i, row in enumerate(wanted.tolist()):
-            loaded[part, row] = (ids[i].values.to_numpy(), sources[i])
+            patches, durations = (x[i].values.to_numpy() if x[i].is_valid else None for x in lists[1:])
+            loaded[part, row] = _Stored(lists[0][i].values.to_numpy(), sources[i], patches, durations)
     return loaded
 
 
-def _contexts(rows: pa.Table, tokens: PartReader, dtype: Any, batch: int) -> Iterator[Context]:
+def _beside(found: list[_Stored], pieces: list[dict[str, Any]], units: tuple[int, int]) -> dict[str, Any]:
+    """Patch lengths and durations of the pieces of a context, as `Context` has them; `units` are the ids of speech."""
+    patches, durations = [], []
+    for one, piece in zip(found, pieces):
+        start, stop = piece["start"], piece["stop"]
+        if one.patches is not None:
+            patches.append(cut_patches(one.patches, start, stop))
+        if one.durations is not None:
+            spoken = (one.ids[:stop] >= units[0]) & (one.ids[:stop] < units[1])
+            before = int(np.count_nonzero(spoken[:start]))
+            durations.append(one.durations[before : before + int(np.count_nonzero(spoken[start:]))])
+    return {
+        "patch_lengths": np.concatenate(patches) if patches else None,
+        "durations": np.concatenate(durations) if durations else None,
+    }
+
+
+def _contexts(
+    rows: pa.Table, tokens: PartReader, dtype: Any, batch: int, units: tuple[int, int] = (0, 0)
+) -> Iterator[Context]:
     for begin in range(0, rows.num_rows, batch):  # bounds the tokens held at once
         some = rows.slice(begin, batch)
         loaded = _load_tokens(some, tokens)
         for pieces in some["pieces"].to_pylist():
             found = [loaded[p["part"], p["row"]] for p in pieces]
-            ids = [f[0][p["start"] : p["stop"]] for f, p in zip(found, pieces)]
+            ids = [f.ids[p["start"] : p["stop"]] for f, p in zip(found, pieces)]
             yield Context(
                 np.concatenate(ids).astype(dtype),
                 [len(x) for x in ids],
                 [p["doc_id"] for p in pieces],
-                [f[1] for f in found],
+                [f.source for f in found],
                 [p["start"] for p in pieces],
+                **_beside(found, pieces, units),
             )
+
+
+def _units(vocabulary: dict[str, Any]) -> tuple[int, int]:
+    """The ids of speech: first, and last + 1."""
+    block = next((r for r in vocabulary["ranges"] if r["name"] == "speech"), {"start": 0, "size": 0})
+    return int(block["start"]), int(block["start"]) + int(block["size"])
 
 
 def _begun(rows: pa.Table) -> int:
@@ -105,7 +143,8 @@ class _ShardDoFn(beam.DoFn):
         domain = domain_name(spec.domain)
         name = shard_name(domain, spec.shard, spec.shards)
         config = self._config
-        stream = _contexts(rows, self._tokens, self._vocabulary["dtype"], 8 * config.block)
+        units = _units(self._vocabulary)
+        stream = _contexts(rows, self._tokens, self._vocabulary["dtype"], 8 * config.block, units)
         entry = write_shard(
             self._directory.store.root,
             name,

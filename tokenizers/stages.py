@@ -14,6 +14,7 @@ from mixloom.pipeline.errors import UserError, nearest
 from mixloom.pipeline.overlay import surviving
 from mixloom.pipeline.run import PartReader, UnitRecord
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
+from mixloom.tokenizers.layout_config import READING_ORDER, LayoutConfig
 
 if TYPE_CHECKING:
     from mixloom.tokenizers.tails import TailSpec
@@ -79,17 +80,20 @@ class TokenizeStage(Stage):
     """Documents, domains and fitted tokenizers -> token ids."""
 
     name = "tokenize"
-    version = 3
+    version = 4
     inputs: tuple[str, ...] = ("cluster", "ingest", "tokenizer")
 
-    def __init__(self, roots: dict[str, str], survivors: str | None = None) -> None:
+    def __init__(
+        self, roots: dict[str, str], survivors: str | None = None, layout: LayoutConfig = READING_ORDER
+    ) -> None:
         self.roots = roots  # where sources lie; moving them changes nothing
         self.survivors = survivors
+        self.layout = layout
         if survivors is not None:  # a stage that dropped documents after they had their cells
             self.inputs = (survivors, *TokenizeStage.inputs)
 
     def settings(self) -> dict[str, Any]:
-        return {}  # everything that matters is in the fitted tokenizers, which are an input
+        return self.layout.settings()  # everything else is in the fitted tokenizers, which are an input
 
     def execute(self, ctx: StageContext) -> None:
         import apache_beam as beam
@@ -105,8 +109,10 @@ class TokenizeStage(Stage):
             lambda p: (
                 p
                 | beam.Create(ctx.todo(parts), reshuffle=False)
-                | ReadParts(ctx.documents(), ["doc_id", "source", "language", "segments"], assignments)
-                | Tokenize(tokenizer, assignments, self.roots)
+                | ReadParts(
+                    ctx.documents(), ["doc_id", "source", "language", "segments", "meta"], assignments
+                )
+                | Tokenize(tokenizer, assignments, self.roots, self.layout)
                 | Commit(ctx.directory)
             ),
             len(parts),
@@ -193,7 +199,7 @@ class ShardsStage(Stage):
     """Contexts and tokens -> WebDataset shards per domain, their indexes and the manifest."""
 
     name = "shards"
-    version = 2
+    version = 3
     inputs = ("pack", "tokenize", "tokenizer")
 
     def __init__(self, config: ShardsConfig) -> None:

@@ -38,6 +38,7 @@ class TextTokenizer:
     """
 
     kind = "bpe"
+    patched = False
 
     def __init__(self, raw: bytes, *, fast: bool = True) -> None:
         """`raw` is the content of a tokenizer.json, kept byte for byte; without `fast`, `tokenizers` encodes.

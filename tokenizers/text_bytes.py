@@ -28,6 +28,10 @@ class TextCoder(Protocol):
     size: int
     fingerprint: str
 
+    @property
+    def patched(self) -> bool:
+        """Whether `patch_lengths` gives any."""
+
     def encode_batch(
         self, texts: Sequence[str], *, threads: int | None = None
     ) -> list[npt.NDArray[np.uint32]]: ...
@@ -66,8 +70,15 @@ class ByteTokenizer:
         """The text of local ids [n]; bytes that a cut left incomplete become U+FFFD."""
         return np.asarray(ids).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
-    def patch_lengths(self, ids: npt.ArrayLike) -> Lengths:
-        """Lengths uint16 [p] of the patches of one text's ids [n], in order; they add up to n."""
+    @property
+    def patched(self) -> bool:
+        """Whether bytes are grouped into patches."""
+        return self.patcher.config.kind != "none"
+
+    def patch_lengths(self, ids: npt.ArrayLike) -> Lengths | None:
+        """Lengths uint16 [p] of the patches of one text's ids [n], in order; they add up to n. None: no patches."""
+        if not self.patched:
+            return None
         return self.patcher.lengths(np.ascontiguousarray(ids).astype(np.uint8))
 
     def save(self, directory: Path | str) -> Path:
