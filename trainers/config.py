@@ -1,4 +1,4 @@
-"""Settings of the model and of a training run. Reads no torch, so the command line can load it at no cost."""
+"""Settings of a training run. Reads no torch, so the command line can load it at no cost."""
 
 from __future__ import annotations
 
@@ -6,114 +6,11 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mixloom.trainers.model_config import DENSE, MOT, ExpertsConfig, ModelConfig, Untied
+
+__all__ = ["DENSE", "MOT", "ExpertsConfig", "ModelConfig", "RoutingConfig", "TrainConfig", "Untied"]
+
 from mixloom.trainers.watch_config import SpikeConfig, WandbConfig
-
-Untied = Literal["attention", "ffn", "norm"]
-DENSE: tuple[Untied, ...] = ()
-MOT: tuple[Untied, ...] = ("attention", "ffn", "norm")
-
-
-class ModelConfig(BaseModel):
-    """One decoder-only transformer; `untie` chooses between a dense model and a Mixture-of-Transformers.
-
-    Source: Liang et al., Mixture-of-Transformers (arXiv 2411.04996), Algorithm 1 and Table 1.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dim: int = Field(default=128, ge=8, le=16384, description="Width D of the residual stream.")
-    layers: int = Field(default=4, ge=1, le=256, description="Number of blocks.")
-    heads: int = Field(
-        default=4, ge=1, le=256, description="Attention heads; dim / heads must be an even number."
-    )
-    ffn_hidden: int | None = Field(
-        default=None,
-        ge=8,
-        description="Hidden width of the SwiGLU. Empty: int(8 * dim / 3) rounded up to a multiple of 256 "
-        "(the paper's rule), or of 64 where dim is under 256.",
-    )
-    vocab_size: int = Field(
-        default=0,
-        ge=0,
-        description="Rows of the embedding and of the head. 0: taken from the vocabulary of the shards.",
-    )
-    modalities: int = Field(
-        default=3, ge=1, le=64, description="Number of modalities K: text, image, speech."
-    )
-    untie: tuple[Untied, ...] = Field(
-        default=MOT,
-        description="Parts that every modality has for itself. All three: Mixture-of-Transformers. "
-        "Empty: a dense model. Only ffn: one expert per modality (the 1t1i setting of MoMa).",
-    )
-    norm: Literal["pre", "swin"] = Field(
-        default="pre",
-        description="pre: x + f(norm(x)). swin: x + norm(f(x)), the placement of the paper (equations 1 and 2).",
-    )
-    qk_norm: bool = Field(default=False, description="RMSNorm over each head of the queries and keys.")
-    rope_theta: float = Field(default=10000.0, gt=1.0, description="Base of the rotary position frequencies.")
-    document_mask: bool = Field(
-        default=True,
-        description="Attend within documents only. False: a document also sees those before it in its context, "
-        "and positions count on through the context, as in-context pretraining needs it.",
-    )
-    tie_embeddings: bool = Field(default=False, description="Use the embedding table as the output head.")
-    init_std: float = Field(
-        default=0.02, gt=0.0, le=1.0, description="Standard deviation of the weights at the start."
-    )
-    init: Literal["independent", "copy"] = Field(
-        default="independent",
-        description="independent: every modality draws its own weights. copy: all start from the same ones, "
-        "so that the model starts as the dense one.",
-    )
-    seq_len: int = Field(
-        default=512,
-        ge=2,
-        le=1 << 20,
-        description="Longest position; training takes it from the shards, sampling stops at it.",
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.dim % self.heads:
-            raise ValueError(f"heads={self.heads} must divide dim={self.dim}")
-        if (self.dim // self.heads) % 2:
-            raise ValueError(
-                f"dim / heads is {self.dim // self.heads}; rotary positions turn pairs, so it must be even"
-            )
-        if len(set(self.untie)) != len(self.untie):
-            raise ValueError(f"untie names a part twice: {list(self.untie)}")
-        return self
-
-    @property
-    def head_dim(self) -> int:
-        return self.dim // self.heads
-
-    @property
-    def hidden(self) -> int:
-        """Width of the SwiGLU after the default has been filled in."""
-        if self.ffn_hidden is not None:
-            return self.ffn_hidden
-        multiple = 256 if self.dim >= 256 else 64
-        return -(-int(8 * self.dim / 3) // multiple) * multiple
-
-    @property
-    def streams(self) -> int:
-        """Number of contiguous slices of the residual stream: 1 for a dense model, else one per modality."""
-        return self.modalities if self.untie else 1
-
-    def parameters(self, *, active: bool = False) -> int:
-        """Number of weights without embedding, head and norms; `active` counts those that one token meets."""
-        attention = 4 * self.dim * self.dim
-        ffn = 3 * self.dim * self.hidden
-        copies = 1 if active else self.modalities
-        return self.layers * (
-            attention * (copies if "attention" in self.untie else 1)
-            + ffn * (copies if "ffn" in self.untie else 1)
-        )
-
-    def filled(self, *, vocab_size: int, seq_len: int) -> ModelConfig:
-        """The same configuration with the sizes that the data decides."""
-        return self.model_validate({**self.model_dump(), "vocab_size": vocab_size, "seq_len": seq_len})
 
 
 class TrainConfig(BaseModel):

@@ -1,0 +1,201 @@
+"""Settings of the model. Reads no torch, so the command line can load it at no cost."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Untied = Literal["attention", "ffn", "norm"]
+DENSE: tuple[Untied, ...] = ()
+MOT: tuple[Untied, ...] = ("attention", "ffn", "norm")
+
+
+class ExpertsConfig(BaseModel):
+    """Several feed-forward experts where a block has one: MoMa, or a mixture over all modalities as its control.
+
+    Source: Lin et al., MoMa (arXiv 2407.21770), sections 2.2 to 2.4. Every expert takes the tokens of its group that it
+    scores highest, a share of one over the experts of the group, so a token meets one expert on average and the
+    active FLOPs are those of the dense model.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    counts: tuple[int, ...] = Field(
+        description="Experts of each modality, in the order text, image, speech ([4, 4, 1]); 1: a plain feed-forward. "
+        "With groups: all, one number."
+    )
+    groups: Literal["modality", "all"] = Field(
+        default="modality",
+        description="modality: every modality has experts of its own (MoMa). all: one group for all tokens.",
+    )
+    routing: Literal["choice", "random"] = Field(
+        default="choice",
+        description="choice: experts choose tokens by a learned score. random: by a number drawn for each token, a control.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.counts or min(self.counts) < 1 or max(self.counts) > 256:
+            raise ValueError(f"counts={list(self.counts)}: give 1 to 256 experts for every modality")
+        if max(self.counts) == 1:
+            raise ValueError(
+                f"counts={list(self.counts)} has no group of several experts; leave experts out and use untie: [ffn]"
+            )
+        if self.groups == "all" and len(self.counts) != 1:
+            raise ValueError(
+                f"groups: all has one group, but counts={list(self.counts)} names {len(self.counts)}"
+            )
+        return self
+
+
+# Width, blocks and heads of the sizes of Liang et al. (arXiv 2411.04996, table 1), and of two that train on a laptop.
+SIZES: dict[str, tuple[int, int, int]] = {
+    "tiny": (64, 2, 2),
+    "small": (192, 4, 6),
+    "37M": (256, 4, 8),
+    "94M": (512, 8, 8),
+    "443M": (1024, 24, 16),
+    "880M": (1536, 24, 24),
+    "1.5B": (2048, 24, 16),
+    "7B": (4096, 32, 32),
+}
+
+
+class ModelConfig(BaseModel):
+    """One decoder-only transformer; `untie` chooses between a dense model and a Mixture-of-Transformers.
+
+    Source: Liang et al., Mixture-of-Transformers (arXiv 2411.04996), Algorithm 1 and Table 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: Literal["tiny", "small", "37M", "94M", "443M", "880M", "1.5B", "7B"] | None = Field(
+        default=None,
+        description="Sets dim, layers and heads to those of a known size; a number given beside it counts instead.",
+    )
+    dim: int = Field(default=128, ge=8, le=16384, description="Width D of the residual stream.")
+    layers: int = Field(default=4, ge=1, le=256, description="Number of blocks.")
+    heads: int = Field(
+        default=4, ge=1, le=256, description="Attention heads; dim / heads must be an even number."
+    )
+    ffn_hidden: int | None = Field(
+        default=None,
+        ge=8,
+        description="Hidden width of the SwiGLU. Empty: int(8 * dim / 3) rounded up to a multiple of 256 "
+        "(the paper's rule), or of 64 where dim is under 256.",
+    )
+    vocab_size: int = Field(
+        default=0,
+        ge=0,
+        description="Rows of the embedding and of the head. 0: taken from the vocabulary of the shards.",
+    )
+    modalities: int = Field(
+        default=3, ge=1, le=64, description="Number of modalities K: text, image, speech."
+    )
+    untie: tuple[Untied, ...] = Field(
+        default=MOT,
+        description="Parts that every modality has for itself. All three: Mixture-of-Transformers. "
+        "Empty: a dense model. Only ffn: one expert per modality (the 1t1i setting of MoMa).",
+    )
+    experts: ExpertsConfig | None = Field(
+        default=None,
+        description="Several feed-forward experts in every block (MoMa). Empty: one, per modality if untie names ffn.",
+    )
+    norm: Literal["pre", "swin"] = Field(
+        default="pre",
+        description="pre: x + f(norm(x)). swin: x + norm(f(x)), the placement of the paper (equations 1 and 2).",
+    )
+    qk_norm: bool = Field(default=False, description="RMSNorm over each head of the queries and keys.")
+    rope_theta: float = Field(default=10000.0, gt=1.0, description="Base of the rotary position frequencies.")
+    document_mask: bool = Field(
+        default=True,
+        description="Attend within documents only. False: a document also sees those before it in its context, "
+        "and positions count on through the context, as in-context pretraining needs it.",
+    )
+    tie_embeddings: bool = Field(default=False, description="Use the embedding table as the output head.")
+    init_std: float = Field(
+        default=0.02, gt=0.0, le=1.0, description="Standard deviation of the weights at the start."
+    )
+    init: Literal["independent", "copy"] = Field(
+        default="independent",
+        description="independent: every modality draws its own weights. copy: all start from the same ones, "
+        "so that the model starts as the dense one.",
+    )
+    seq_len: int = Field(
+        default=512,
+        ge=2,
+        le=1 << 20,
+        description="Longest position; training takes it from the shards, sampling stops at it.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sized(cls, tree: Any) -> Any:
+        """Fill in the numbers of the named size."""
+        if not isinstance(tree, dict) or tree.get("size") not in SIZES:
+            return tree
+        return {**dict(zip(("dim", "layers", "heads"), SIZES[tree["size"]])), **tree}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"heads={self.heads} must divide dim={self.dim}")
+        if (self.dim // self.heads) % 2:
+            raise ValueError(
+                f"dim / heads is {self.dim // self.heads}; rotary positions turn pairs, so it must be even"
+            )
+        if len(set(self.untie)) != len(self.untie):
+            raise ValueError(f"untie names a part twice: {list(self.untie)}")
+        self._check_experts()
+        return self
+
+    def _check_experts(self) -> None:
+        if self.experts is None:
+            return
+        if self.experts.groups == "all" and "ffn" in self.untie:
+            raise ValueError(
+                "experts.groups: all shares the experts between modalities, so untie cannot name ffn; "
+                "take ffn out of untie, or set experts.groups: modality"
+            )
+        if self.experts.groups == "modality" and len(self.experts.counts) != self.modalities:
+            raise ValueError(
+                f"experts.counts={list(self.experts.counts)} must name all {self.modalities} modalities"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+    @property
+    def hidden(self) -> int:
+        """Width of the SwiGLU after the default has been filled in."""
+        if self.ffn_hidden is not None:
+            return self.ffn_hidden
+        multiple = 256 if self.dim >= 256 else 64
+        return -(-int(8 * self.dim / 3) // multiple) * multiple
+
+    @property
+    def streams(self) -> int:
+        """Number of contiguous slices of the residual stream: 1 for a dense model, else one per modality."""
+        by_modality = self.experts is not None and self.experts.groups == "modality"
+        return self.modalities if self.untie or by_modality else 1
+
+    def parameters(self, *, active: bool = False) -> int:
+        """Number of weights without embedding, head and norms; `active` counts those that one token meets."""
+        attention = 4 * self.dim * self.dim
+        copies = 1 if active else self.modalities
+        ffns = copies if "ffn" in self.untie else 1
+        routers = 0
+        if self.experts is not None:
+            ffns = 1 if active else sum(self.experts.counts)
+            # A score per expert, and the small network that foretells the choice where the future is not known.
+            foretold = self.dim // 2 if self.experts.routing == "choice" else 0
+            sizes = [n * self.dim + (self.dim + n) * foretold for n in self.experts.counts if n > 1]
+            routers = max(sizes) if active else sum(sizes)
+        untied = attention * (copies if "attention" in self.untie else 1)
+        return self.layers * (untied + ffns * 3 * self.dim * self.hidden + routers)
+
+    def filled(self, *, vocab_size: int, seq_len: int) -> ModelConfig:
+        """The same configuration with the sizes that the data decides."""
+        return self.model_validate({**self.model_dump(), "vocab_size": vocab_size, "seq_len": seq_len})
