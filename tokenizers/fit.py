@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mixloom.pipeline.sample_parts import collect_sample
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
+from mixloom.tokenizers.layout_config import LayoutConfig
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig, TextTokenizerConfig
 
 VOCAB = "vocab.json"
@@ -34,6 +35,9 @@ class TokenizerConfig(BaseModel):
     speech: SpeechCodecConfig = Field(
         SpeechCodecConfig(), description="speech: embedded units or a local checkpoint"
     )
+    layout: LayoutConfig = Field(
+        LayoutConfig(), description="order in which captions, recordings and transcripts are written"
+    )
 
 
 class TokenizerStage(Stage):
@@ -50,7 +54,10 @@ class TokenizerStage(Stage):
     def settings(self) -> dict[str, Any]:
         given = (self.config.text.path, self.config.image.path, self.config.speech.path)
         # What lies at a path counts, not its name alone: an exchanged file redoes the stage.
-        return {**self.config.model_dump(mode="json"), "files": [_stamps(path) for path in given if path]}
+        return {
+            **self.config.model_dump(mode="json", exclude={"layout"}),
+            "files": [_stamps(path) for path in given if path],
+        }
 
     def expected_in(self, ctx: StageContext) -> int | None:
         return None  # a fit: no document passes through

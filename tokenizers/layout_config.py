@@ -94,3 +94,6 @@ class LayoutConfig(BaseModel):
         if all(own.reading for own in self.by_source.values()):
             return {}
         return {"layout": self.model_dump(mode="json")}
+
+
+READING_ORDER = LayoutConfig()

@@ -22,7 +22,7 @@ from mixloom.pipeline.storage import sha256_hex
 from mixloom.tokenizers.arranged import pieces_of
 from mixloom.tokenizers.fitted import Codecs
 from mixloom.tokenizers.interleave import Span, Written, encode_pieces
-from mixloom.tokenizers.layout_config import LayoutConfig
+from mixloom.tokenizers.layout_config import READING_ORDER, LayoutConfig
 from mixloom.tokenizers.pairs import Piece
 from mixloom.tokenizers.vocab import Vocabulary
 
@@ -58,9 +58,6 @@ TOKENS = pa.schema(
         ),  # they add up to length; null where none are declared
     ]
 )
-
-
-_READING = LayoutConfig()
 
 
 class Encoded(NamedTuple):
@@ -107,7 +104,7 @@ def tokenize(
     documents: pa.RecordBatch,
     codecs: Codecs,
     roots: dict[str, str],
-    layout: LayoutConfig = _READING,
+    layout: LayoutConfig = READING_ORDER,
 ) -> tuple[list[Encoded | None], list[tuple[int, str]]]:
     """Encode a batch of documents (columns doc_id, source, segments; and meta, where word times may stand).
 

@@ -58,6 +58,7 @@ SEEDED = (
     ("order",),
     ("tokenizer", "image"),
     ("tokenizer", "speech"),
+    ("tokenizer", "layout"),
     ("shards",),
     ("train",),
 )
@@ -157,6 +158,10 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"filter.by_source names '{unknown[0]}', which is not a source; sources are {', '.join(names)}"
             )
+        for name in self.tokenizer.layout.unknown(names):
+            raise ValueError(
+                f"tokenizer.layout.by_source names '{name}', which is not a source; sources are {', '.join(names)}"
+            )
         return self
 
     @property
@@ -245,7 +250,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         *_semantic(config, chain),
         chain.seen_by(OrderStage(config.order, chain.late)),
         chain.seen_by(TokenizerStage(config.tokenizer, chain.survivors, roots)),
-        chain.seen_by(TokenizeStage(roots, chain.late)),
+        chain.seen_by(TokenizeStage(roots, chain.late, config.tokenizer.layout)),
         PackStage(config.shards),
         ShardsStage(config.shards),
         MixtureStage(config.mixture, config.training_contexts),

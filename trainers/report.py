@@ -232,9 +232,9 @@ class _Origin:
 
     def segment_at(self, position: int) -> dict[str, Any] | None:
         """The segment that holds a token of the document."""
-        for segment, span in zip(self.segments, self.spans):
+        for span in self.spans:
             if span["start"] <= position < span["stop"]:
-                return segment
+                return self.segments[span["segment"]]
         return None
 
 
