@@ -85,7 +85,8 @@ def decode(model: Model, cache: Cache, ids: Sequence[int], modality: np.ndarray)
     device, dtype = cache.keys.device, cache.keys.dtype
     cache.order = torch.from_numpy(order).to(device)
     sizes = np.bincount(kinds, minlength=model.config.streams).tolist()
-    hidden = model(Rows(torch.from_numpy(tokens[order]).to(device), sizes, cache), dtype)
+    positions = torch.from_numpy(order + cache.length).to(device)
+    hidden = model(Rows(torch.from_numpy(tokens[order]).to(device), sizes, cache, positions), dtype)
     cache.length += len(ids)
     last = hidden[int(np.flatnonzero(order == len(ids) - 1)[0])]
     return (model.head_weight.to(dtype) @ last).float()

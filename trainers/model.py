@@ -4,6 +4,8 @@ In a Mixture-of-Transformers (Liang et al., arXiv 2411.04996, Algorithm 1) every
 for everything but the embedding, the head and the attention itself, which runs over the whole sequence. A
 token is routed by its own modality, not by that of the token it predicts; special tokens are text.
 
+MoMa (`moma.Experts`) puts several experts in the place of a feed-forward.
+
 The residual stream is a list of K contiguous tensors, one per modality, so an untied layer is a plain matrix
 product per tensor: no gather, no scatter, no question to the device. Only attention needs the sequence; it
 comes and goes once per block. A dense model is the same code with a list of one. Parts left tied while
@@ -16,7 +18,7 @@ others are untied use the same weight on each of the K tensors.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -24,8 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixloom.trainers.attention import Kind, make_plan, rotary_table
-from mixloom.trainers.config import ModelConfig
 from mixloom.trainers.data import Batch
+from mixloom.trainers.model_config import ModelConfig
+from mixloom.trainers.moma import Experts, token_seeds
 
 
 class Attend(Protocol):
@@ -36,11 +39,19 @@ class Attend(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Input of the model: ids int64 [T] in the order of the residual stream, rows per modality, attention."""
+    """Input of the model: ids int64 [T] in the order of the residual stream, rows per modality, attention.
+
+    The rest concerns models with experts: positions int64 [T] in the same order; causal: let no choice of experts
+    depend on other tokens, as sampling and evaluation need it; foretold: gets the loss of the networks that foretell that
+    choice, a scalar from every block, with a gradient.
+    """
 
     input_ids: Tensor
     sizes: list[int]
     attention: Attend
+    positions: Tensor
+    causal: bool = True
+    foretold: list[Tensor] = field(default_factory=list)
 
 
 def towers(copies: int, *shape: int) -> nn.ParameterList:
@@ -101,7 +112,12 @@ class FeedForward(nn.Module):
         self.up = towers(copies, 2 * config.hidden, config.dim)
         self.down = towers(copies, config.dim, config.hidden)
 
-    def forward(self, x_TD: Tensor, m: int) -> Tensor:
+    def forward(
+        self, x_KTD: list[Tensor], seeds_KT: list[Tensor], causal: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
+        return [self._one(x_TD, m) for m, x_TD in enumerate(x_KTD)], None
+
+    def _one(self, x_TD: Tensor, m: int) -> Tensor:
         gate_TF, value_TF = linear(x_TD, self.up, m).chunk(2, dim=-1)
         return linear(F.silu(gate_TF) * value_TF, self.down, m)
 
@@ -117,17 +133,19 @@ class Block(nn.Module):
         self.attention_norm = towers(copies, config.dim)
         self.attention = Attention(config)
         self.ffn_norm = towers(copies, config.dim)
-        self.ffn = FeedForward(config)
+        self.ffn = FeedForward(config) if config.experts is None else Experts(config, layer)
 
-    def forward(self, x_KTD: list[Tensor], attention: Attend) -> list[Tensor]:
+    def forward(
+        self, x_KTD: list[Tensor], attention: Attend, seeds_KT: list[Tensor], causal: bool
+    ) -> tuple[list[Tensor], Tensor | None]:
         h_KTD = self._norm(x_KTD, self.attention_norm) if self.pre else x_KTD
         h_KTD = self.attention(h_KTD, self.layer, attention)
         h_KTD = h_KTD if self.pre else self._norm(h_KTD, self.attention_norm)
         x_KTD = [x_TD + h_TD for x_TD, h_TD in zip(x_KTD, h_KTD)]
         h_KTD = self._norm(x_KTD, self.ffn_norm) if self.pre else x_KTD
-        h_KTD = [self.ffn(h_TD, m) for m, h_TD in enumerate(h_KTD)]
+        h_KTD, foretold = self.ffn(h_KTD, seeds_KT, causal)
         h_KTD = h_KTD if self.pre else self._norm(h_KTD, self.ffn_norm)
-        return [x_TD + h_TD for x_TD, h_TD in zip(x_KTD, h_KTD)]
+        return [x_TD + h_TD for x_TD, h_TD in zip(x_KTD, h_KTD)], foretold
 
     @staticmethod
     def _norm(x_KTD: list[Tensor], weights: nn.ParameterList) -> list[Tensor]:
@@ -165,8 +183,11 @@ class Model(nn.Module):
         """Output head, float32 [V, D]."""
         return self.embedding if self.head is None else self.head
 
-    def rows(self, batch: Batch, kind: Kind, dtype: torch.dtype) -> Rows:
-        """Inputs for a batch that is on the device of the model; ways to attend are in `attention.Kind`."""
+    def rows(self, batch: Batch, kind: Kind, dtype: torch.dtype, *, causal: bool = True) -> Rows:
+        """Inputs for a batch that is on the device of the model; ways to attend are in `attention.Kind`.
+
+        causal: False lets experts choose among all tokens of the batch, which only training may do.
+        """
         if batch.shape[1] > self.config.seq_len:
             raise ValueError(
                 f"contexts of {batch.shape[1]} tokens, but the model has seq_len {self.config.seq_len}"
@@ -181,8 +202,9 @@ class Model(nn.Module):
             dtype=dtype,
         )
         if modality_major:
-            return Rows(batch.input_ids[batch.perm], batch.sizes, plan)
-        return Rows(batch.input_ids, [batch.input_ids.shape[0]], plan)
+            perm = batch.perm
+            return Rows(batch.input_ids[perm], batch.sizes, plan, batch.positions[perm], causal)
+        return Rows(batch.input_ids, [batch.input_ids.shape[0]], plan, batch.positions, causal)
 
     def order(self, batch: Batch) -> Tensor | None:
         """Sequence index of every row of the residual stream, int64 [T]; None: rows are in sequence order."""
@@ -192,18 +214,31 @@ class Model(nn.Module):
         """Hidden states [T, D] after the last norm, in the order of the residual stream; logits: `@ head_weight.T`."""
         x_TD = F.embedding(rows.input_ids, self.embedding).to(dtype)
         x_KTD = list(torch.split(x_TD, rows.sizes))
+        seeds_KT: list[Tensor] = []
+        if self.config.experts is not None:
+            seeds_KT = list(torch.split(token_seeds(rows.input_ids, rows.positions), rows.sizes))
         for block in self.blocks:
-            x_KTD = block(x_KTD, rows.attention)
+            x_KTD, foretold = block(x_KTD, rows.attention, seeds_KT, rows.causal)
+            if foretold is not None:
+                rows.foretold.append(foretold)
         x_KTD = [rms_norm(x_TD, self.norm, m) for m, x_TD in enumerate(x_KTD)]
         return x_KTD[0] if len(x_KTD) == 1 else torch.cat(x_KTD)
 
     def tower(self, modality: int) -> list[nn.Parameter]:
         """Parameters that belong to one modality alone; empty for a dense model."""
-        return [
-            parameters[modality]
-            for parameters in self.modules()
-            if isinstance(parameters, nn.ParameterList) and len(parameters) > 1
-        ]
+        found: list[nn.Parameter] = []
+        inside: set[int] = set()
+        for module in self.modules():
+            if isinstance(module, Experts):
+                found += module.owned(modality)
+                inside |= {id(part) for part in module.children()}
+            elif isinstance(module, nn.ParameterList) and len(module) > 1 and id(module) not in inside:
+                found.append(module[modality])
+        return found
+
+    def foretelling(self) -> list[nn.Parameter]:
+        """Parameters that only foretell the choice of experts; no other parameter learns through them."""
+        return [p for module in self.modules() if isinstance(module, Experts) for p in module.foretelling()]
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,9 +91,9 @@ class Run:
         mask = self.model.config.document_mask
         return micro_batches(arrays, parts, self.table, len(self.names), document_mask=mask)
 
-    def losses(self, batch: Batch) -> Losses:
-        """Losses of one batch that is on the device."""
-        return batch_losses(self.model, batch, self.kind, self.dtype, self.chunk)
+    def losses(self, batch: Batch, *, causal: bool = False) -> Losses:
+        """Losses of one batch that is on the device; see `batch_losses`."""
+        return batch_losses(self.model, batch, self.kind, self.dtype, self.chunk, causal=causal)
 
     def update(self, batches: list[Batch], step: int, totals: Totals) -> tuple[float, Tensor, bool]:
         """One update; returns its learning rate, the norm of its gradient before clipping, and whether it was sound.
@@ -128,7 +129,7 @@ class Run:
         for start in range(0, arrays[0].shape[0], height):
             part = tuple(a[start : start + height] for a in arrays)
             for batch in self.batches(part, 1):  # type: ignore[arg-type]
-                sums += self.losses(batch.to(self.device)).sums.double().cpu().numpy()
+                sums += self.losses(batch.to(self.device), causal=True).sums.double().cpu().numpy()
                 counts += np.asarray(batch.target_counts)
         result: dict[str, float | None] = {
             n: float(s / c) if c else None for n, s, c in zip(self.names, sums, counts)
@@ -137,26 +138,36 @@ class Run:
         return result
 
 
-def batch_losses(model: Model, batch: Batch, kind: Kind, dtype: torch.dtype, chunk: int) -> Losses:
+def batch_losses(
+    model: Model, batch: Batch, kind: Kind, dtype: torch.dtype, chunk: int, *, causal: bool = False
+) -> Losses:
     """Losses of a batch that is on the device of the model, rows in the order of the residual stream.
+
+    Where experts choose among all tokens of the batch (not `causal`), the total holds the loss of foretelling their choice
+    as well, as much for every target as it is per token; the sums and the losses per token never do.
 
     Args:
         chunk: tokens whose logits exist at one time.
+        causal: let no choice of experts depend on other tokens; what is reported of held-out data is.
     """
-    hidden = model(model.rows(batch, kind, dtype), dtype)
+    rows = model.rows(batch, kind, dtype, causal=causal)
+    hidden = model(rows, dtype)
     order = model.order(batch)
     targets, modality = batch.targets, batch.target_modality
     if order is not None:
         targets, modality = targets[order], modality[order]
-    return chunked_cross_entropy(
+    losses = chunked_cross_entropy(
         hidden, model.head_weight, targets, modality, modalities=model.config.modalities, chunk=chunk
     )
+    if causal or not rows.foretold:
+        return losses
+    return replace(losses, total=losses.total + torch.stack(rows.foretold).sum() * batch.targets_total)
 
 
 @torch.no_grad()
 def token_losses(model: Model, batch: Batch, kind: Kind, dtype: torch.dtype, chunk: int) -> Tensor:
     """Nats of every target of a batch, float32 [T] in sequence order; 0 where there is none."""
-    per_token = batch_losses(model, batch, kind, dtype, chunk).per_token
+    per_token = batch_losses(model, batch, kind, dtype, chunk, causal=True).per_token
     return per_token if model.order(batch) is None else per_token[batch.inverse]
 
 
