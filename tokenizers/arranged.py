@@ -71,7 +71,7 @@ def codebooks_of(codec: SpeechCoder) -> int:
 
 def check_codec(layout: LayoutConfig, codec: SpeechCoder | None) -> None:
     """Raise UserError where recordings are to be cut at words and their units cannot be cut."""
-    cuts = sorted(name for name, own in layout.by_source.items() if own.speech == "word_switch")
+    cuts = layout.switching
     config = getattr(codec, "config", None)
     if cuts and config is not None and config.codebooks > 1 and config.layout == "delayed":
         raise UserError(

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixloom.pipeline.sample_parts import collect_sample
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
@@ -38,6 +38,15 @@ class TokenizerConfig(BaseModel):
     layout: LayoutConfig = Field(
         LayoutConfig(), description="order in which captions, recordings and transcripts are written"
     )
+
+    @model_validator(mode="after")
+    def _units_can_be_cut(self) -> Self:
+        if self.speech.codebooks > 1 and self.speech.layout == "delayed" and self.layout.switching:
+            raise ValueError(
+                f"layout.by_source.{self.layout.switching[0]}: word_switch cuts recordings at words, and delayed codebooks "
+                "lie across any cut; set speech.layout: frames"
+            )
+        return self
 
 
 class TokenizerStage(Stage):

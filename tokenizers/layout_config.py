@@ -89,6 +89,11 @@ class LayoutConfig(BaseModel):
         """Names in `by_source` that fit none of the sources, sorted."""
         return sorted(n for n in self.by_source if not any(fnmatchcase(s, n) for s in sources))
 
+    @property
+    def switching(self) -> list[str]:
+        """Names in `by_source` whose recordings are cut at words, sorted."""
+        return sorted(name for name, own in self.by_source.items() if own.speech == "word_switch")
+
     def settings(self) -> dict[str, Any]:
         """What of this decides the tokens: empty where every document keeps its order."""
         if all(own.reading for own in self.by_source.values()):

@@ -162,6 +162,12 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"tokenizer.layout.by_source names '{name}', which is not a source; sources are {', '.join(names)}"
             )
+        unseen = [n for n, own in sorted(self.tokenizer.layout.by_source.items()) if own.alt]
+        if unseen and (self.pii is not None or self.decontaminate is not None):
+            raise ValueError(
+                f"tokenizer.layout.by_source.{unseen[0]}: alt writes attributes of images, which pii and decontaminate do "
+                "not see; set alt_text: true of the source instead, which makes them texts"
+            )
         return self
 
     @property
