@@ -7,10 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mixloom.trainers.model_config import DENSE, MOT, ExpertsConfig, ModelConfig, Untied
+from mixloom.trainers.watch_config import SpikeConfig, WandbConfig
 
 __all__ = ["DENSE", "MOT", "ExpertsConfig", "ModelConfig", "RoutingConfig", "TrainConfig", "Untied"]
-
-from mixloom.trainers.watch_config import SpikeConfig, WandbConfig
 
 
 class TrainConfig(BaseModel):
