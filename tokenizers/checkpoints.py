@@ -15,6 +15,7 @@ import torch
 
 from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.codebook import weights_fingerprint
+from mixloom.tokenizers.devices import placed, settled
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig
 
 POINTER_FILE = "config.json"
@@ -71,8 +72,7 @@ def read_model(classname: str, model_type: str, directory: Path | str, device: s
     from transformers.utils import logging as told
 
     fix = f"give the directory of a {classname} checkpoint (config.json and .safetensors files)"
-    if device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"codec: device '{device}' is not there", fix="set device: cpu")
+    device = placed(device, "codec")
     cls = getattr(transformers, classname)
     bars = told.is_progress_bar_enabled()
     told.disable_progress_bar()
@@ -109,10 +109,12 @@ class Checkpoint:
     """What all of them share: a fingerprint over the weights, and a saved form that points to the directory."""
 
     def __init__(self, config: ImageCodecConfig | SpeechCodecConfig, classname: str, model_type: str) -> None:
+        config = settled(config)
         assert config.path is not None  # declared by the config
         self.path = model_directory(config.path, config.download)
         self.model = read_model(classname, model_type, self.path, config.device)
-        decides = config.model_dump(mode="json", include=_DECIDES)
+        names = _DECIDES | ({"micro_batch"} if config.device != "cpu" else set())
+        decides = config.model_dump(mode="json", include=names)
         self.fingerprint = weights_fingerprint(decides, self.model.state_dict())
 
     def _save(self, directory: Path | str, config: ImageCodecConfig | SpeechCodecConfig) -> None:

@@ -58,6 +58,9 @@ class SpeechCoder(Protocol):
     can_decode: bool
 
     def encode(self, wave: Wave) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]: ...
+    def encode_batch(
+        self, waves: Sequence[Wave]
+    ) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]: ...
     def decode(
         self, units: npt.NDArray[np.int64], durations: npt.NDArray[np.int32] | None = None
     ) -> Wave: ...

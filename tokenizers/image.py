@@ -22,6 +22,7 @@ from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.autoencoder import Autoencoder, to_bytes, to_float
 from mixloom.tokenizers.codebook import FiniteScalarQuantiser, weights_fingerprint
+from mixloom.tokenizers.devices import filled, placed, rows_of_a_pass, settled
 from mixloom.tokenizers.image_fit import Progress, fit_weights
 from mixloom.tokenizers.pixels import (
     Picture,
@@ -44,15 +45,17 @@ class ImageCodec:
     """Pictures to `tokens` codes each, in raster order, and back.
 
     On a CPU ids do not depend on how pictures are batched or on the number of threads: each picture goes through
-    the network alone, on one thread, in float32. On a GPU `micro_batch` go together. A processor with other instructions may round a borderline value
-    to the neighbouring level, so encode one corpus on one kind of machine.
+    the network alone, on one thread, in float32. On a GPU a pass has `micro_batch` rows, however many pictures there are
+    (`devices`). A processor with other instructions may round a borderline value to the neighbouring level, so encode
+    one corpus on one kind of machine.
     """
 
     kind = "fsq"
     can_decode = True
 
     def __init__(self, config: ImageCodecConfig, weights: dict[str, Tensor]) -> None:
-        self.config = config
+        self.config = config = settled(config)
+        self.device = placed(config.device, "image codec")
         self.size = config.size
         self.tokens = (config.size // config.downsample) ** 2
         self._quantiser = FiniteScalarQuantiser(config.levels)
@@ -60,10 +63,8 @@ class ImageCodec:
         with torch.device("meta"):
             self._model = Autoencoder(config)
         self._model.load_state_dict(weights, assign=True, strict=True)
-        if config.device != "cpu" and not torch.cuda.is_available():
-            raise UserError(f"image codec: device '{config.device}' is not there", fix="set device: cpu")
-        self._model.to(config.device).requires_grad_(False).eval()
-        self.at_once = 1 if config.device == "cpu" else config.micro_batch
+        self._model.to(self.device).requires_grad_(False).eval()
+        self.at_once = rows_of_a_pass(self.device, config.micro_batch)
         self.fingerprint = _fingerprint(config, weights)
 
     def prepare(self, picture: Picture) -> Pixels:
@@ -89,8 +90,9 @@ class ImageCodec:
         ids = np.empty((len(pictures), self.tokens), np.int64)
         with torch_threads(1):
             for at in slices(len(pictures), self.at_once):
-                latents = self._model.encode(to_float(np.array(pictures[at])).to(self.config.device))
-                ids[at] = self._quantiser.ids(self._quantiser.quantise(latents)).flatten(1).cpu().numpy()
+                rows = to_float(filled(pictures[at], self.at_once)).to(self.device)
+                codes = self._quantiser.ids(self._quantiser.quantise(self._model.encode(rows))).flatten(1)
+                ids[at] = codes[: len(ids[at])].cpu().numpy()
         return ids
 
     @torch.inference_mode()
@@ -105,7 +107,7 @@ class ImageCodec:
         out = np.empty((len(pictures), side, side, len(self.config.levels)), np.float32)
         with torch_threads(1):
             for i, picture in enumerate(pictures):
-                out[i] = self._model.encode(to_float(picture[None]).to(self.config.device))[0].cpu().numpy()
+                out[i] = self._model.encode(to_float(picture[None]).to(self.device))[0].cpu().numpy()
         return out
 
     @torch.inference_mode()
@@ -120,7 +122,7 @@ class ImageCodec:
         pictures = np.empty((len(ids), self.size, self.size, 3), np.uint8)
         with torch_threads(1):
             for at in slices(len(ids), self.at_once):
-                numbers = torch.from_numpy(np.array(ids[at])).to(self.config.device)
+                numbers = torch.from_numpy(np.array(ids[at])).to(self.device)
                 codes = self._quantiser.codes(numbers.view(-1, side, side))
                 pictures[at] = to_bytes(self._model.decode(codes).cpu())
         return pictures
@@ -179,7 +181,7 @@ def fit_image_codec(
 def _fingerprint(config: ImageCodecConfig, weights: dict[str, Tensor]) -> str:
     """sha256 over what decides the ids: sizes, policy, levels and weights; not over how they were fitted."""
     decides = {"kind", "size", "resize", "downsample", "levels"} | (
-        {"device"} if config.device != "cpu" else set()
+        {"device", "micro_batch"} if config.device != "cpu" else set()
     )
     inference = config.model_dump(mode="json", include=decides)
     return weights_fingerprint(inference, weights)

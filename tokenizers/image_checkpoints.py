@@ -22,6 +22,7 @@ from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.autoencoder import to_bytes
 from mixloom.tokenizers.checkpoints import POINTER_FILE, Checkpoint
+from mixloom.tokenizers.devices import filled, rows_of_a_pass, settled
 from mixloom.tokenizers.pixels import Picture, Pixels, check_codes, check_pixels, slices, square
 from mixloom.tokenizers.settings import ImageCodecConfig
 
@@ -29,7 +30,7 @@ from mixloom.tokenizers.settings import ImageCodecConfig
 class ImageCheckpoint(Checkpoint, ABC):
     """Pictures to codes in raster order by a published model, in float32.
 
-    On a CPU pictures go through the model one at a time, on one thread; on a GPU `micro_batch` at a time.
+    On a CPU pictures go through the model one at a time, on one thread; on a GPU in passes of `micro_batch` (`devices`).
     """
 
     classname: ClassVar[str]
@@ -45,7 +46,7 @@ class ImageCheckpoint(Checkpoint, ABC):
 
     def __init__(self, config: ImageCodecConfig) -> None:
         super().__init__(config, self.classname, self.model_type)
-        self.config = config
+        self.config = settled(config)
         self.kind = config.kind
         self.size = config.size
         patch = self._patch()
@@ -57,7 +58,7 @@ class ImageCheckpoint(Checkpoint, ABC):
         self.side = config.size // patch
         self.tokens = self.side**2
         self.codebook_size = self._codebook_size()
-        self.at_once = 1 if config.device == "cpu" else config.micro_batch
+        self.at_once = rows_of_a_pass(self.model.device.type, config.micro_batch)
 
     def _patch(self) -> int:
         """Side in pixels of the square behind one code."""
@@ -99,9 +100,9 @@ class ImageCheckpoint(Checkpoint, ABC):
         mean, deviation = self._scale()
         with torch_threads(1):
             for at in slices(len(pictures), self.at_once):
-                pixels = torch.from_numpy(np.array(pictures[at])).to(self.model.device)
+                pixels = torch.from_numpy(filled(pictures[at], self.at_once)).to(self.model.device)
                 codes = self._ids((pixels.movedim(-1, 1).float() / 255 - mean) / deviation)
-                ids[at] = codes.reshape(-1, self.tokens).cpu().numpy()
+                ids[at] = codes.reshape(-1, self.tokens)[: len(ids[at])].cpu().numpy()
         return ids
 
     @torch.inference_mode()

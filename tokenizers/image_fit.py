@@ -16,6 +16,7 @@ from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.torch_threads import torch_threads
 from mixloom.tokenizers.autoencoder import Autoencoder, to_float
 from mixloom.tokenizers.codebook import FiniteScalarQuantiser
+from mixloom.tokenizers.devices import placed, settled
 from mixloom.tokenizers.muon import Muon
 from mixloom.tokenizers.pixels import Picture, Pixels, square
 from mixloom.tokenizers.settings import ImageCodecConfig
@@ -36,8 +37,8 @@ def fit_weights(
     Raises:
         UserError: no picture at all, or a device that is not there.
     """
-    if config.device != "cpu" and not torch.cuda.is_available():
-        raise UserError(f"image codec: device '{config.device}' is not there", fix="set device: cpu")
+    config = settled(config)
+    placed(config.device, "image codec")
     rng = np.random.Generator(np.random.PCG64(config.seed))
     crops = draw_crops(images, config, rng)
     quantiser = FiniteScalarQuantiser(config.levels)

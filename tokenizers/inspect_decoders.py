@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixloom.pipeline.errors import UserError
+from mixloom.tokenizers.devices import decoding_only
 from mixloom.tokenizers.vocab import Block, Vocabulary
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def find_decoders(vocabulary: Vocabulary, shards: str, given: str = "") -> Decod
             missing[name] = f"{name} is not decoded: there is no tokenizer in {folder / name}"
             continue
         try:
-            found[name] = _load(name, folder / name, block)
+            with decoding_only():
+                found[name] = _load(name, folder / name, block)
         except UserError as error:
             missing[name] = f"{name} is not decoded: {error.what}"
     return Decoders(vocabulary, missing=missing, **found)

@@ -10,8 +10,11 @@ _MODEL = ConfigDict(extra="forbid", frozen=True)
 
 ImageKind = Literal["fsq", "chameleon", "emu3", "janus", "dalle"]
 SpeechKind = Literal["logmel", "hubert", "wav2vec2", "wavlm", "mimi", "encodec", "dac"]
-Device = Literal["cpu", "cuda"]
-_DEVICE = "Where a checkpoint runs; another device rounds differently, so it is part of the fingerprint."
+Device = Literal["auto", "cpu", "cuda"]
+_DEVICE = (
+    "Where the model runs; auto: a GPU where there is one. Another device rounds differently, so it is part of the "
+    "fingerprint."
+)
 
 
 class PatchConfig(BaseModel):
@@ -136,7 +139,7 @@ class ImageCodecConfig(BaseModel):
         default=16,
         ge=1,
         le=4096,
-        description="Pictures at a time on a GPU. On a CPU each goes alone: its ids then never depend on the others.",
+        description="Pictures in a pass on a GPU, always so many, and part of the fingerprint there. On a CPU each goes alone.",
     )
     size: int = Field(
         default=64, ge=16, le=1024, multiple_of=8, description="Side in pixels every image is brought to."
@@ -183,7 +186,7 @@ class ImageCodecConfig(BaseModel):
         le=64,
         description="Threads of the fit (fsq). Another number rounds differently: other codes.",
     )
-    device: Device = Field(default="cpu", description=_DEVICE)
+    device: Device = Field(default="auto", description=_DEVICE)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -239,6 +242,13 @@ class SpeechCodecConfig(BaseModel):
     context_seconds: float = Field(
         default=5.0, ge=0, le=600, description="Seconds heard on either side of such a piece."
     )
+    micro_batch: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Whole pieces of long recordings in a pass on a GPU, always so many, and part of the fingerprint there. "
+        "On a CPU each goes alone.",
+    )
     units: int = Field(
         default=250,
         ge=2,
@@ -281,7 +291,7 @@ class SpeechCodecConfig(BaseModel):
         default=3600.0, gt=0, description="Seconds of audio to fit on, at most (all fitted kinds)."
     )
     seed: int = Field(default=0, ge=0, description="Seed of k-means (all fitted kinds).")
-    device: Device = Field(default="cpu", description=_DEVICE)
+    device: Device = Field(default="auto", description=_DEVICE)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,10 @@ class SpeechCodec:
         heard = hear(wave, self.config.stack, self.config.normalise)
         points = describe(heard.frames, self.config) * self._arrays["scale"]
         return collapsed(nearest_units(points, self._arrays["centroids"]), self.config.collapse)
+
+    def encode_batch(self, waves: Sequence[Wave]) -> list[tuple[Units, Durations]]:
+        """`encode` of several waves."""
+        return [self.encode(wave) for wave in waves]
 
     def decode(self, units: Units, durations: Durations | None = None, *, iterations: int = 32) -> Wave:
         """A wave float32 [sum(durations) * 640] (default stack) of units int64 [u].

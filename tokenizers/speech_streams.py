@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from mixloom.tokenizers.devices import filled
 from mixloom.tokenizers.melspectrum import Wave
 from mixloom.tokenizers.speech_units import Units
 
@@ -58,25 +59,53 @@ def unflatten(units: Units, size: int, count: int, layout: Layout) -> Codes:
 
 
 def in_chunks(
-    wave: Wave, hop: int, chunk: int, context: int, encode: Callable[[Wave], npt.NDArray[Any]]
-) -> npt.NDArray[Any]:
-    """What `encode` makes of a wave of n * hop samples, n rows, from pieces of bounded length.
+    waves: Sequence[Wave],
+    hop: int,
+    chunk: int,
+    context: int,
+    encode: Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]],
+    at_once: int = 1,
+) -> list[npt.NDArray[Any]]:
+    """What `encode` makes of waves of n * hop samples each, n rows, from pieces of bounded length.
 
     Each piece of `chunk` steps is heard with up to `context` steps before and after it, whose rows are dropped. Where no
-    row depends on more than `context` steps around it, the rows are those of the whole.
+    row depends on more than `context` steps around it, the rows are those of the whole. Pieces that have all of their
+    context go through `encode` together, always `at_once` of them; beginnings, ends and short recordings go alone. So
+    what becomes of a piece never depends on which others there are.
 
     Args:
-        encode: rows [m, ...] of a wave float32 [m * hop].
+        encode: rows [r, m, ...] of waves float32 [r, m * hop].
 
     Raises:
         ValueError: `encode` gives another number of rows.
     """
-    total = len(wave) // hop
-    found = []
+    pieces = [piece for i, wave in enumerate(waves) for piece in _pieces(i, len(wave) // hop, chunk, context)]
+    whole = [p for p in pieces if p.last - p.first == chunk + 2 * context]
+    passes = [whole[i : i + at_once] for i in range(0, len(whole), at_once)] if at_once > 1 else []
+    passes += [[p] for p in pieces if at_once == 1 or p.last - p.first < chunk + 2 * context]
+    found: list[dict[int, npt.NDArray[Any]]] = [{} for _ in waves]
+    for together in passes:
+        heard = np.stack([waves[p.wave][p.first * hop : p.last * hop] for p in together])
+        steps = together[0].last - together[0].first
+        rows = encode(filled(heard, at_once if steps == chunk + 2 * context else 1))
+        if rows.shape[1] != steps:
+            raise ValueError(f"{steps} steps were encoded as {rows.shape[1]}")
+        for p, own in zip(together, rows):
+            found[p.wave][p.start] = own[p.start - p.first : p.stop - p.first]
+    return [np.concatenate([own[start] for start in sorted(own)]) for own in found]
+
+
+class _Piece(NamedTuple):
+    """Steps start..stop of a wave, heard from `first` to `last`."""
+
+    wave: int
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def _pieces(wave: int, total: int, chunk: int, context: int) -> Iterator[_Piece]:
     for start in range(0, max(1, total), chunk):
-        first, last = max(0, start - context), min(total, start + chunk + context)
-        rows = encode(wave[first * hop : last * hop])
-        if len(rows) != last - first:
-            raise ValueError(f"{last - first} steps were encoded as {len(rows)}")
-        found.append(rows[start - first : min(total, start + chunk) - first])
-    return np.concatenate(found)
+        stop = min(total, start + chunk)
+        yield _Piece(wave, start, stop, max(0, start - context), min(total, start + chunk + context))

@@ -125,7 +125,7 @@ def test_a_codec_model_speaks_what_it_heard(checkpoints, kind, codebooks, layout
     assert len(again) == pytest.approx(steps * codec.hop, abs=codec.hop)
     samples = torch.from_numpy(np.pad(wave, (0, -len(wave) % codec.hop)))[None, None]
     with torch.inference_mode():
-        codes = codec._codes(samples)[None, :codebooks]
+        codes = codec._codes(samples)[:, :codebooks]
         assert np.allclose(again, codec._wave(codes).flatten().numpy(), atol=1e-5)
 
 

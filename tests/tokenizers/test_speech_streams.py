@@ -58,25 +58,33 @@ def test_units_of_no_codebook_are_refused():
             unflatten(np.array([unit]), SIZE, 2, "frames")
 
 
-@given(st.integers(0, 40), st.integers(1, 9), st.integers(0, 9))
-def test_pieces_give_the_rows_of_the_whole_where_rows_look_no_farther_than_the_context(steps, chunk, context):
-    rng = np.random.Generator(np.random.PCG64(steps))
-    wave = rng.normal(size=4 * steps).astype(np.float32)
+WAVES = st.lists(st.integers(0, 40), min_size=1, max_size=4)
+
+
+@given(WAVES, st.integers(1, 9), st.integers(0, 9), st.integers(1, 4))
+def test_pieces_give_the_rows_of_the_whole_where_rows_look_no_farther_than_the_context(
+    steps, chunk, context, at_once
+):
+    rng = np.random.Generator(np.random.PCG64(steps[0]))
+    waves = [rng.normal(size=4 * n).astype(np.float32) for n in steps]
     reach = min(2, context)
-    longest = [0]
+    shapes = []
 
-    def encode(piece: np.ndarray) -> np.ndarray:
-        longest[0] = max(longest[0], len(piece))
-        rows = piece.reshape(-1, 4).sum(1)
-        padded = np.pad(rows, reach)
-        return np.stack([padded[i : i + len(rows)] for i in range(2 * reach + 1)], axis=1)
+    def encode(pieces: np.ndarray) -> np.ndarray:
+        shapes.append((len(pieces), pieces.shape[1] // 4))
+        rows = pieces.reshape(len(pieces), -1, 4).sum(2)
+        padded = np.pad(rows, ((0, 0), (reach, reach)))
+        return np.stack([padded[:, i : i + rows.shape[1]] for i in range(2 * reach + 1)], axis=2)
 
-    assert in_chunks(wave, 4, chunk, context, encode).tolist() == encode(wave).tolist() or not steps
-    longest[0] = 0
-    in_chunks(wave, 4, chunk, context, encode)
-    assert longest[0] <= 4 * (chunk + 2 * context)
+    found = in_chunks(waves, 4, chunk, context, encode, at_once)
+    whole = chunk + 2 * context
+    assert all(n <= whole for _, n in shapes)
+    assert {r for r, n in shapes if n == whole} <= {at_once}, "whole pieces share passes of one size"
+    assert {r for r, n in shapes if n < whole} <= {1}
+    for wave, rows in zip(waves, found):
+        assert rows.tolist() == encode(wave[None])[0].tolist()
 
 
 def test_an_encoder_that_loses_steps_is_found_out():
     with pytest.raises(ValueError, match="5 steps were encoded as 4"):
-        in_chunks(np.zeros(20, np.float32), 4, 9, 0, lambda piece: np.zeros(len(piece) // 4 - 1))
+        in_chunks([np.zeros(20, np.float32)], 4, 9, 0, lambda pieces: np.zeros((1, pieces.shape[1] // 4 - 1)))
