@@ -7,7 +7,6 @@ step with the fingerprints of what it belongs to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixloom.mixers.mixture import Mixture, check_weights
+from mixloom.mixers.mixture_log import ExcludeEntry, MixtureEntry, MixtureLog
 from mixloom.mixers.permutation import place, stream_key
-from mixloom.mixers.schedule import MAX_PERIOD, apportion, make_schedule
+from mixloom.mixers.plan import Plan
+from mixloom.mixers.schedule import MAX_PERIOD
+from mixloom.mixers.timeline import Group
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.shard_reader import ShardReader
 
@@ -78,13 +80,24 @@ class Stream:
         seed: another seed gives another order inside the domains.
         batch_contexts: contexts per step over all ranks.
         steps: length of the training run. It bounds what may be asked for, and never changes the order.
+        log: what was changed during the run; taken as it is now, later entries need a new stream (`amended`).
+        like: a stream whose schedules may be taken over where they are the same; it only saves time.
 
     Raises:
-        UserError: domains of mixture and shards differ, or the run would serve a domain beyond its max_epochs.
+        UserError: domains of mixture and shards differ, a domain with weight has no contexts, or the run would serve
+            a domain beyond its max_epochs.
     """
 
     def __init__(
-        self, reader: ShardReader, mixture: Mixture, *, seed: int, batch_contexts: int, steps: int
+        self,
+        reader: ShardReader,
+        mixture: Mixture,
+        *,
+        seed: int,
+        batch_contexts: int,
+        steps: int,
+        log: MixtureLog | None = None,
+        like: Stream | None = None,
     ) -> None:
         if batch_contexts < 1 or steps < 1:
             raise UserError(
@@ -93,79 +106,42 @@ class Stream:
             )
         self.reader, self.mixture = reader, mixture
         self.seed, self.batch_contexts, self.steps = seed, batch_contexts, steps
+        self.log = MixtureLog() if log is None else MixtureLog(log.entries, log.path)
         entries = reader.manifest.domains
         self.domains: list[str] = [d.name for d in entries]
-        check_weights(mixture.weights, self.domains)
+        for used in (mixture, *(e.mixture for e in self.log.entries if isinstance(e, MixtureEntry))):
+            check_weights(used.weights, self.domains)
+        manifest = reader.manifest.fingerprint
+        groups = [Group(d.name, d.contexts, d.tokens, stream_key(manifest, seed, d.name)) for d in entries]
         self._sizes = np.array([d.contexts for d in entries], dtype=np.int64)
         self._tokens = np.array([d.tokens for d in entries], dtype=np.int64)
-        limits = {d.name: d.max_epochs for d in mixture.domains}
-        self._capacity = np.array(
-            [math.floor(limits[d.name] * d.contexts + 1e-9) for d in entries], dtype=np.int64
-        )
-        counts = self._counts()
-        self._schedule = make_schedule(counts, steps * batch_contexts)
-        manifest = reader.manifest.fingerprint
-        self._keys = np.array([stream_key(manifest, seed, d) for d in self.domains], dtype=np.uint64)
+        self._keys = np.array([g.key for g in groups], dtype=np.uint64)
+        draws = steps * batch_contexts
+        self.plan = Plan(groups, mixture, self.log, batch=batch_contexts, draws=draws, max_period=MAX_PERIOD)
         self._check_capacity()
 
-    def _counts(self) -> NDArray[np.int64]:
-        """Draws of each domain per period of the schedule: int64 [n].
-
-        The period is the number of contexts in the mixture's budget where that is small enough, so that the
-        draws over the whole budget are exact whole numbers and a cap of E epochs can be met to the context.
-        """
-        w = np.array([self.mixture.weights[name] for name in self.domains])
-        per_token = w * self._sizes / self._tokens
-        rate = math.fsum(per_token)  # contexts per token of the mixture; fsum: the same on every machine
-        shares = per_token / rate
-        budget = max(1, math.floor(self.mixture.budget_tokens * rate + 1e-6))
-        # A share may miss its cap by the fraction of a context that rounding down costs, and by no more.
-        wanted = budget * shares
-        if bool(np.any(wanted > self._capacity + 1 + 1e-6 * self._capacity)):
-            self._refuse(wanted, f"the mixture's budget of {budget:,} contexts")
-        some = shares > 0
-        budget = min(budget, int(self._capacity[some].sum()))
-        if budget < 1:
-            self._refuse(np.maximum(wanted, 1), "any run: not one context fits under the cap")
-        period = min(budget, MAX_PERIOD)
-        caps = np.array([int(c) * period // budget for c in self._capacity], dtype=np.int64)
-        period = min(period, int(caps[some].sum()))
-        return apportion(shares, period, caps)
-
     def _check_capacity(self) -> None:
-        total = self.steps * self.batch_contexts
-        served = self._schedule.served(total)
-        if bool((served <= self._capacity).all()):
+        weights = self.plan.beyond(self.steps * self.batch_contexts)
+        if weights is None:
             return
-        low, high = 0, self.steps  # the most steps that fit: served(low) fits, served(high) does not
+        low, high = 0, self.steps  # the most steps that fit: low fits, high does not
         while high - low > 1:
             middle = (low + high) // 2
-            fits = bool((self._schedule.served(middle * self.batch_contexts) <= self._capacity).all())
+            fits = self.plan.beyond(middle * self.batch_contexts) is None
             low, high = (middle, high) if fits else (low, middle)
         run = f"{self.steps:,} steps of {self.batch_contexts:,} contexts"
-        self._refuse(served, run, f"train at most {low:,} steps, or ")
+        served = self.plan.used(self.steps * self.batch_contexts).places
+        self.plan.refuse(served, weights, run, first=f"train at most {low:,} steps, or ")
 
-    def _refuse(self, wanted: NDArray[Any], run: str, first: str = "") -> None:
-        i = int(np.argmax(wanted / np.maximum(self._capacity, 1)))  # the domain furthest beyond its cap
-        epochs = float(wanted[i]) / int(self._sizes[i])
-        name = self.domains[i]
-        limit = next(d.max_epochs for d in self.mixture.domains if d.name == name)
-        raise UserError(
-            f"domain '{name}' would be served {epochs:.4g} epochs ({int(wanted[i]):,} contexts) in {run};"
-            f" allowed: {limit:g} epochs of {int(self._sizes[i]):,} contexts",
-            fix=f"{first}estimate the mixture again for this training length and these shards",
-        )
-
-    @property
-    def rates(self) -> NDArray[np.float64]:
-        """Share of the draws (contexts, not tokens) per domain, as served: float64 [n], multiples of 1 / period."""
-        return self._schedule.counts / self._schedule.period
+    def rates(self, step: int = 0) -> NDArray[np.float64]:
+        """Share of the draws (contexts, not tokens) per domain, as served from `step` on: float64 [n]."""
+        return self.plan.rates(step * self.batch_contexts)
 
     def draws(self, start: int, stop: int) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
         """Draws start..stop of the one global order: (domain int32 [m], context int64 [m], epoch int64 [m])."""
         if not 0 <= start <= stop <= self.steps * self.batch_contexts:
             raise IndexError(f"draws {start} to {stop} of {self.steps * self.batch_contexts}")
-        domain, ordinal = self._schedule.draws(start, stop)
+        domain, ordinal = self.plan.draws(start, stop)
         index, epoch = place(domain, ordinal, self._sizes, self._keys)
         return domain, index, epoch
 
@@ -193,11 +169,7 @@ class Stream:
     def _rows(
         self, step: int, rank: int, world: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
-        if world < 1 or self.batch_contexts % world:
-            raise UserError(
-                f"batch_contexts {self.batch_contexts} cannot be split evenly over {world} ranks",
-                fix="choose a batch size that is a multiple of the number of ranks",
-            )
+        self.check_ranks(world)
         if not (0 <= step < self.steps and 0 <= rank < world):
             raise IndexError(f"step {step} of {self.steps}, rank {rank} of {world}")
         own = self.batch_contexts // world
@@ -210,6 +182,22 @@ class Stream:
         rows = zip(domain.tolist(), index.tolist(), epoch.tolist())
         return [ContextRef(self.domains[d], i, e) for d, i, e in rows]
 
+    def check_ranks(self, world: int) -> None:
+        """Raise UserError where a rank of `world` would get nothing, or less than another, and wait for ever."""
+        n = self.batch_contexts
+        if world < 1:
+            raise UserError(f"world is {world}; it is at least 1", fix="give the number of ranks")
+        if world > n:
+            raise UserError(
+                f"{world} ranks share batch_contexts {n}: {world - n} of them would get no context and hold up the rest",
+                fix=f"set batch_contexts to a multiple of {world}, or train on at most {n} ranks",
+            )
+        if n % world:
+            raise UserError(
+                f"batch_contexts {n} cannot be split evenly over {world} ranks",
+                fix=f"choose a batch size that is a multiple of the number of ranks, for example {n - n % world}",
+            )
+
     def exposure(self, step: int, *, exact: bool = True) -> list[Exposure]:
         """What each domain has given in steps 0..step (not including `step`), over all ranks.
 
@@ -221,21 +209,34 @@ class Stream:
         if not 0 <= step <= self.steps:
             raise IndexError(f"step {step} of {self.steps}")
         out = []
-        for i, served in enumerate(self._schedule.served(step * self.batch_contexts).tolist()):
-            full, rest = divmod(served, int(self._sizes[i]))
-            tokens = full * int(self._tokens[i]) + rest * int(self._tokens[i]) // int(self._sizes[i])
-            if exact and rest:
-                ordinal = np.arange(served - rest, served, dtype=np.int64)
-                index, _ = place(np.full(rest, i, np.int32), ordinal, self._sizes, self._keys)
-                tokens = full * int(self._tokens[i]) + int(
-                    self.reader.context_tokens(self.domains[i])[index].sum()
-                )
-            out.append(Exposure(self.domains[i], served, tokens, served / int(self._sizes[i])))
+        for i, served in enumerate(self.plan.used(step * self.batch_contexts).served.tolist()):
+            tokens = self._served_tokens(i, step * self.batch_contexts, exact)
+            out.append(Exposure(self.domains[i], served, tokens, served / max(int(self._sizes[i]), 1)))
         return out
+
+    def _served_tokens(self, i: int, draw: int, exact: bool) -> int:
+        """Real tokens domain `i` has given before a draw."""
+        used = self.plan.used(draw)
+        served, size, total = int(used.served[i]), int(self._sizes[i]), int(self._tokens[i])
+        full, rest = divmod(served, size) if size else (0, 0)
+        if i not in used.excluded and (not exact or not rest):
+            return full * total + (rest * total // size if rest else 0)
+        if not exact:
+            return served * total // size
+        each = self.reader.context_tokens(self.domains[i])
+        if i not in used.excluded:
+            places = np.arange(served - rest, served, dtype=np.int64)
+            index, _ = place(np.full(rest, i, np.int32), places, self._sizes, self._keys)
+            return full * total + int(each[index].sum())
+        tokens = 0
+        for places in self.plan.given_places(i, draw):
+            index, _ = place(np.full(len(places), i, np.int32), places, self._sizes, self._keys)
+            tokens += int(each[index].sum())
+        return tokens
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint needs to go on at `step`: plain JSON values, the same for every rank and world."""
-        return {
+        own = {
             "version": _STATE_VERSION,
             "step": step,
             "seed": self.seed,
@@ -243,18 +244,70 @@ class Stream:
             "manifest": self.reader.manifest.fingerprint,
             "mixture": self.mixture.fingerprint,
         }
+        log = self.log.before(step)
+        return {**own, "log": log} if log else own
 
     def check(self, state: Mapping[str, Any]) -> int:
-        """The step to go on at. Raises UserError when the state belongs to another stream."""
-        mine = self.state(int(state.get("step", 0)))
+        """The step to go on at.
+
+        Entries of the mixture log that begin at that step or later may have been added since.
+
+        Raises:
+            UserError: the state belongs to another stream, or to one with other changes before its step.
+        """
+        mine = {"log": "", **self.state(int(state.get("step", 0)))}
         for name, value in mine.items():
-            if state.get(name) != value:
+            found = state.get(name, "" if name == "log" else None)
+            if found == value:
+                continue
+            if name == "log":
                 raise UserError(
-                    f"the checkpoint's stream has {name} {state.get(name)!r}, this one {value!r}",
-                    fix="resume with the shards, mixture, seed and batch size the run was started with,"
-                    " or start a new run",
+                    f"the mixture log does not say of the steps before {mine['step']} what it said when the checkpoint"
+                    " was written",
+                    fix="restore the log; an entry may only begin at the checkpoint's step or later",
                 )
+            raise UserError(
+                f"the checkpoint's stream has {name} {found!r}, this one {value!r}",
+                fix="resume with the shards, mixture, seed and batch size the run was started with,"
+                " or start a new run",
+            )
         return int(state["step"])
+
+    def amended(self, entry: MixtureEntry | ExcludeEntry, *, served: int, write: bool = True) -> Stream:
+        """The stream with one more entry in its log, for the steps from `served` on.
+
+        The entry is tried before it is written, so a log never holds one that cannot be followed.
+
+        Args:
+            entry: what changes.
+            served: steps that have been served already.
+            write: append it to the log's file, where it has one; True on one rank only.
+
+        Raises:
+            UserError: the entry begins before `served`, or cannot be followed (see `Stream`).
+        """
+        longer = self.log.extended(entry, served=served)
+        made = Stream(
+            self.reader,
+            self.mixture,
+            seed=self.seed,
+            batch_contexts=self.batch_contexts,
+            steps=self.steps,
+            log=longer,
+            like=self,
+        )
+        if write:
+            MixtureLog(self.log.entries, self.log.path).append(entry, served=served)
+        return made
+
+    def quarantine(self, step: int, reason: str = "") -> ExcludeEntry:
+        """The entry that leaves out all contexts of a step from that step on, and names their documents."""
+        refs = self.batch(step)
+        ids = (doc for ref in refs for doc in self.documents(ref)["doc_ids"])
+        contexts = tuple(dict.fromkeys((ref.domain, ref.index) for ref in refs))
+        return ExcludeEntry(
+            from_step=step, contexts=contexts, documents=tuple(dict.fromkeys(ids)), reason=reason
+        )
 
 
 def as_iterable_dataset(
