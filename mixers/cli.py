@@ -12,11 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mixloom.mixers.estimate import estimate, parse_settings
+from mixloom.mixers.medu_cli import judge_command
 from mixloom.mixers.mixture import Mixture
 from mixloom.mixers.sources import load_sources
 from mixloom.pipeline.errors import UserError
 
 app = typer.Typer(help="Estimate and show mixture weights.", no_args_is_help=True, add_completion=False)
+
+app.command("judge")(judge_command)
 
 
 @app.command("estimate")

@@ -189,7 +189,7 @@ class LocalJudge:
 
         fix = "give the folder of a causal language model with config.json and .safetensors files"
         try:
-            network, told = transformers.AutoModelForCausalLM.from_pretrained(
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 str(self.folder),
                 local_files_only=True,
                 use_safetensors=True,
@@ -199,6 +199,7 @@ class LocalJudge:
             )
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise UserError(f"judge: cannot load the model in {self.folder}: {error}", fix=fix) from error
+        network, told = loaded
         if told["missing_keys"]:
             lacking = sorted(told["missing_keys"])
             raise UserError(

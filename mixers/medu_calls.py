@@ -53,7 +53,7 @@ class CallLog:
         self._identity = judge.identity
         self._known: dict[str, str] = {}
         for line in self._lines():
-            if isinstance(line.get("answer"), str):
+            if _counts(line["purpose"], line["answer"]):
                 self._known[line["key"]] = line["answer"]
 
     def key(self, request: Request) -> str:
@@ -82,10 +82,10 @@ class CallLog:
                 for n, answer in self.judge.answers([calls[i].request for _, i in asked]):
                     key, i = asked[n]
                     self._write(file, key, calls[i], answer)
-                    if answer.text is None:
-                        failed[key] = answer
-                    else:
+                    if answer.text is not None and _counts(calls[i].purpose, answer.text):
                         self._known[key] = answer.text
+                    else:
+                        failed[key] = answer
                     if told is not None:
                         told(calls[i], answer)
         return [failed[k] if k in failed else Answer(self._known[k]) for k in keys]
@@ -120,7 +120,7 @@ class CallLog:
                     return  # the process was killed while it wrote this line
                 try:
                     line = json.loads(raw)
-                    line["key"], line["answer"]
+                    line["key"], line["answer"], line["purpose"]
                 except (ValueError, KeyError, TypeError):
                     raise UserError(
                         f"{self.path}, line {number}, is not what was written there",
@@ -141,6 +141,11 @@ class CallLog:
                 ) from None
             _drop_half_line(file)
             yield file
+
+
+def _counts(purpose: str, answer: str | None) -> bool:
+    """Whether an answer is kept. Without a word it describes nothing, and is asked for again; as a label it is unparsable."""
+    return answer is not None and (purpose == "label" or bool(answer.strip()))
 
 
 def _drop_half_line(file: IO[bytes]) -> None:

@@ -115,7 +115,9 @@ def draw(
         raise UserError(f"{place} is no run directory, and only a run has domains", fix="use --group source")
     else:
         found = _of_jsonl(place, per_source, seed, text_field, source_field, id_field)
-    documents, sources, empty = [], [], []
+    documents: list[Shown] = []
+    sources: list[str] = []
+    empty: list[str] = []
     for name, rows in found.items():
         own = [Shown(name, i, text[:characters]) for i, text in rows if text[:characters].strip()][
             :per_source
