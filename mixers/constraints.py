@@ -99,8 +99,12 @@ def _solve(free: Callable[[Floats], Floats], slope: Callable[[Floats], Floats], 
         moving = np.where((raw > lo) & (raw < hi), slope(raw), 0.0)
         curvature = (a * moving) @ a.T
         ridge = max(1e-9 * float(np.trace(curvature)), 1e-9 * float(np.abs(short).max()), 1e-15)
-        step = np.linalg.solve(curvature + ridge * np.eye(len(b)), short)
-        size = _line(lambda s, v=v, step=step: float(step @ (b - a @ weights(v + s * step))))
+        step = np.asarray(np.linalg.solve(curvature + ridge * np.eye(len(b)), short), np.float64)
+
+        def left(size: float, v: Floats = v, step: Floats = step) -> float:
+            return float(step @ (b - a @ weights(v + size * step)))
+
+        size = _line(left)
         v = v + size * step
         w = weights(v)
     if np.abs(b - a @ w).max() > 1e-8:

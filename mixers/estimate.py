@@ -1,95 +1,52 @@
-"""From sizes and settings to a mixture: one table of methods, one rule for caps and floors."""
+"""From sizes and settings to a mixture: one table of methods, one rule for caps, floors, shares and phases."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from numpy.typing import NDArray
 
-from mixloom.mixers.heuristics import Shares, bounded_shares, proportional, temperature, uniform
-from mixloom.mixers.mixture import Mixture, MixtureDomain, Phase, check_weights
-from mixloom.mixers.sources import Sources
-from mixloom.mixers.unimax import unimax
-from mixloom.pipeline.errors import UserError, nearest
+from mixloom.mixers.constraints import Bounds
+from mixloom.mixers.estimators import ESTIMATORS, Found, Problem, _towards, weigh_by_utilities
+from mixloom.mixers.final_phase import raised_target
+from mixloom.mixers.given import Given
+from mixloom.mixers.limits import bounds_of, check_budget, left_out
+from mixloom.mixers.mix_config import Exclude, FinalPhase, MixtureConfig, parse_settings, used_settings
+from mixloom.mixers.mixture import Mixture, MixtureDomain, Phase
+from mixloom.mixers.sources import Domain, Sources
+from mixloom.mixers.utility import Utilities
+from mixloom.pipeline.errors import UserError
 
+__all__ = ["ESTIMATORS", "MixtureConfig", "estimate", "needs", "parse_settings", "reproduce"]
 
-class MixtureConfig(BaseModel):
-    """How to weigh the domains."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    method: Literal["unimax", "proportional", "temperature", "uniform", "fixed"] = Field(
-        "unimax", description="How the weights are found from the sizes."
-    )
-    max_epochs: float = Field(
-        4.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="No domain is served more often than this, whatever the method.",
-    )
-    budget_tokens: int | Literal["steps"] = Field(
-        "steps", description="Tokens to train on; 'steps' takes them from the training length of the caller."
-    )
-    temperature: float = Field(
-        3.33, gt=0, allow_inf_nan=False, description="Exponent 1/temperature on the sizes."
-    )
-    min_share: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Floor on every share (less only where a domain's cap is lower); not for fixed.",
-    )
-    weights: dict[str, float] | None = Field(
-        None, description="For fixed: the share of every domain; they sum to 1."
-    )
+Floats = NDArray[np.float64]
 
 
-def _unimax(sources: Sources, config: MixtureConfig, budget: int) -> Shares:
-    taken = unimax(sources.tokens, budget, config.max_epochs)
-    return taken / taken.sum()
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """Weights of the domains that are kept, phase by phase: (start, float64 [kept]), and what to say."""
+
+    phases: list[tuple[float, Floats]]
+    notes: list[str]
+
+    @property
+    def mean(self) -> Floats:
+        ends = [start for start, _ in self.phases[1:]] + [1.0]
+        return sum(((e - s) * w for (s, w), e in zip(self.phases, ends)), np.zeros(len(self.phases[0][1])))
 
 
-def _uniform(sources: Sources, config: MixtureConfig, budget: int) -> Shares:
-    return _bounded(uniform(sources.tokens), sources, config, budget)
-
-
-def _proportional(sources: Sources, config: MixtureConfig, budget: int) -> Shares:
-    return _bounded(proportional(sources.tokens), sources, config, budget)
-
-
-def _temperature(sources: Sources, config: MixtureConfig, budget: int) -> Shares:
-    return _bounded(temperature(sources.tokens, config.temperature), sources, config, budget)
-
-
-def _fixed(sources: Sources, config: MixtureConfig, budget: int) -> Shares:
-    if config.weights is None:
-        raise UserError(
-            "method fixed needs weights", fix="set weights to the share of every domain, for example {a: 1.0}"
-        )
-    check_weights(config.weights, sources.names)
-    return np.array([config.weights[name] for name in sources.names])
-
-
-# The shares of the domains, float64 [n] in their order, from (sources, config, budget in tokens).
-Estimator = Callable[[Sources, MixtureConfig, int], Shares]
-ESTIMATORS: dict[str, Estimator] = {
-    "unimax": _unimax,
-    "uniform": _uniform,
-    "proportional": _proportional,
-    "temperature": _temperature,
-    "fixed": _fixed,
-}
-
-
-def _bounded(target: Shares, sources: Sources, config: MixtureConfig, budget: int) -> Shares:
-    caps = config.max_epochs * np.asarray(sources.tokens, dtype=np.float64) / budget
-    return bounded_shares(target, np.minimum(config.min_share, caps), caps)
-
-
-def estimate(sources: Sources, config: MixtureConfig, budget_tokens: int | None = None) -> Mixture:
+def estimate(
+    sources: Sources,
+    config: MixtureConfig,
+    budget_tokens: int | None = None,
+    *,
+    utilities: Utilities | None = None,
+    given: Given | None = None,
+) -> Mixture:
     """Find the weights by `config.method`.
 
     A budget that no weights can fill within max_epochs is refused, not clipped: a run that is silently shorter
@@ -98,68 +55,196 @@ def estimate(sources: Sources, config: MixtureConfig, budget_tokens: int | None 
 
     Args:
         sources: the domains and their tokens.
-        config: method and settings.
+        config: method and settings; the files it names are read.
         budget_tokens: the training length in tokens (steps * contexts per step * seq_len), used when
             config.budget_tokens is "steps".
+        utilities: instead of the file of config.utilities.
+        given: instead of all files.
 
     Raises:
-        UserError: no budget, a budget or floor no weights can meet, or fixed weights that are not valid.
+        UserError: no budget, a budget or floor no weights can meet, what the method needs is not given, or fixed weights
+            that are not valid.
     """
+    given = given if given is not None else Given.load(config, utilities)
+    missing = needs(config, given)
+    if missing:
+        raise UserError(f"method {config.method} needs {missing.split('=')[0]}", fix=f"set {missing}")
+    out = left_out(sources, config)
+    kept = [d for d in sources.domains if d.name not in out]
     budget = config.budget_tokens if config.budget_tokens != "steps" else budget_tokens
-    if budget is None or budget < 1:
-        raise UserError(
-            f"budget_tokens is {config.budget_tokens if budget is None else budget}, and no training length is known",
-            fix="set budget_tokens to the tokens to train on",
-        )
-    most = math.floor(config.max_epochs * sum(sources.tokens))
-    if budget > most:
-        raise UserError(
-            f"budget_tokens {budget:,} cannot be filled: {config.max_epochs:g} epochs of all"
-            f" {len(sources.domains)} domains are {most:,} tokens",
-            fix=f"lower budget_tokens to at most {most:,}, or raise max_epochs to at least"
-            f" {budget / sum(sources.tokens):.4g}",
-        )
-    if config.min_share * len(sources.domains) > 1:
-        raise UserError(
-            f"min_share {config.min_share:g} for each of {len(sources.domains)} domains is more than the whole",
-            fix=f"set min_share to at most {1 / len(sources.domains):.4g}",
-        )
-    shares = ESTIMATORS[config.method](sources, config, budget)
-    settings = {
-        k: v for k, v in config.model_dump(mode="json").items() if v is not None and k in _used(config)
+    budget = check_budget(sources, kept, config, budget)
+    own = _without(given, set(out))
+    plan = _weigh(kept, config, own, budget)
+    beside = plan if config.method == "unimax" else _weigh(kept, _as_unimax(config), own, budget)
+    notes = [*sources.notes, *plan.notes, *_modality_notes(kept, plan.mean, config)]
+    record: dict[str, Any] = {
+        "sources": {
+            "origin": Path(sources.origin).name,
+            "fingerprint": sources.fingerprint,
+            "group_by": list(sources.group_by),
+            "notes": list(sources.notes),
+            "rows": sources.rows(),
+        },
+        "settings": used_settings(config),
+        "seed": config.seed,
+        "given": given.record(_used_tables(config)),
+        "unimax": _named(kept, beside.mean, sources),
     }
+    if out:
+        before = _before(sources, config, given, budget)
+        record["before"] = before
+        notes.append(_left_out_note(out, before))
     return Mixture(
         estimator=config.method,
-        settings=settings,
+        settings=used_settings(config),
         inputs=sources.fingerprint,
         budget_tokens=budget,
         domains=tuple(
             MixtureDomain(name=d.name, tokens=d.tokens, max_epochs=config.max_epochs) for d in sources.domains
         ),
-        phases=(Phase(start=0.0, weights=dict(zip(sources.names, map(float, shares)))),),
+        phases=tuple(Phase(start=start, weights=_named(kept, w, sources)) for start, w in plan.phases),
+        notes=tuple(notes),
+        record=record,
     )
 
 
-def _used(config: MixtureConfig) -> set[str]:
-    """The settings the method reads; the others would only make equal mixtures look different."""
-    extra = {"temperature": {"temperature", "min_share"}, "fixed": {"weights"}}
-    return {"max_epochs"} | extra.get(config.method, {"min_share"})
+def needs(config: MixtureConfig, given: Given) -> str:
+    """What the method of the settings still needs, as SETTING=WHAT; "" when it can be computed."""
+    method = ESTIMATORS[config.method]
+    source: object = config if method.needs == "weights" else given
+    return method.wants if method.needs and getattr(source, method.needs) is None else ""
 
 
-def parse_settings(values: Mapping[str, Any]) -> MixtureConfig:
-    """A config from loose settings. Raises UserError naming the setting, the value and what is allowed."""
-    for name in values:
-        if name not in MixtureConfig.model_fields:
-            known = list(MixtureConfig.model_fields)
-            raise UserError(
-                f"no mixture setting '{name}'{nearest(name, known)}", fix=f"use one of: {', '.join(known)}"
-            )
-    try:
-        return MixtureConfig.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        about = MixtureConfig.model_fields[name].description
+def reproduce(mixture: Mixture) -> Mixture:
+    """The same estimate from what the mixture records of itself, and nothing else.
+
+    Raises:
+        UserError: it records nothing, as when it was written by hand.
+    """
+    record = mixture.record
+    if "sources" not in record:
         raise UserError(
-            f"mixture setting {name} is {values[name]!r}: {first['msg']}", fix=f"{name}: {about}"
-        ) from None
+            "the mixture does not record what it was estimated from",
+            fix="estimate it again: mixloom mix estimate RUN --out PATH",
+        )
+    about = record["sources"]
+    sources = Sources.from_rows(about["rows"], about["origin"], about["fingerprint"], about["group_by"])
+    sources = replace(sources, notes=tuple(about["notes"]))
+    settings = {**record["settings"], "method": mixture.estimator, "budget_tokens": mixture.budget_tokens}
+    config = parse_settings({"seed": record["seed"], **settings})
+    return estimate(sources, config, given=Given.from_record(record["given"]))
+
+
+def _weigh(kept: Sequence[Domain], config: MixtureConfig, given: Given, budget: int) -> _Plan:
+    """All phases. The final one comes first to the caps: it is short, and made for the domains that are scarce."""
+    sizes = np.array([d.tokens for d in kept], np.float64)
+    room = config.max_epochs * sizes
+    whole = _phase(kept, room, float(budget), config, given)
+    final = config.final_phase
+    if final is None:
+        return _Plan([(0.0, whole.weights)], whole.notes)
+    last = final.share * budget
+    bounds = bounds_of(kept, room, last, config, "the final phase, of tokens")
+    problem = _problem(kept, last, bounds, config, given)
+    if final.utilities is None:
+        target, groups = raised_target(problem.names, whole.weights, final)
+        found = Found(_towards(np.maximum(target, 1e-300), problem), [])
+        found.notes.extend(_raised_notes(problem.names, whole.weights, found.weights, groups, final))
+    else:
+        assert given.final is not None
+        found = weigh_by_utilities(problem, given.final, final.risk)
+    left = np.maximum(room - found.weights * last, 0.0)
+    base = _phase(kept, left, budget - last, config, given)
+    return _Plan([(0.0, base.weights), (1.0 - final.share, found.weights)], [*base.notes, *found.notes])
+
+
+def _phase(kept: Sequence[Domain], room: Floats, budget: float, config: MixtureConfig, given: Given) -> Found:
+    bounds = bounds_of(kept, room, budget, config)
+    return ESTIMATORS[config.method].find(_problem(kept, budget, bounds, config, given))
+
+
+def _problem(
+    kept: Sequence[Domain], budget: float, bounds: Bounds, config: MixtureConfig, given: Given
+) -> Problem:
+    sizes = np.array([d.tokens for d in kept], np.float64)
+    return Problem(tuple(d.name for d in kept), sizes, budget, bounds, config, given)
+
+
+def _as_unimax(config: MixtureConfig) -> MixtureConfig:
+    """UniMax under the same caps, floors and shares, without a final phase: what an estimate is shown beside."""
+    return config.model_copy(update={"method": "unimax", "final_phase": None})
+
+
+def _before(sources: Sources, config: MixtureConfig, given: Given, budget: int) -> dict[str, float]:
+    """The weights had nothing been left out; by UniMax where the method cannot weigh the domains left out."""
+    config = config.model_copy(update={"exclude": Exclude()})
+    try:
+        plan = _weigh(sources.domains, config, given, budget)
+    except UserError:
+        plan = _weigh(sources.domains, _as_unimax(config), given, budget)
+    return _named(sources.domains, plan.mean, sources)
+
+
+def _named(kept: Sequence[Domain], weights: Floats, sources: Sources) -> dict[str, float]:
+    by = dict(zip((d.name for d in kept), weights.tolist()))
+    return {name: by.get(name, 0.0) for name in sources.names}
+
+
+def _used_tables(config: MixtureConfig) -> list[str]:
+    own = {"utilimax": ["utilities"], "regmix": ["trials"], "doremi": ["excess"], "odm": ["losses"]}
+    final = config.final_phase is not None and config.final_phase.utilities is not None
+    return [*own.get(config.method, []), *(["final"] if final else [])]
+
+
+def _without(given: Given, out: set[str]) -> Given:
+    """Utilities without the rows of domains that are left out."""
+
+    def less(table: Utilities | None) -> Utilities | None:
+        if table is None or not out & set(table.sources):
+            return table
+        rows = [i for i, s in enumerate(table.sources) if s not in out]
+        names = tuple(table.sources[i] for i in rows)
+        return replace(table, sources=names, values=table.values[rows])
+
+    return replace(given, utilities=less(given.utilities), final=less(given.final))
+
+
+def _modality_notes(kept: Sequence[Domain], weights: Floats, config: MixtureConfig) -> list[str]:
+    """What a token of each modality takes: counts of different modalities are never compared without saying so."""
+    sums: dict[str, float] = {}
+    for d, w in zip(kept, weights):
+        for name, n in d.tokens_by_modality:
+            sums[name] = sums.get(name, 0.0) + float(w) * n / d.tokens
+    shown = ", ".join(f"{name} {100 * share:.1f}%" for name, share in sums.items())
+    unknown = [d.name for d in kept if not d.tokens_by_modality]
+    if unknown and sums:
+        return [f"the modality of {len(unknown)} domains is not known; of the others: {shown}"]
+    if len(sums) < 2:
+        return []
+    if config.modality_shares is not None:
+        return [f"shares of the tokens by modality, as set: {shown}"]
+    return [
+        f"tokens of different modalities are counted alike, though they do not hold alike: {shown};"
+        " set modality_shares to decide it yourself"
+    ]
+
+
+def _left_out_note(out: dict[str, str], before: dict[str, float]) -> str:
+    freed = sum(before[name] for name in out)
+    shown = "; ".join(f"{name} ({why})" for name, why in list(out.items())[:5])
+    more = f" and {len(out) - 5} more" if len(out) > 5 else ""
+    return f"left out: {shown}{more}; they would have had {100 * freed:.1f}% of the tokens, which the others share"
+
+
+def _raised_notes(
+    names: Sequence[str], base: Floats, weights: Floats, groups: dict[str, list[str]], final: FinalPhase
+) -> list[str]:
+    """What the final phase does to each group, and where a cap kept it below its share."""
+    place = {name: i for i, name in enumerate(names)}
+    notes = []
+    for pattern, members in groups.items():
+        rows = [place[m] for m in members]
+        asked, got, was = (final.shares or {})[pattern], float(weights[rows].sum()), float(base[rows].sum())
+        short = f", not the {asked:.4g} asked for: the caps allow no more" if got < asked - 1e-6 else ""
+        notes.append(f"final phase: {pattern} from {was:.4g} to {got:.4g}{short}")
+    return notes

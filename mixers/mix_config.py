@@ -171,6 +171,8 @@ _WHEN_SET = ("group_by", "modality_shares", "exclude", "licences", "final_phase"
 def used_settings(config: MixtureConfig) -> dict[str, Any]:
     """The settings the estimate read, as JSON values, in the order of their definition."""
     read = {*_COMMON, *_READ[config.method]}
+    if config.final_phase is not None and config.final_phase.utilities is not None:
+        read.add("skill_weights")
     default = MixtureConfig()
     set_ = {k for k in _WHEN_SET if getattr(config, k) != getattr(default, k)}
     values = config.model_dump(mode="json", exclude_none=True)

@@ -184,7 +184,7 @@ def test_settings_that_the_method_does_not_read_do_not_change_the_mixture():
     [
         ({"max_epoch": 2}, r"no mixture setting 'max_epoch' \(did you mean 'max_epochs'\?\)"),
         ({"max_epochs": -1}, "setting max_epochs is -1"),
-        ({"method": "doremi"}, "setting method is 'doremi'"),
+        ({"method": "doremy"}, "setting method is 'doremy'"),
         ({"min_share": 1.5}, "setting min_share is 1.5"),
     ],
 )
