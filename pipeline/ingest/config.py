@@ -23,6 +23,7 @@ from mixloom.pipeline.ingest.source_base import (
     Regex,
     check_xpath,
 )
+from mixloom.pipeline.ingest.timed_config import KeyframesSource
 from mixloom.pipeline.ingest.web_config import Extraction, WarcSource, WebDatasetSource
 
 
@@ -273,6 +274,7 @@ class SpeechSource(BaseSource):
 SourceConfig = Annotated[
     TextSource
     | JsonlSource
+    | KeyframesSource
     | ParquetSource
     | CsvSource
     | MarkdownSource
@@ -288,6 +290,7 @@ SourceConfig = Annotated[
 Source = (
     TextSource
     | JsonlSource
+    | KeyframesSource
     | ParquetSource
     | CsvSource
     | MarkdownSource

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -155,7 +156,10 @@ def _refs(
 
 
 def segment_items(value: Any, path: str, where: str) -> list[Item]:
-    """Items of an interleaved document: {"text"}, {"image", "alt"?, "title"?} or {"audio"} in reading order."""
+    """Items of an interleaved document: {"text"}, {"image"} or {"audio"} in reading order, with their attributes.
+
+    Kept are the texts alt, caption, title and role, and the list word_times.
+    """
     if not isinstance(value, list):
         raise Problem(
             "wrong_type",
@@ -176,12 +180,21 @@ def segment_items(value: Any, path: str, where: str) -> list[Item]:
                 f"{where}: segment {i + 1} of '{path}' needs exactly one of text, image, audio as a string",
                 fix=_SEGMENT_FIX,
             )
-        attrs = {k: one[k] for k in ("alt", "title", "role") if isinstance(one.get(k), str) and one[k]}
+        attrs = {
+            k: one[k] for k in ("alt", "caption", "title", "role") if isinstance(one.get(k), str) and one[k]
+        }
+        attrs |= word_times(one)
         if kinds[0] == "text":
             out.append(Text(one["text"], attrs, flow=False))
         else:
             out.append(Ref("image" if kinds[0] == "image" else "speech", one[kinds[0]], attrs))
     return out
+
+
+def word_times(entry: dict[str, Any]) -> dict[str, str]:
+    """The attribute that tells when words are said, [[word, begin, end], ...] in seconds, where an entry has one."""
+    value = entry.get("word_times")
+    return {"word_times": json.dumps(value, ensure_ascii=False)} if isinstance(value, list) else {}
 
 
 _SEGMENT_FIX = 'write a list of {"text": ...}, {"image": "path"} and {"audio": "path"}'

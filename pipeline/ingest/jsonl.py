@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mixloom.pipeline.ingest.assemble import Assembler, Output
@@ -12,6 +12,7 @@ from mixloom.pipeline.ingest.decode import decode, line_safe, read_whole, split_
 from mixloom.pipeline.ingest.fields import record_document
 from mixloom.pipeline.ingest.lines import Line, line_number, lines
 from mixloom.pipeline.ingest.problems import Problem
+from mixloom.pipeline.ingest.source_base import BaseSource
 from mixloom.pipeline.ingest.split import Split
 from mixloom.pipeline.ingest.text import empty_file, first_line, line_too_long
 
@@ -20,13 +21,27 @@ def read(split: Split, source: JsonlSource, root: str) -> Iterator[Output]:
     """Documents and failures of a split of a JSON Lines source."""
     make = Assembler(source, root)
 
+    def document(uri: str, record: dict[str, Any], place: dict[str, Any], where: str) -> Iterator[Output]:
+        return record_document(make, source, uri, record, place=place, where=where)
+
     def one(uri: str) -> Iterator[Output]:
-        return _read_file(make, source, uri, split.start, split.stop)
+        return read_lines(make, source, uri, split.start, split.stop, document)
 
     yield from make.each_file(split.files, one)
 
 
-def _read_file(make: Assembler, source: JsonlSource, uri: str, start: int, stop: int) -> Iterator[Output]:
+DocumentOf = Callable[[str, dict[str, Any], dict[str, Any], str], Iterator[Output]]
+
+
+def read_lines(
+    make: Assembler, source: BaseSource, uri: str, start: int, stop: int, document: DocumentOf
+) -> Iterator[Output]:
+    """Documents and failures of the lines of a file that begin in bytes start..stop (stop -1: to the end).
+
+    Args:
+        document: what a line becomes, from the path of the file, the object, offset and length of the line, and the line
+            in words for messages.
+    """
     found, number = False, _Numbers(make, uri, start)
     for line in _lines(make, source, uri, start, stop):
         number.step(line)
@@ -44,12 +59,12 @@ def _read_file(make: Assembler, source: JsonlSource, uri: str, start: int, stop:
             continue
         if record is not None:
             found = True
-            yield from record_document(make, source, uri, record, place=place, where=number.text())
+            yield from document(uri, record, place, number.text())
     if not found and start == 0 and stop < 0:
         yield make.fail(empty_file(make.files.size(uri)), uri)
 
 
-def _lines(make: Assembler, source: JsonlSource, uri: str, start: int, stop: int) -> Iterator[Line]:
+def _lines(make: Assembler, source: BaseSource, uri: str, start: int, stop: int) -> Iterator[Line]:
     if line_safe(source.encoding):
         yield from lines(make.files, uri, start, stop, source.max_bytes)
         return
@@ -81,7 +96,7 @@ class _Numbers:
         return f"line {self._number}" if self._number is not None else f"the line at byte {self._offset}"
 
 
-def _parse(line: Line, source: JsonlSource, number: _Numbers) -> dict[str, Any] | None:
+def _parse(line: Line, source: BaseSource, number: _Numbers) -> dict[str, Any] | None:
     """The object of a line; None for a blank line."""
     data = line.data or b""
     encoding = source.encoding if line_safe(source.encoding) else "utf-8"

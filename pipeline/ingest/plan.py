@@ -17,6 +17,7 @@ from mixloom.pipeline.ingest.config import (
     HtmlSource,
     ImageCaptionSource,
     JsonlSource,
+    KeyframesSource,
     MarkdownSource,
     ParquetSource,
     SidecarCaptions,
@@ -40,6 +41,7 @@ MAX_BYTES = 64 << 20  # bytes in one split; larger files are cut where their for
 DEFAULT_GLOBS: dict[str, str] = {
     "text": "**/*.txt{,.gz,.zst}",
     "jsonl": "**/*.{jsonl,ndjson}{,.gz,.zst}",
+    "keyframes": "**/*.{jsonl,ndjson}{,.gz,.zst}",
     "parquet": "**/*.parquet",
     "csv": "**/*.{csv,tsv,tab}{,.gz,.zst}",
     "markdown": "**/*.{md,markdown}{,.gz,.zst}",
@@ -145,7 +147,7 @@ def _tables(source: Source) -> tuple[str, ...]:
 
 
 def _names_media(source: Source) -> bool:
-    if isinstance(source, MarkdownSource | HtmlSource):
+    if isinstance(source, MarkdownSource | HtmlSource | KeyframesSource):
         return True
     if isinstance(source, XmlSource):
         return source.image is not None or source.html or any(e.html for e in source.text_entries())
@@ -228,7 +230,8 @@ def _grouped(source: Source, group: list[Entry]) -> Split:
 
 def _pieces(source: Source, files: SourceFiles, e: Entry, max_bytes: int) -> Iterator[Split]:
     """The pieces of one large file; nothing when its format cannot be cut."""
-    by_line = isinstance(source, JsonlSource) or (isinstance(source, TextSource) and source.split == "lines")
+    by_line = isinstance(source, JsonlSource | KeyframesSource)
+    by_line = by_line or (isinstance(source, TextSource) and source.split == "lines")
     if isinstance(source, WarcSource) or (by_line and not compressed(e.uri) and line_safe(source.encoding)):
         count = -(-e.size // max_bytes)
         bounds = [e.size * i // count for i in range(count)] + [e.size]

@@ -15,6 +15,7 @@ from mixloom.pipeline.schema import Document, Failure
 FORMATS: dict[str, str] = {
     "text": "mixloom.pipeline.ingest.text",
     "jsonl": "mixloom.pipeline.ingest.jsonl",
+    "keyframes": "mixloom.pipeline.ingest.keyframes",
     "parquet": "mixloom.pipeline.ingest.parquet",
     "csv": "mixloom.pipeline.ingest.csv_rows",
     "markdown": "mixloom.pipeline.ingest.markdown",

@@ -25,6 +25,7 @@ CASES = {
     "text-gz": ("f.txt.gz", {}),
     "jsonl": ("f.jsonl", {}),
     "jsonl-segments": ("f.jsonl", {"segments_field": "text"}),
+    "keyframes": ("f.jsonl", {"items": ["text"]}),
     "jsonl-gz": ("f.jsonl.gz", {}),
     "jsonl-zst": ("f.jsonl.zst", {}),
     "parquet": ("f.parquet", {}),

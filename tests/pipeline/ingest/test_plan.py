@@ -25,6 +25,7 @@ def test_small_files_are_grouped_in_order_of_their_path(bench):
     ("format", "settings", "name", "pieces"),
     [
         ("jsonl", {}, "f.jsonl", 4),
+        ("keyframes", {}, "f.jsonl", 4),
         ("text", {"split": "lines"}, "f.txt", 4),
         ("text", {}, "f.txt", 1),
         ("text", {"split": "lines", "encoding": "utf-16-le"}, "f.txt", 1),
