@@ -61,14 +61,15 @@ class EndpointConfig(BaseModel):
     )
     timeout_s: float = Field(120.0, gt=0, le=3600, description="seconds an answer may take in all")
     retries: int = Field(
-        5, ge=0, le=20, description="further tries after a timeout, a lost connection, 408, 409, 425, 429 or 5xx"
+        5,
+        ge=0,
+        le=20,
+        description="further tries after a timeout, a lost connection, 408, 409, 425, 429 or 5xx",
     )
     backoff_s: float = Field(
         1.0, ge=0, le=60, description="wait before the second try; doubled for each further one"
     )
-    max_backoff_s: float = Field(
-        60.0, ge=0, le=600, description="longest wait, whatever the server asks for"
-    )
+    max_backoff_s: float = Field(60.0, ge=0, le=600, description="longest wait, whatever the server asks for")
     concurrency: int = Field(4, ge=1, le=256, description="calls at one time")
     requests_per_minute: float | None = Field(
         None, gt=0, description="calls begun in a minute, at most; left out: no limit"
@@ -79,9 +80,7 @@ class EndpointConfig(BaseModel):
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="what the server calls the longest answer"
     )
-    extra: dict[str, Any] = Field(
-        {}, description="further fields of the request body, for example {seed: 1}"
-    )
+    extra: dict[str, Any] = Field({}, description="further fields of the request body, for example {seed: 1}")
     price_in: float | None = Field(
         None, ge=0, description="price of a million prompt tokens, for the estimate"
     )
@@ -166,9 +165,7 @@ class MeduConfig(BaseModel):
     description_tokens: int = Field(400, ge=16, le=8192, description="longest description, in tokens")
     answer_tokens: int = Field(400, ge=8, le=8192, description="longest answer to a document, in tokens")
     seed: int = Field(0, ge=0, lt=2**31, description="which documents and items are drawn")
-    prompts: str | None = Field(
-        None, description="a YAML file of one's own; default: conf/prompts/medu.yaml"
-    )
+    prompts: str | None = Field(None, description="a YAML file of one's own; default: conf/prompts/medu.yaml")
     max_unparsable_share: float = Field(
         0.05, ge=0, le=1, description="share of answers without a label above which nothing is written"
     )
@@ -176,7 +173,8 @@ class MeduConfig(BaseModel):
         0.02, ge=0, le=1, description="share of calls without an answer above which nothing is written"
     )
     go_on: bool = Field(
-        False, description="make the calls of an endpoint without being told --yes, after showing the estimate"
+        False,
+        description="make the calls of an endpoint without being told --yes, after showing the estimate",
     )
 
     @model_validator(mode="after")
