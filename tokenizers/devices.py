@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,10 @@ def settled(config: Config) -> Config:
     """A configuration whose device is `cpu` or `cuda`: `auto` is cuda where torch finds a GPU."""
     import torch
 
-    if config.device != "auto":
+    if config.device in ("cpu", "cuda"):
         return config
-    return config.model_copy(update={"device": "cuda" if torch.cuda.is_available() else "cpu"})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return cast(Config, config.model_copy(update={"device": device}))
 
 
 def placed(device: str, what: str) -> str:

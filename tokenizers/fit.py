@@ -17,9 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mixloom.pipeline.sample_parts import collect_sample
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 from mixloom.tokenizers.layout_config import LayoutConfig
-from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig, TextTokenizerConfig
+from mixloom.tokenizers.settings import (
+    ImageCodecConfig,
+    MicroBatchConfig,
+    SpeechCodecConfig,
+    SpeechPatchConfig,
+    TextTokenizerConfig,
+)
 
 VOCAB = "vocab.json"
+_OF_TOKENIZE = {"layout", "speech_patches", "micro_batch"}  # what is fitted does not depend on it
 
 
 class TokenizerConfig(BaseModel):
@@ -37,6 +44,12 @@ class TokenizerConfig(BaseModel):
     )
     layout: LayoutConfig = Field(
         LayoutConfig(), description="order in which captions, recordings and transcripts are written"
+    )
+    speech_patches: SpeechPatchConfig = Field(
+        SpeechPatchConfig(), description="patches of units of speech, recorded beside the tokens"
+    )
+    micro_batch: MicroBatchConfig = Field(
+        MicroBatchConfig(), description="how much of the media of a part is encoded at a time"
     )
 
     @model_validator(mode="after")
@@ -64,7 +77,7 @@ class TokenizerStage(Stage):
         given = (self.config.text.path, self.config.image.path, self.config.speech.path)
         # What lies at a path counts, not its name alone: an exchanged file redoes the stage.
         return {
-            **self.config.model_dump(mode="json", exclude={"layout"}),
+            **self.config.model_dump(mode="json", exclude=_OF_TOKENIZE),
             "files": [_stamps(path) for path in given if path],
         }
 

@@ -10,7 +10,7 @@ from mixloom.tokenizers.text_bytes import TextCoder, load_text_tokenizer
 from mixloom.tokenizers.vocab import Vocabulary
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)  # shared between the threads of a worker by weak references
 class Codecs:
     """The fitted tokenizers of a run, ready to encode. `image` and `speech` are None when the corpus has none."""
 

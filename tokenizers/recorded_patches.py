@@ -30,7 +30,6 @@ from mixloom.tokenizers.vocab import Vocabulary
 
 Lengths = npt.NDArray[np.uint16]
 UnitLengths = npt.NDArray[np.int32]
-ROLE = "transcript"
 
 
 def recording_patches(
@@ -47,7 +46,7 @@ def recording_patches(
         wave: float32 [t], mono, at the rate of the codec.
         codec: a `codecs.SpeechCoder`.
         durations: int32 [u], steps of each unit.
-        attrs: of the recording's segment or of its transcript; `word_times` tells when words are said.
+        attrs: of the recording or of its transcript; `word_times` tells when words are said.
         words: of the transcript; empty where there is none.
 
     Raises:
@@ -67,33 +66,6 @@ def recording_patches(
             spans = unit_spans(times, codec.units_per_second, units, durations)
             return aligned_patches(spans, units, config.longest)
     return fixed_patches(units, config.size)
-
-
-def transcript_of(segments: Sequence[Mapping[str, Any]], i: int) -> tuple[dict[str, str], list[str]]:
-    """What is known of when the words of recording `i` are said: attributes with `word_times`, and its words in order.
-
-    Its transcript are the texts with the role of one beside it, on one side; where both sides have one, after it.
-
-    Args:
-        segments: rows of `schema.DOCUMENTS.segments`: kind, text, attrs.
-    """
-    attrs = dict(segments[i]["attrs"] or {})
-    for step in (1, -1):
-        texts: list[Mapping[str, Any]] = []
-        at = i + step
-        while 0 <= at < len(segments) and _is_transcript(segments[at]):
-            texts.append(segments[at])
-            at += step
-        if texts:
-            beside: dict[str, str] = {}
-            for t in texts:
-                beside |= dict(t["attrs"] or {})
-            return beside | attrs, [w for t in texts[::step] for w in t["text"].split()]
-    return attrs, []
-
-
-def _is_transcript(segment: Mapping[str, Any]) -> bool:
-    return segment["kind"] == "text" and dict(segment["attrs"] or {}).get("role") == ROLE
 
 
 def document_patches(

@@ -91,6 +91,10 @@ class MicroBatchConfig(BaseModel):
     seconds: float = Field(default=600.0, gt=0, description="Seconds of recordings; one recording at least.")
 
 
+NO_PATCHES = SpeechPatchConfig()
+WHOLE_PART = MicroBatchConfig()
+
+
 class TextTokenizerConfig(BaseModel):
     """A byte-level BPE trained on the corpus or read from a file, or the bytes themselves."""
 

@@ -15,6 +15,7 @@ from mixloom.pipeline.overlay import surviving
 from mixloom.pipeline.run import PartReader, UnitRecord
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 from mixloom.tokenizers.layout_config import READING_ORDER, LayoutConfig
+from mixloom.tokenizers.settings import NO_PATCHES, WHOLE_PART, MicroBatchConfig, SpeechPatchConfig
 
 if TYPE_CHECKING:
     from mixloom.tokenizers.tails import TailSpec
@@ -84,16 +85,27 @@ class TokenizeStage(Stage):
     inputs: tuple[str, ...] = ("cluster", "ingest", "tokenizer")
 
     def __init__(
-        self, roots: dict[str, str], survivors: str | None = None, layout: LayoutConfig = READING_ORDER
+        self,
+        roots: dict[str, str],
+        survivors: str | None = None,
+        layout: LayoutConfig = READING_ORDER,
+        speech_patches: SpeechPatchConfig = NO_PATCHES,
+        micro_batch: MicroBatchConfig = WHOLE_PART,
     ) -> None:
         self.roots = roots  # where sources lie; moving them changes nothing
         self.survivors = survivors
         self.layout = layout
+        self.speech_patches = speech_patches
+        self.micro_batch = micro_batch  # changes memory and time only
         if survivors is not None:  # a stage that dropped documents after they had their cells
             self.inputs = (survivors, *TokenizeStage.inputs)
 
     def settings(self) -> dict[str, Any]:
-        return self.layout.settings()  # everything else is in the fitted tokenizers, which are an input
+        """Order and speech patches; everything else is in the fitted tokenizers, which are an input."""
+        patches = self.speech_patches
+        return self.layout.settings() | (
+            {} if patches == NO_PATCHES else {"speech_patches": patches.model_dump(mode="json")}
+        )
 
     def execute(self, ctx: StageContext) -> None:
         import apache_beam as beam
@@ -112,7 +124,9 @@ class TokenizeStage(Stage):
                 | ReadParts(
                     ctx.documents(), ["doc_id", "source", "language", "segments", "meta"], assignments
                 )
-                | Tokenize(tokenizer, assignments, self.roots, self.layout)
+                | Tokenize(
+                    tokenizer, assignments, self.roots, self.layout, self.speech_patches, self.micro_batch
+                )
                 | Commit(ctx.directory)
             ),
             len(parts),

@@ -13,18 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mixloom.pipeline.beside_tokens import cut_patches
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.ingest.media import load_audio, load_image, open_media
-from mixloom.pipeline.ingest.problems import Problem
 from mixloom.pipeline.schema import REJECTS
 from mixloom.pipeline.stage import OutputTable, UnitOutput
-from mixloom.pipeline.storage import sha256_hex
 from mixloom.tokenizers.arranged import pieces_of
 from mixloom.tokenizers.fitted import Codecs
 from mixloom.tokenizers.interleave import Span, Written, encode_pieces
 from mixloom.tokenizers.layout_config import READING_ORDER, LayoutConfig
+from mixloom.tokenizers.media_codes import Coded, Recording, encode_media
 from mixloom.tokenizers.pairs import Piece
-from mixloom.tokenizers.vocab import Vocabulary
+from mixloom.tokenizers.recorded_patches import document_patches
+from mixloom.tokenizers.settings import NO_PATCHES, WHOLE_PART, MicroBatchConfig, SpeechPatchConfig
 
 SPAN = pa.struct(
     [
@@ -75,76 +75,44 @@ class Encoded(NamedTuple):
     patches: np.ndarray | None = None
 
 
-class _MediaError(Exception):
-    """One medium of a document could not be encoded; the document fails."""
-
-
-def _encode_media(
-    kind: str, source: str, media: dict[str, Any], roots: dict[str, str], codecs: Codecs
-) -> Any:
-    """What stands for one medium before batching: pixels uint8 [H, W, 3], or units int64 [u] and durations int32 [u]."""
-    where = f"{media['uri']}{'#' + media['member'] if media['member'] else ''}"
-    try:
-        data = open_media(roots[source], media["uri"], media["member"])
-        if sha256_hex(data) != media["sha256"]:
-            raise _MediaError(
-                f"{where}: its content has changed since ingest read it; run again to read it anew"
-            )
-        codec: Any = codecs.image if kind == "image" else codecs.speech
-        if codec is None:
-            raise _MediaError(f"{where}: no {kind} codec could be fitted, for no {kind} could be read")
-        if kind == "image":
-            return np.asarray(codec.prepare(load_image(data)))
-        return codec.encode(load_audio(data, codec.rate))
-    except (Problem, UserError, OSError, ValueError, SyntaxError) as e:
-        raise _MediaError(f"{where}: {type(e).__name__}: {e}") from e
-
-
 def tokenize(
     documents: pa.RecordBatch,
     codecs: Codecs,
     roots: dict[str, str],
     layout: LayoutConfig = READING_ORDER,
+    speech_patches: SpeechPatchConfig = NO_PATCHES,
+    micro_batch: MicroBatchConfig = WHOLE_PART,
 ) -> tuple[list[Encoded | None], list[tuple[int, str]]]:
     """Encode a batch of documents (columns doc_id, source, segments; and meta, where word times may stand).
 
-    Texts and images of the whole batch are each encoded in one call.
+    Texts of the whole batch are encoded in one call, media in micro-batches.
 
     Returns:
         Per document what it became, or None where it failed; and the failures as (row, what happened).
     """
     names = [name for name in ("doc_id", "source", "segments", "meta") if name in documents.schema.names]
-    batch = _Batch([], [])
+    rows = documents.select(names).to_pylist()
+    media, failed = encode_media(rows, codecs, roots, micro_batch, speech_patches)
+    texts: list[str] = []
     plan: list[_Planned | None] = []
-    failures: list[tuple[int, str]] = []
-    for i, document in enumerate(documents.select(names).to_pylist()):
-        first_text, first_pixel = len(batch.texts), len(batch.pixels)
+    for i, document in enumerate(rows):
         try:
-            plan.append(_planned(document, batch, codecs, roots, layout))
-        except _MediaError as e:
-            del batch.texts[first_text:], batch.pixels[first_pixel:]
-            failures.append((i, str(e)))
+            plan.append(None if i in failed else _planned(document, media[i], texts, codecs, layout))
+        except UserError as e:
+            failed[i] = str(e)
             plan.append(None)
-    text_ids = codecs.text.encode_batch(batch.texts)
-    codes: Any = codecs.image.encode(np.stack(batch.pixels)) if batch.pixels and codecs.image else []
-    return [_join(p, text_ids, codes, codecs.vocabulary) if p else None for p in plan], failures
-
-
-class _Batch(NamedTuple):
-    """Texts and pictures of all documents, to be encoded together."""
-
-    texts: list[str]
-    pixels: list[np.ndarray]
+    text_ids = codecs.text.encode_batch(texts)
+    grouped = speech_patches.kind != "none"
+    return [_join(p, text_ids, codecs, grouped) if p else None for p in plan], sorted(failed.items())
 
 
 class _Item(NamedTuple):
-    """A piece, where it begins in its segment, and its place among the texts or pixels of the batch, or its units."""
+    """A piece and where it begins in its segment; the place of its text among those of the batch, or its codes or recording."""
 
     piece: Piece
     at: int
     place: int = -1
-    units: Any = None
-    durations: Any = None
+    coded: Any = None
 
 
 class _Planned(NamedTuple):
@@ -154,47 +122,50 @@ class _Planned(NamedTuple):
 
 
 def _planned(
-    document: dict[str, Any], batch: _Batch, codecs: Codecs, roots: dict[str, str], layout: LayoutConfig
+    document: dict[str, Any], media: Coded, texts: list[str], codecs: Codecs, layout: LayoutConfig
 ) -> _Planned:
-    """What a document is written as; its texts and pictures are added to those of the batch."""
-    segments, source = document["segments"], document["source"]
-    media = {
-        i: _encode_media(s["kind"], source, s["media"], roots, codecs)
-        for i, s in enumerate(segments)
-        if s["kind"] != "text"
-    }
-    units = {i: media[i] for i, s in enumerate(segments) if s["kind"] == "speech"}
+    """What a document is written as; its texts are added to those of the batch."""
+    segments = document["segments"]
+    units = {i: (m.units, m.durations) for i, m in media.items() if isinstance(m, Recording)}
     met: Counter[str] = Counter()
-    try:
-        pieces = pieces_of(segments, units, document, layout, codecs.speech, met)
-    except UserError as e:
-        raise _MediaError(str(e)) from e
+    pieces = pieces_of(segments, units, document, layout, codecs.speech, met)
     items, written = [], 0
     for piece in pieces:
         if piece.kind == "text":
             at = len(segments[piece.segment]["text"][: piece.start].encode()) if piece.start else 0
-            items.append(_Item(piece, at, len(batch.texts)))
-            batch.texts.append(piece.text)
+            items.append(_Item(piece, at, len(texts)))
+            texts.append(piece.text)
             written += len(piece.text.encode())
         elif piece.kind == "image":
-            items.append(_Item(piece, 0, len(batch.pixels)))
-            batch.pixels.append(media[piece.segment])
+            items.append(_Item(piece, 0, coded=media[piece.segment]))
         else:
-            own, durations = (x[piece.start : piece.stop] for x in media[piece.segment])
-            items.append(_Item(piece, piece.start, units=own, durations=durations))
+            items.append(_Item(piece, piece.start, coded=_stretch(media[piece.segment], piece)))
     return _Planned(items, written, met)
 
 
-def _join(planned: _Planned, text_ids: list[np.ndarray], codes: Any, vocabulary: Vocabulary) -> Encoded:
+def _stretch(recording: Recording, piece: Piece) -> Recording:
+    """The part of a recording that a piece is."""
+    here, patches = slice(piece.start, piece.stop), recording.patches
+    if patches is not None:
+        patches = cut_patches(patches, piece.start, piece.stop).astype(np.int32)
+    return Recording(recording.units[here], recording.durations[here], patches)
+
+
+def _join(planned: _Planned, text_ids: list[np.ndarray], codecs: Codecs, grouped: bool) -> Encoded:
+    """The document. `grouped`: whether units of speech are."""
     written = []
     for item in planned.items:
         kind = item.piece.kind
-        local = item.units if kind == "speech" else (text_ids if kind == "text" else codes)[item.place]
+        local = (
+            text_ids[item.place] if kind == "text" else item.coded.units if kind == "speech" else item.coded
+        )
         written.append(Written(kind, local, item.piece.segment, item.at))
-    ids, spans = encode_pieces(written, vocabulary)
-    durations = [item.durations for item in planned.items if item.piece.kind == "speech"]
-    lasting = np.concatenate([np.zeros(0, np.int32), *durations])
-    return Encoded(ids, spans, lasting, planned.text_bytes, planned.met)
+    ids, spans = encode_pieces(written, codecs.vocabulary)
+    heard = [item.coded for item in planned.items if item.piece.kind == "speech"]
+    lasting = np.concatenate([np.zeros(0, np.int32), *(h.durations for h in heard)])
+    units = np.concatenate([np.zeros(0, np.int32), *(h.patches for h in heard if h.patches is not None)])
+    patches = document_patches(ids, codecs.vocabulary, codecs.text, units if grouped else None)
+    return Encoded(ids, spans, lasting, planned.text_bytes, planned.met, patches)
 
 
 def tokens_output(

@@ -256,7 +256,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         *_semantic(config, chain),
         chain.seen_by(OrderStage(config.order, chain.late)),
         chain.seen_by(TokenizerStage(config.tokenizer, chain.survivors, roots)),
-        chain.seen_by(TokenizeStage(roots, chain.late, config.tokenizer.layout)),
+        chain.seen_by(_tokenize(config.tokenizer, roots, chain.late)),
         PackStage(config.shards),
         ShardsStage(config.shards),
         MixtureStage(config.mixture, config.training_contexts),
@@ -264,6 +264,10 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
     if config.train is not None:
         stages.append(TrainStage(config.model, config.train, None))
     return stages
+
+
+def _tokenize(config: TokenizerConfig, roots: dict[str, str], late: str | None) -> TokenizeStage:
+    return TokenizeStage(roots, late, config.layout, config.speech_patches, config.micro_batch)
 
 
 def run_recipe(config: RunConfig, console: Console, runner_args: Sequence[str] = ()) -> bool:
