@@ -148,10 +148,10 @@ class Sources:
         known = _COLUMNS | {"license"}
         ignored = [c for c in header if c not in known and not c.startswith(("tokens:", "source:"))]
         domains = [_domain(row, f"{origin} line {reader.line_num}") for row in reader]
-        if not fingerprint:
-            sizes = json.dumps([[d.name, d.tokens] for d in domains]).encode()
-            fingerprint = hashlib.sha256(sizes).hexdigest()
         found = checked_sources(domains, origin, fingerprint, group_by)
+        if not fingerprint:
+            sizes = json.dumps(found.rows()).encode()
+            found = replace(found, fingerprint=hashlib.sha256(sizes).hexdigest())
         note = f"columns of the counts that nothing reads: {', '.join(ignored)}"
         return replace(found, notes=(note,)) if ignored else found
 

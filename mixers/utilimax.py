@@ -40,7 +40,7 @@ class Solution:
 def objective(utilities: ArrayLike, weights: ArrayLike, risk: float, ideal: ArrayLike = 1.0) -> float:
     """||ideal - U^T w|| + risk * n * ||w||^2 for U [n, skills], w [n] and ideal [skills]."""
     u, w = np.asarray(utilities, np.float64), np.asarray(weights, np.float64)
-    return float(np.linalg.norm(ideal - u.T @ w) + risk * len(w) * (w @ w))
+    return float(np.linalg.norm(np.asarray(ideal, np.float64) - u.T @ w) + risk * len(w) * (w @ w))
 
 
 def utilimax(
