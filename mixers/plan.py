@@ -232,11 +232,13 @@ class Plan:
         i = int(np.argmax(wanted / np.maximum(weights.caps, 1)))
         group = self.groups[i]
         before = " with what it served before" if start else ""
+        again = "estimate the mixture again for this training length and these shards"
+        fix = f"lower its weight there, raise its max_epochs, or {again}" if start else again
         raise UserError(
             f"domain '{group.name}' would be served {float(wanted[i]) / group.contexts:.4g} epochs"
             f" ({int(wanted[i]):,} contexts) in {run}{before};"
             f" allowed: {weights.limits[i]:g} epochs of {group.contexts:,} contexts",
-            fix=f"{first}estimate the mixture again for this training length and these shards",
+            fix=f"{first}{fix}",
         )
 
     def _at(self, draw: int) -> int:

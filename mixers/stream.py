@@ -318,14 +318,23 @@ def as_iterable_dataset(
     Yields dicts: step int, input_ids int32 tensor [b, seq_len], doc_lengths int32 tensor [b, most pieces] with zeros
     on the right (one tensor: each costs a worker process half a millisecond to hand over), domains int32 tensor [b].
     With several workers each takes every n-th step, which the loader puts in order again. A thread reads `prefetch`
-    batches ahead (0: none); one thread is faster than worker processes, which copy every batch once more.
+    batches ahead (0: none); one thread is faster than worker processes, which copy every batch once more. Its length is
+    the number of steps left.
+
+    Raises:
+        UserError: a rank that is not in the world or would get less than another, or a start outside the run.
     """
     import torch
     from torch.utils.data import IterableDataset, get_worker_info
 
     from mixloom.mixers.prefetch import ahead
 
+    check_reader(stream, start, rank, world)
+
     class Batches(IterableDataset[dict[str, Any]]):
+        def __len__(self) -> int:
+            return stream.steps - start
+
         def __iter__(self) -> Iterator[dict[str, Any]]:
             worker = get_worker_info()
             first, stride = (start, 1) if worker is None else (start + worker.id, worker.num_workers)
@@ -339,6 +348,20 @@ def as_iterable_dataset(
                 }
 
     return Batches()
+
+
+def check_reader(stream: Stream, start: int, rank: int, world: int) -> None:
+    """Raise UserError where a rank would wait for ever: outside its world, with no or fewer contexts, or at no step."""
+    stream.check_ranks(world)
+    if not 0 <= rank < world:
+        raise UserError(
+            f"rank {rank} is not one of {world} ranks", fix=f"ranks are numbered from 0 to {world - 1}"
+        )
+    if not 0 <= start < stream.steps:
+        raise UserError(
+            f"the run has {stream.steps:,} steps, so nothing is left from step {start:,} on",
+            fix="make the stream with more steps, or start at an earlier one",
+        )
 
 
 def _padded(rows: list[NDArray[np.int32]]) -> NDArray[np.int32]:
