@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 
 class StreamSource:
-    """A `Stream` as the trainer reads it, on one rank."""
+    """A `Stream` as the trainer reads it."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def batch_arrays(self, step: int) -> tuple[np.ndarray, list[Any], np.ndarray]:
-        """Input ids [B, L], lengths of the pieces of each context, domain of each context."""
-        batch = self._stream.contexts(step)
+    def batch_arrays(
+        self, step: int, rank: int = 0, world: int = 1
+    ) -> tuple[np.ndarray, list[Any], np.ndarray]:
+        """Input ids [b, L], lengths of the pieces of each context, domain of each context; a rank's own contexts."""
+        batch = self._stream.contexts(step, rank, world)
         return batch.input_ids, list(batch.doc_lengths), batch.domains
 
     def state(self, step: int) -> dict[str, Any]:

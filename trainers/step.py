@@ -1,12 +1,10 @@
-"""One update on one device: batches in, gradients, weights out, and sums of losses for the log."""
+"""One update: batches in, gradients, weights out, on one device or on several ranks."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,60 +14,43 @@ from mixloom.pipeline.errors import UserError
 from mixloom.trainers.attention import Kind, choose
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import Arrays, Batch, micro_batches, modality_names, modality_table
+from mixloom.trainers.distributed import World, forget_gathered, shard, synchronise
 from mixloom.trainers.loss import Losses, chunked_cross_entropy
-from mixloom.trainers.metrics import Record
 from mixloom.trainers.model import Model, compile_blocks
-from mixloom.trainers.optim import build_optimizer, learning_rate, skip_absent
+from mixloom.trainers.optim import Towers, build_optimizer, learning_rate, skip_absent
+from mixloom.trainers.recompute import recompute
+from mixloom.trainers.spikes import SpikeWatch
+from mixloom.trainers.totals import Totals
+
+__all__ = ["Run", "Totals", "Update", "batch_losses", "pick_device", "token_losses"]
 
 
-class Totals:
-    """Sums since the last record, kept on the device so that only a record waits for it."""
+class Update(NamedTuple):
+    """An update: its learning rate, gradient norm before clipping (float64) and whether it was left out (float32, 1 or 0),
+    both on the device."""
 
-    def __init__(self, modalities: int) -> None:
-        self._modalities = modalities
-        self.reset()
-
-    def reset(self) -> None:
-        self.updates = 0
-        self.sums: list[Tensor] = []
-        self.counts = np.zeros(self._modalities, dtype=np.int64)
-        self.contexts: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.wait = 0.0
-        self.began = time.perf_counter()
-
-    def add(self, batch: Batch, losses: Losses, order: Tensor | None) -> None:
-        self.sums.append(losses.sums)
-        self.counts += np.asarray(batch.target_counts)
-        per_token = losses.per_token if order is None else losses.per_token[batch.inverse]
-        valid = (batch.targets >= 0).view(batch.shape).sum(1)
-        self.contexts.append((batch.domains, per_token.view(batch.shape).sum(1), valid))
-
-    def record(self, names: Sequence[str]) -> Record:
-        """Losses by modality and domain; waits for the device."""
-        seconds = time.perf_counter() - self.began
-        sums = torch.stack(self.sums).double().sum(0).tolist()
-        tokens = int(self.counts.sum())
-        domains, domain_sums, domain_counts = (torch.cat(part).cpu().numpy() for part in zip(*self.contexts))
-        weights = np.bincount(domains, domain_sums.astype(np.float64))
-        counted = np.bincount(domains, domain_counts).astype(np.int64)
-        seen = np.flatnonzero(counted)
-        return {
-            "loss": sum(sums) / max(1, tokens),
-            "loss_by_modality": {n: s / int(c) if c else None for n, s, c in zip(names, sums, self.counts)},
-            "targets_by_modality": {n: int(c) for n, c in zip(names, self.counts)},
-            "loss_by_domain": {str(d): float(weights[d] / counted[d]) for d in seen},
-            "targets_by_domain": {str(d): int(counted[d]) for d in seen},
-            "tokens": tokens,
-            "seconds": round(seconds, 6),
-            "tokens_per_second": round(tokens / seconds, 1),
-            "data_wait": round(self.wait / seconds, 4),
-        }
+    rate: float
+    norm: Tensor
+    skipped: Tensor
 
 
 class Run:
-    """State of one call of `train`: the model on its device and how to compute with it."""
+    """State of one call of `train`: the model on its device and how to compute with it.
 
-    def __init__(self, model_config: ModelConfig, config: TrainConfig, vocabulary: dict[str, Any]) -> None:
+    Args:
+        world: the ranks that train together. start: weights to begin with, whole; else fresh ones.
+    """
+
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        vocabulary: dict[str, Any],
+        *,
+        world: World | None = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.world = world or World()
         self.config = config
         self.device = pick_device(config)
         auto = torch.bfloat16 if self.device.type == "cuda" else torch.float32
@@ -81,10 +62,18 @@ class Run:
         self.names = self.names[: model_config.modalities]
         compiled = self.device.type == "cuda" if config.compile == "auto" else config.compile
         self.kind = choose(self.device, model_config.head_dim, compiled=compiled)
-        self.model = Model(model_config, seed=config.seed).to(self.device)
-        self.optimizer = build_optimizer(self.model, config)
+        self.model = Model(model_config, seed=config.seed)
+        if start is not None:
+            self.model.load_state_dict(start)
+        recompute(self.model, config.activation_checkpointing)
         if compiled:
             compile_blocks(self.model)
+        if self.world.size > 1:
+            shard(self.model, self.world, config, self.dtype)
+        self.model = self.model.to(self.device)
+        self.optimizer = build_optimizer(self.model, config)
+        self.towers = Towers(self.model, self.world.replicas)
+        self.watch = SpikeWatch(config.spike, model_config.modalities, self.device)
 
     def batches(self, arrays: Arrays, parts: int) -> list[Batch]:
         """Contexts as this model reads them, in `parts` batches."""
@@ -95,42 +84,59 @@ class Run:
         """Losses of one batch that is on the device; see `batch_losses`."""
         return batch_losses(self.model, batch, self.kind, self.dtype, self.chunk, causal=causal)
 
-    def update(self, batches: list[Batch], step: int, totals: Totals) -> tuple[float, Tensor, bool]:
-        """One update; returns its learning rate, the norm of its gradient before clipping, and whether it was sound.
+    def update(self, batches: list[Batch], step: int, totals: Totals) -> Update:
+        """One update with this rank's batches. One that is a spike is left out: weights and moments stay as they are.
 
-        On a CPU, where looking is free, a gradient that is not finite never reaches the weights; a CUDA device
-        is not waited for, so there it is seen at the next record.
+        Nothing here waits for the device.
         """
-        targets = max(1, sum(batch.targets_total for batch in batches))
+        own = np.stack([np.sum([b.target_counts for b in batches], 0), np.sum([b.sizes for b in batches], 0)])
+        counts, sizes = self.world.sum_numbers(own.astype(np.int64))
+        targets = max(1, int(counts.sum()))
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in batches:
+        sums = []
+        for i, batch in enumerate(batches):
+            synchronise(self.model, i == len(batches) - 1)
             on_device = batch.to(self.device)
             losses = self.losses(on_device)
-            (losses.total / targets).backward()
-            totals.add(on_device, losses, self.model.order(on_device))
-        skip_absent(self.model, np.sum([batch.sizes for batch in batches], axis=0).tolist())
-        limit = self.config.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+            # Ranks average their gradients, and each is divided by the targets of all.
+            (losses.total * self.world.size / targets).backward()
+            totals.add(batch, on_device, losses, self.model.order(on_device))
+            sums.append(losses.sums)
+        skip_absent(self.model, sizes.tolist())
+        squares = self.towers.squares()
+        both = self.world.sum_on_device(torch.cat([squares, torch.stack(sums).double().sum(0)]))
+        squares, by_modality = both.split([squares.shape[0], len(counts)])
+        norm = squares.sum().sqrt()
+        targeted = torch.tensor(counts, dtype=torch.float64).to(self.device, non_blocking=True)
+        skipped = self.watch.judge(by_modality, targeted, norm)
+        if self.config.grad_clip:
+            self.towers.clip(norm, self.config.grad_clip)
         rate = learning_rate(self.config, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sound = self.device.type == "cuda" or math.isfinite(float(norm))
-        if sound:
-            self.optimizer.step()
-        totals.updates += 1
-        return rate, norm, sound
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]  # read by fused AdamW
+        self.optimizer.step()
+        totals.close(step, by_modality, counts, squares, skipped)
+        return Update(rate, norm, skipped)
 
     @torch.no_grad()
     def evaluate(self, arrays: Arrays) -> dict[str, float | None]:
         """Loss per target on fixed contexts, by name of modality and "all"."""
-        height = max(1, self.config.batch_contexts // self.config.grad_accumulation)
-        sums = np.zeros(len(self.names))
-        counts = np.zeros(len(self.names), dtype=np.int64)
-        for start in range(0, arrays[0].shape[0], height):
-            part = tuple(a[start : start + height] for a in arrays)
-            for batch in self.batches(part, 1):  # type: ignore[arg-type]
-                sums += self.losses(batch.to(self.device), causal=True).sums.double().cpu().numpy()
-                counts += np.asarray(batch.target_counts)
+        world = self.world
+        height = max(1, self.config.batch_contexts // self.config.grad_accumulation // world.size)
+        both = np.zeros((2, len(self.names)))
+        for start in range(0, arrays[0].shape[0], height * world.size):
+            first = start + height * world.rank
+            ours = (
+                first < arrays[0].shape[0]
+            )  # a rank without rows computes along, for weights are gathered together
+            rows = slice(first, first + height) if ours else slice(0, 1)
+            for batch in self.batches(tuple(a[rows] for a in arrays), 1):  # type: ignore[arg-type]
+                sums = self.losses(batch.to(self.device), causal=True).sums.double().cpu().numpy()
+                if ours:
+                    both += np.stack([sums, np.asarray(batch.target_counts)])
+        forget_gathered(self.model)
+        sums, counts = world.sum_numbers(both)
         result: dict[str, float | None] = {
             n: float(s / c) if c else None for n, s, c in zip(self.names, sums, counts)
         }

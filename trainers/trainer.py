@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
+import gc
 import signal
 import threading
 import time
@@ -18,17 +17,22 @@ from torch import Tensor
 
 from mixloom.pipeline.errors import UserError
 from mixloom.trainers.checkpoint import (
+    Saver,
     latest_checkpoint,
     load_optimizer,
     load_weights,
     read_state,
     same_vocabulary,
-    save_checkpoint,
 )
 from mixloom.trainers.config import ModelConfig, TrainConfig
-from mixloom.trainers.data import Arrays, Prefetcher, StreamLike
-from mixloom.trainers.metrics import MetricsLog, OnRecord, Record, ends, plain_lines, read_metrics
-from mixloom.trainers.step import Run, Totals
+from mixloom.trainers.data import Arrays, Batch, Prefetcher, StreamLike
+from mixloom.trainers.diagnostics import Watchman, look
+from mixloom.trainers.distributed import World, forget_gathered, joined
+from mixloom.trainers.flops import peak
+from mixloom.trainers.incidents import Incidents
+from mixloom.trainers.metrics import MetricsLog, OnRecord, ends, plain_lines, read_metrics
+from mixloom.trainers.sinks import open_sinks
+from mixloom.trainers.step import Run, Totals, Update
 
 
 @dataclass(frozen=True)
@@ -70,42 +74,67 @@ def train(
     progress: Callable[[int, int], None] | None = None,
     on_record: OnRecord | None = None,
     should_stop: Callable[[], bool] | None = None,
+    world: World | None = None,
 ) -> TrainResult:
     """Train, or go on with the run that stands in `out_dir`.
 
-    Resuming gives the same weights, bit for bit, as never having stopped (on a CPU with the same number of
+    Under `torchrun` every rank calls this with the same arguments; each asks `stream.batch_arrays(step, rank, world)` for
+    its own rows, rank 0 writes, and all get the same result. Resuming gives the same weights, bit for bit, as never having stopped (on a CPU with the same number of
     threads). SIGTERM ends the run after the current update, with a checkpoint.
 
     Args:
         stream: contexts of every update. vocabulary: serialised, see `data.modality_table`.
         model_config: `vocab_size` 0 is taken from the vocabulary, `seq_len` from the contexts.
-        out_dir: gets metrics.jsonl, checkpoints/ and, where the loss fails, nonfinite.json.
+        out_dir: gets metrics.jsonl, checkpoints/ and, where updates are left out, spikes.jsonl.
         start: weights to begin with (a `state_dict` of such a model) in place of fresh ones; a run that goes on has
             its own.
         held_out: contexts to evaluate on, never trained on: `(input_ids, doc_lengths, domains)`.
         eval_every: updates between two evaluations of them; 0: only at the end.
         progress: called with (updates made, updates in all) after every update. on_record: called with every
             record; where neither is given, plain lines are printed. should_stop: asked after every update.
+        world: the ranks that train together; None: those that torchrun started.
 
     Raises:
-        UserError: a loss that is not finite; settings or data that differ from those of the run in `out_dir`;
+        UserError: spikes that stop the run (`train.spike`); settings or data that differ from those of the run in `out_dir`;
             cuda asked for where there is none.
     """
+    if world is None:
+        with joined(config) as found:
+            return train(
+                *(stream, vocabulary, model_config, config, out_dir),
+                start=start,
+                held_out=held_out,
+                eval_every=eval_every,
+                progress=progress,
+                on_record=on_record,
+                should_stop=should_stop,
+                world=found,
+            )
     out_dir = Path(out_dir)
-    if progress is None and on_record is None:
+    if progress is None and on_record is None and world.first:
         on_record = plain_lines()
     if config.threads:
         torch.set_num_threads(config.threads)
     model_config = _fitted(stream, vocabulary, model_config, config)
     out_dir.mkdir(parents=True, exist_ok=True)
-    run = Run(model_config, config, vocabulary)
-    if start is not None:
-        run.model.load_state_dict(start)
+    run = Run(model_config, config, vocabulary, world=world, start=start)
     loop = _Loop(stream, run, config, out_dir, held_out, eval_every, on_record)
     began = time.perf_counter()
-    with _termination() as terminated:
+    with _termination() as terminated, _collected():
         loop.go(progress, lambda: terminated.is_set() or (should_stop is not None and should_stop()))
     return loop.result(time.perf_counter() - began)
+
+
+class _Own:
+    """The rows of a stream that belong to one rank."""
+
+    def __init__(self, stream: Any, world: World) -> None:
+        self._stream, self._world = stream, world
+
+    def batch_arrays(self, step: int) -> Arrays:
+        world = self._world
+        own: Arrays = self._stream.batch_arrays(step, *((world.rank, world.size) if world.size > 1 else ()))
+        return own
 
 
 class _Loop:
@@ -122,72 +151,114 @@ class _Loop:
         on_record: OnRecord | None,
     ) -> None:
         self.stream, self.run, self.config, self.out_dir = stream, run, config, out_dir
+        self.world = run.world
         self.held_out, self.eval_every, self.on_record = held_out, eval_every, on_record
         self.folder = out_dir / "checkpoints"
-        self.step = _resume(self.folder, run, stream)
-        self.log = MetricsLog(out_dir / "metrics.jsonl", last_step=self.step)
-        self.totals = Totals(run.model.config.modalities)
+        self.step, kept = resume(self.folder, run, stream)
+        self.incidents = Incidents(
+            *(config.spike, stream, out_dir, self.world), last_step=self.step, state=kept.get("incidents")
+        )
+        self.watchman = Watchman(kept.get("watchman"))
+        self.world.wait()  # all have read before anything is written
+        self.log = MetricsLog(out_dir / "metrics.jsonl", last_step=self.step) if self.world.first else None
+        self.sinks = open_sinks(config, out_dir) if self.world.first else []
+        self.saver = Saver(
+            self.folder,
+            world=self.world,
+            keep_last=config.keep_last,
+            keep_every=config.keep_every,
+            background=config.async_checkpoint,
+        )
+        self.totals = Totals(run.model.config.modalities, self.world)
+        one = peak(run.device, run.dtype)
+        self.peak = one * self.world.size if one else None
         self.tokens = 0
         self.eval_loss: dict[str, float | None] = {}
 
     def go(self, progress: Callable[[int, int], None] | None, ended: Callable[[], bool]) -> None:
         """Update until all steps are made or `ended` says so; the last thing done is a checkpoint."""
         config = self.config
-        batches = Prefetcher(
-            self.stream,
-            self.step,
-            config.steps,
-            parts=config.grad_accumulation,
-            modality=self.run.table,
-            modalities=self.run.model.config.modalities,
-            document_mask=self.run.model.config.document_mask,
-        )
+        batches = self._batches()
         stop = False
         try:
             while self.step < config.steps and not stop:
                 waiting = time.perf_counter()
                 made = batches.next()
                 self.totals.wait += time.perf_counter() - waiting
-                rate, norm, sound = self.run.update(made, self.step, self.totals)
+                update = self.run.update(made, self.step, self.totals)
                 self.step += 1
-                stop = ended()
+                stop = self.world.any(ended())
                 last = stop or self.step == config.steps
                 save = last or self._due(config.checkpoint_every)
                 evaluate = self.held_out is not None and (last or self._due(self.eval_every))
-                if save or evaluate or not sound or self._due(config.log_every):
-                    self._record(rate, norm, evaluate)
+                probe = self._due(config.spike.probe_every)
+                failed = self.run.device.type == "cpu" and bool(update.skipped)
+                if save or evaluate or probe or failed or self._due(config.log_every):
+                    seen = self._look(made[0]) if probe else {}
+                    if self._record(update, evaluate, seen):
+                        batches.close()
+                        batches = self._batches()
                 if save:
                     self._save()
-                if progress is not None:
+                if progress is not None and self.world.first:
                     progress(self.step, config.steps)
+            self.saver.wait()
         finally:
             batches.close()
-            self.log.close()
+            self.saver.close()
+            for sink in (self.log, *self.sinks):
+                if sink is not None:
+                    sink.close()
+
+    def _batches(self) -> Prefetcher:
+        return Prefetcher(
+            _Own(self.stream, self.world),  # type: ignore[arg-type]  # a prefetcher asks for arrays only
+            self.step,
+            self.config.steps,
+            parts=self.config.grad_accumulation,
+            modality=self.run.table,
+            modalities=self.run.model.config.modalities,
+            document_mask=self.run.model.config.document_mask,
+        )
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
-    def _record(self, rate: float, norm: Tensor, evaluate: bool) -> None:
-        record = {
-            **self.totals.record(self.run.names),
-            "step": self.step,
-            "steps": self.config.steps,
-            "lr": rate,
-            "grad_norm": float(norm),
-        }
-        _require_finite(record, self.stream, self.totals.updates, self.out_dir)
-        if evaluate and self.held_out is not None:
-            self.eval_loss = self.run.evaluate(self.held_out)
-            record["eval_loss"] = self.eval_loss
-        self.log.write(record)
-        self.tokens += record["tokens"]
-        if self.on_record is not None:
-            self.on_record(record)
+    def _look(self, batch: Batch) -> dict[str, Any]:
+        """Activations of one part of a batch, and the size of the update just made."""
+        run = self.run
+        moved = self.world.sum_on_device(run.towers.moved(run.optimizer).to(run.device))
+        ratios = (moved[0] / moved[1].clamp(min=1e-30)).sqrt().tolist()
+        names = ["shared", *run.names]
+        seen = look(run.model, batch.to(run.device), run.kind, run.dtype)
+        forget_gathered(run.model)
+        return {**seen, "update_to_weight": {n: r for n, r, w in zip(names, ratios, moved[1].tolist()) if w}}
+
+    def _record(self, update: Update, evaluate: bool, seen: dict[str, Any]) -> bool:
+        """Write what has happened since the last record; returns whether later batches have changed."""
+        run = self.run
+        left_out = self.totals.left_out()
+        changed = bool(left_out) and self.incidents.deal(left_out, run.watch.level(), self.step)
+        record = self.totals.record(run.names, run.model.config, self.peak)
+        if record is not None:
+            record |= {"step": self.step, "steps": self.config.steps, "lr": update.rate, **seen}
+            cause = self.watchman.see(record)
+            if cause is not None:
+                record["caution"] = cause
+            if evaluate and self.held_out is not None:
+                self.eval_loss = run.evaluate(self.held_out)
+                record["eval_loss"] = self.eval_loss
+            self.tokens += record["tokens"]
+            for sink in (self.log, *self.sinks):
+                if sink is not None:
+                    sink.write(record)
+            if self.on_record is not None and self.world.first:
+                self.on_record(record)
         self.totals.reset()
+        return changed
 
     def _save(self) -> None:
-        save_checkpoint(
-            self.folder,
+        self.saver.save(
             model=self.run.model,
             optimizer=self.run.optimizer,
             step=self.step,
@@ -197,13 +268,19 @@ class _Loop:
                 "train": self.config.model_dump(mode="json"),
                 "vocabulary": self.run.vocabulary,
             },
-            keep_last=self.config.keep_last,
+            extra={
+                "watch": self.run.watch.state(),
+                "incidents": self.incidents.state(),
+                "watchman": self.watchman.state(),
+            },
         )
 
     def result(self, seconds: float) -> TrainResult:
         checkpoint = latest_checkpoint(self.folder)
         assert checkpoint is not None, "a run that has ended has a checkpoint"
-        both = ends(read_metrics(self.log.path), self.run.names)
+        metrics = self.out_dir / "metrics.jsonl"
+        self.world.wait()  # for rank 0 to have written them
+        both = ends(read_metrics(metrics), self.run.names)
         return TrainResult(
             steps=self.step,
             stopped_early=self.step < self.config.steps,
@@ -215,7 +292,7 @@ class _Loop:
             tokens=self.tokens,
             seconds=seconds,
             checkpoint=checkpoint,
-            metrics=self.log.path,
+            metrics=metrics,
         )
 
 
@@ -244,18 +321,28 @@ def _fitted(
     return model_config.filled(vocab_size=size, seq_len=seq_len)
 
 
-def _resume(folder: Path, run: Run, stream: StreamLike) -> int:
-    """Load the newest checkpoint, if any, and return the update to go on with."""
-    checkpoint = latest_checkpoint(folder)
+def resume(
+    folder: Path, run: Run, stream: StreamLike, checkpoint: Path | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Load a checkpoint into a run, and return the update to go on with and what else was kept; (0, {}) without one.
+
+    Args:
+        folder: of the checkpoints; its newest is taken unless `checkpoint` is given.
+
+    Raises:
+        UserError: it was made with other settings, data or vocabulary.
+    """
+    checkpoint = checkpoint or latest_checkpoint(folder)
     if checkpoint is None:
-        return 0
+        return 0, {}
     state = read_state(checkpoint)
     same_vocabulary(state, run.vocabulary, what="these shards")
     # Settings that are younger than the checkpoint had their default then.
     was = {**ModelConfig().model_dump(mode="json"), **state["configs"]["model"]}
     now = run.model.config.model_dump(mode="json")
     changed = [f"model.{k}: was {was.get(k)!r}, is {v!r}" for k, v in now.items() if was.get(k) != v]
-    changed += [f"train.{line}" for line in run.config.differences(state["configs"]["train"])]
+    trained = {**TrainConfig().model_dump(mode="json"), **state["configs"]["train"]}
+    changed += [f"train.{line}" for line in run.config.differences(trained)]
     if changed:
         raise UserError(
             f"{checkpoint} was made with other settings: " + "; ".join(changed),
@@ -263,26 +350,22 @@ def _resume(folder: Path, run: Run, stream: StreamLike) -> int:
         )
     stream.check(state["stream"])
     load_weights(checkpoint, run.model)
-    load_optimizer(checkpoint, run.optimizer)
-    return int(state["step"])
+    load_optimizer(checkpoint, run.model, run.optimizer)
+    extra = state.get("extra", {})
+    if "watch" in extra:
+        run.watch.load(extra["watch"])
+    return int(state["step"]), extra
 
 
-def _require_finite(record: Record, stream: StreamLike, updates: int, out_dir: Path) -> None:
-    """Stop at a loss or gradient that is not finite, naming the documents of the `updates` since the last record."""
-    if math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"]):
-        return
-    stop = record["step"]
-    documents = {str(step + 1): stream.documents(step) for step in range(stop - updates, stop)}
-    report = out_dir / "nonfinite.json"
-    report.write_text(json.dumps({"record": record, "documents": documents}, indent=1), encoding="utf-8")
-    named = documents[str(stop)]
-    shown = ", ".join(named[:20]) + (f" and {len(named) - 20} more" if len(named) > 20 else "")
-    raise UserError(
-        f"the loss ({record['loss']}) or gradient norm ({record['grad_norm']}) is not finite at step {stop}; "
-        f"documents in that step: {shown} (all of them in {report})",
-        fix="look at those documents with 'mixloom explain'; lower train.lr or raise train.warmup if they are sound; "
-        "the last checkpoint is from before",
-    )
+@contextmanager
+def _collected() -> Iterator[None]:
+    """Python's collector leaves what exists now alone while inside: its pauses grow with the number of objects."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -11,12 +12,13 @@ from safetensors.torch import load_file
 from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.vocab import Vocabulary
 from mixloom.trainers.config import DENSE, ModelConfig, TrainConfig
+from mixloom.trainers.incidents import read_incidents
 from mixloom.trainers.metrics import read_metrics
 from mixloom.trainers.trainer import train
 
 MODEL = ModelConfig(dim=32, layers=2, heads=4)
 QUICK = {"steps": 8, "batch_contexts": 3, "lr": 1e-2, "min_lr": 1e-3, "warmup": 2, "device": "cpu"}
-TIMES = ("seconds", "tokens_per_second", "data_wait")
+TIMES = ("seconds", "tokens_per_second", "data_wait", "flops_per_second")
 
 
 def settings(**options) -> TrainConfig:
@@ -80,11 +82,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tmp_path, mak
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
     assert untimed(read_metrics(rest.metrics)) == untimed(read_metrics(whole.metrics))
     assert (rest.loss_first, rest.loss_last) == (whole.loss_first, whole.loss_last)
-    moments = [
-        torch.load(r.checkpoint / "optimizer.pt", weights_only=True)["optimizer"]["state"]
-        for r in (rest, whole)
-    ]
-    assert all(torch.equal(moments[0][i]["exp_avg_sq"], moments[1][i]["exp_avg_sq"]) for i in moments[1])
+    moments = [load_file(r.checkpoint / "optimizer.safetensors") for r in (rest, whole)]
+    assert moments[0].keys() == moments[1].keys()
+    assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[1])
 
 
 def test_a_run_killed_between_checkpoints_repeats_the_lost_steps(tmp_path, make_stream, vocabulary):
@@ -163,30 +163,52 @@ def test_records_add_up_by_modality_and_by_domain(tmp_path, make_stream, vocabul
     assert result.tokens == sum(r["tokens"] for r in records)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_documents(
-    tmp_path, make_stream, vocabulary
-):
-    config = settings(lr=1.0, min_lr=1.0, grad_clip=0.0, warmup=0, checkpoint_every=2, log_every=8)
-    real = torch.optim.AdamW.step
+@contextmanager
+def poisoned(call: int):
+    """AdamW that spoils the embedding in its `call`-th step."""
+    real, calls = torch.optim.AdamW.step, []
 
-    def poison(self, *args, **kwargs):
+    def step(self, *args, **kwargs):
         out = real(self, *args, **kwargs)
-        poison.calls += 1
-        if poison.calls == 3:
-            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+        calls.append(1)
+        if len(calls) == call:
+            self.param_groups[1]["params"][0].data.fill_(float("nan"))
         return out
 
-    poison.calls = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", poison)
-        with pytest.raises(UserError) as error:
-            train(make_stream(), vocabulary, MODEL, config, tmp_path, on_record=quiet)
-    assert "not finite at step 4" in str(error.value)
+        patch.setattr(torch.optim.AdamW, "step", step)
+        yield
+
+
+@pytest.mark.parametrize("action", ["off", "stop"])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_documents(
+    tmp_path, make_stream, vocabulary, action
+):
+    config = settings(checkpoint_every=2, log_every=8, spike={"action": action})
+    with poisoned(3), pytest.raises(UserError) as error:
+        train(make_stream(), vocabulary, MODEL, config, tmp_path, on_record=quiet)
+    assert "is not finite at step 4; it was not applied" in str(error.value)
     assert "doc-3-0, doc-3-1, doc-3-2" in str(error.value)
-    report = json.loads((tmp_path / "nonfinite.json").read_text())
-    assert report["documents"] == {str(n): [f"doc-{n - 1}-{i}" for i in range(3)] for n in (3, 4)}
+    (incident,) = read_incidents(tmp_path / "spikes.jsonl")
+    assert (incident["step"], incident["kind"], incident["loss"]) == (4, "nonfinite", None)
+    assert incident["documents"] == [f"doc-3-{i}" for i in range(3)]
     kept = load_file(tmp_path / "checkpoints" / "step-00000002" / "model.safetensors")
     assert all(bool(torch.isfinite(v).all()) for v in kept.values())
+
+
+def test_weights_that_are_spoilt_stop_the_run_when_too_many_updates_in_a_row_were_left_out(
+    tmp_path, make_stream, vocabulary
+):
+    config = settings(steps=12, spike={"patience": 2})
+    with poisoned(3), pytest.raises(UserError, match="the weights are at fault, not the data") as error:
+        train(make_stream(), vocabulary, MODEL, config, tmp_path, on_record=quiet)
+    assert "the last of 3 in a row" in str(error.value)
+    assert [x["cause"] for x in read_incidents(tmp_path / "spikes.jsonl")] == [
+        "unclear",
+        "unclear",
+        "weights",
+    ]
+    assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3]
 
 
 def test_a_checkpoint_of_other_settings_or_data_is_refused_by_name(tmp_path, make_stream, vocabulary):

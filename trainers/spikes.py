@@ -1,0 +1,171 @@
+"""Which updates are spikes, decided on the device before their update is applied, and which contexts carry one.
+
+The loss of an update is held against what it should be: every modality against the median of its own losses in the
+window, weighed by this update's targets, so that an update with many images is no spike because images cost more.
+What is left over, the excess, is a spike where it lies `sigmas` robust standard deviations above its own median
+and 2 % of the loss besides; so is a gradient norm that lies as far out and at ten times its median, and anything that
+is not finite. Looking back on a window of updates, with 6 deviations and half a window of patience, follows
+the SkipStep optimisers of OLMo-core (Groeneveld et al., OLMo, arXiv 2402.00838, and its code); medians in the place of
+means, so that one spike does not hide the next.
+
+The verdict stays on the device as a number that fused AdamW reads (`found_inf`): an update that is left out touches
+neither weights nor moments, and nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixloom.trainers.watch_config import SpikeConfig
+
+LEAST_RISE = 0.02  # of the expected loss; less is no spike however quiet the window
+NORM_FACTOR = 10.0  # times the median: a gradient norm is clipped anyway, so only gross ones count
+_SCALE = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
+
+
+@dataclass(frozen=True)
+class Level:
+    """What the window says is normal, on the host.
+
+    by_modality: nats per target, NaN where a modality has not been seen [K]. limit: largest normal excess over
+    it, nats per target; inf while the window is too young. norm: median gradient norm.
+    """
+
+    by_modality: NDArray[np.float64]
+    limit: float
+    norm: float
+
+
+class _Window:
+    """The last W values of C columns on a device; a column that is not pushed keeps its values."""
+
+    def __init__(self, length: int, columns: int, device: torch.device) -> None:
+        self.values = torch.full((length, columns), math.inf, dtype=torch.float64, device=device)
+        self.seen = torch.zeros(columns, dtype=torch.int64, device=device)
+
+    def push(self, values: Tensor, which: Tensor) -> None:
+        """values float64 [C], which bool [C]."""
+        moved = torch.cat([self.values[1:], values[None]])
+        self.values = torch.where(which, moved, self.values)
+        self.seen += which
+
+    def median(self, values: Tensor | None = None) -> Tensor:
+        """Lower median of what has been seen, float64 [C]; inf before."""
+        ordered = (self.values if values is None else values).sort(0).values
+        filled = self.seen.clamp(max=len(ordered))
+        return ordered.gather(0, ((filled - 1).clamp(min=0) // 2)[None])[0]
+
+    def deviation(self) -> Tensor:
+        """Standard deviation by the median absolute deviation, float64 [C]."""
+        unseen = torch.isinf(self.values)
+        off = (self.values - self.median()).abs().masked_fill(unseen, math.inf)
+        return _SCALE * self.median(off)
+
+    def state(self) -> dict[str, Any]:
+        rows = self.values.cpu().numpy()
+        return {
+            "seen": self.seen.tolist(),
+            "values": [[None if math.isinf(x) else x for x in row] for row in rows.tolist()],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Values of a window of any length: the newest that fit."""
+        length = len(self.values)
+        rows = [[math.inf if x is None else x for x in row] for row in state["values"]][-length:]
+        self.values.fill_(math.inf)
+        if rows:
+            self.values[-len(rows) :] = torch.tensor(rows, dtype=torch.float64)
+        self.seen.copy_(torch.tensor(state["seen"]).clamp(max=len(rows)))
+
+
+class SpikeWatch:
+    """Judges updates as they come. `action: off` judges only what is not finite."""
+
+    def __init__(self, config: SpikeConfig, modalities: int, device: torch.device) -> None:
+        self.config = config
+        self._warm = config.window // 2 if config.warmup is None else min(config.warmup, config.window)
+        self._by_modality = _Window(config.window, modalities, device)
+        self._both = _Window(config.window, 2, device)  # excess, gradient norm
+
+    def judge(self, sums: Tensor, counts: Tensor, norm: Tensor) -> Tensor:
+        """Whether an update is to be left out: float32 [], 1 for yes; it is remembered unless it is.
+
+        Args:
+            sums: nats by modality of the target, float64 [K], over all parts and ranks. counts: targets, float64 [K].
+            norm: of the whole gradient, float64, before clipping.
+        """
+        base = self._base()
+        known = torch.where(torch.isfinite(base), base * counts, sums)
+        total = counts.sum().clamp(min=1)
+        excess = (sums.sum() - known.sum()) / total
+        now = torch.stack([excess, norm])
+        bad = ~torch.isfinite(now).all()
+        if self.config.action != "off":
+            middle = self._both.median()
+            rise = torch.stack([LEAST_RISE * known.sum() / total, (NORM_FACTOR - 1) * middle[1]])
+            limit = middle + torch.maximum(self.config.sigmas * self._both.deviation(), rise)
+            bad |= ((now > limit) & (self._both.seen >= self._warm)).any()
+        sound = ~bad
+        self._both.push(now, sound.expand(2))
+        self._by_modality.push(sums / counts.clamp(min=1), sound & (counts > 0))
+        return bad.float()
+
+    def _base(self) -> Tensor:
+        return self._by_modality.median()
+
+    def level(self) -> Level:
+        """What is normal now; waits for the device."""
+        middle, off = self._both.median(), self._both.deviation()
+        base = self._base()
+        warm = bool(self._both.seen[0] >= self._warm)
+        loss = float(torch.where(torch.isfinite(base), base, 0).mean())
+        rise = max(self.config.sigmas * float(off[0]), LEAST_RISE * loss)
+        limit = float(middle[0]) + rise if warm else math.inf
+        return Level(torch.where(torch.isinf(base), math.nan, base).cpu().numpy(), limit, float(middle[1]))
+
+    def state(self) -> dict[str, Any]:
+        """JSON value of all that is remembered, exact."""
+        return {"modality": self._by_modality.state(), "both": self._both.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._by_modality.load(state["modality"])
+        self._both.load(state["both"])
+
+
+def locate(sums: NDArray[np.float64], counts: NDArray[np.int64], level: Level) -> list[int] | None:
+    """The fewest contexts without which an update is no spike, worst first; None where that takes too many.
+
+    A quarter of the contexts is the most, but one may always be blamed where there are two. [] says that the loss is
+    no spike as it stands (its gradient was).
+
+    Args:
+        sums: nats of each context by modality of the target [B, K]. counts: targets [B, K].
+    """
+    base = np.where(np.isnan(level.by_modality), np.nan, level.by_modality)
+    expected = np.where(counts > 0, counts * base, 0.0)
+    unknown = (counts > 0) & np.isnan(expected)
+    expected[unknown] = sums[unknown]
+    excess, targets = (sums - expected).sum(1), counts.sum(1)
+    excess = np.where(np.isfinite(excess), excess, np.inf)
+    order = np.lexsort((np.arange(len(excess)), -excess))
+    most = max(len(excess) // 4, 1 if len(excess) > 1 else 0)
+    for taken in range(most + 1):
+        rest = order[taken:]
+        left, n = float(excess[rest].sum()), int(targets[rest].sum())
+        if n and math.isfinite(left) and left / n <= level.limit:
+            return [int(i) for i in order[:taken]]
+    return None
+
+
+def shares(excess: Sequence[float]) -> list[float]:
+    """Each value's share of the positive ones."""
+    total = sum(x for x in excess if x > 0)
+    return [max(x, 0.0) / total if total else 0.0 for x in excess]
