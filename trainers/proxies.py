@@ -7,18 +7,17 @@ models on mixtures drawn at random, and what each loses on every skill.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mixloom.mixers.doremi import doremi_step
+from mixloom.mixers.tables import Trace, Trials
 from mixloom.pipeline.errors import UserError
 from mixloom.trainers.ablate import Advance, Floats, SmallRuns, losses_of
 from mixloom.trainers.attention import choose
@@ -35,47 +34,26 @@ STRENGTHS = tuple(float(x) for x in np.geomspace(0.1, 5.0, 15))  # RegMix's conc
 _MOST_OF_PRIOR = 15.0  # RegMix: no domain more often than so many times its prior share
 
 
-@dataclass(frozen=True)
-class DoReMiRun:
-    """What the proxy of DoReMi found.
-
-    Attributes:
-        domains: k names.
-        excess: float64 [steps, k], mean over the tokens of a domain of max(proxy - reference, 0), in nats; where a step
-            held nothing of a domain, its value of before (0 at first).
-        weights: float64 [k], mean of the domain weights over all steps.
-    """
-
-    domains: tuple[str, ...]
-    excess: Floats
-    weights: Floats
-
-    def save(self, path: Path | str) -> Path:
-        """The excess losses as CSV: a header `step` and the domains, then a line per step."""
-        rows = [[step, *map(repr, row)] for step, row in enumerate(self.excess.tolist())]
-        return _write_csv(Path(path), ["step", *self.domains], rows)
-
-
-def doremi_update(weights: Floats, excess: Floats, step_size: float, smoothing: float) -> Floats:
-    """Weights after one step: exponentiated gradient on the excess, then a little of the uniform share: float64 [k]."""
-    logs = np.log(weights) + step_size * excess
-    grown = np.exp(logs - logs.max())
-    return (1 - smoothing) * grown / grown.sum() + smoothing / len(weights)
-
-
 def doremi_proxy(
     runs: SmallRuns,
     cache: ModelCache,
     *,
-    step_size: float = 1.0,
+    eta: float = 1.0,
     smoothing: float = 1e-3,
-    update: Update = doremi_update,
+    step: Update = doremi_step,
     s: int = 0,
     advance: Advance | None = None,
-) -> DoReMiRun:
+) -> Trace:
     """Train a reference on all domains in proportion to their sizes (cached), then a proxy with group DRO.
 
     The proxy is served all domains alike; the loss of each token counts k times the weight of its domain.
+
+    Args:
+        eta, smoothing: as `mixers.doremi.doremi`, which finds the same weights again from what is returned.
+        step: the update of the weights.
+
+    Returns:
+        Per step and domain the mean over its tokens of max(proxy - reference, 0) in nats; nan where a step held none.
 
     Raises:
         UserError: a loss that is not finite.
@@ -90,18 +68,16 @@ def doremi_proxy(
     )
     proxy = _Proxy(Model(model_config, seed=config.seed), reference, runs, s)
     weights, latest = np.full(k, 1 / k), np.zeros(k)
-    excess, total = np.zeros((steps, k)), np.zeros(k)
-    for step in range(steps):
-        batches = proxy.by_domain(stream.batch_arrays(step))
+    excess = np.full((steps, k), np.nan)
+    for t in range(steps):
+        batches = proxy.by_domain(stream.batch_arrays(t))
         for d, batch in batches.items():
-            latest[d] = proxy.excess(batch)
-        weights = update(weights, latest, step_size, smoothing)
-        proxy.step(batches, weights * k, step)
-        excess[step] = latest
-        total += weights
+            latest[d] = excess[t, d] = proxy.excess(batch)
+        weights = step(weights, latest, eta, smoothing)
+        proxy.step(batches, weights * k, t)
         if advance is not None:
-            advance(step + 1, steps)
-    return DoReMiRun(tuple(d.name for d in entries), excess, total / steps)
+            advance(t + 1, steps)
+    return Trace(tuple(d.name for d in entries), np.arange(steps), excess, "the proxy of DoReMi")
 
 
 class _Proxy:
@@ -194,8 +170,8 @@ def regmix_trials(
     *,
     seed: int = 0,
     advance: Advance | None = None,
-) -> tuple[Floats, Floats]:
-    """Train `count` small models on random mixtures (cached): (weights [count, n], losses [count, k] in bits).
+) -> Trials:
+    """Train `count` small models on random mixtures (cached); losses are bits per byte or token.
 
     Raises:
         UserError: as `ModelCache.model`.
@@ -209,24 +185,15 @@ def regmix_trials(
         losses[i] = losses_of(runs.mixed(weights, 0, subset), runs.skills, cache)
         if advance is not None:
             advance(i + 1, count)
-    return mixtures, losses
+    skills = tuple(skill.name for skill in runs.skills)
+    return Trials(tuple(runs.reader.domains), skills, mixtures, losses, "small trainings")
 
 
-def save_trials(
-    path: Path | str, domains: Sequence[str], skills: Sequence[str], mixtures: Floats, losses: Floats
-) -> Path:
-    """Mixtures [m, n] and losses [m, k] as the CSV that RegMix reads: a column per domain, then `loss:SKILL`."""
-    rows = [[*map(repr, w), *map(repr, x)] for w, x in zip(mixtures.tolist(), losses.tolist())]
-    return _write_csv(Path(path), [*domains, *(f"loss:{s}" for s in skills)], rows)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(out.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+def save_table(path: Path | str, table: Trace | Trials) -> Path:
+    """Write excess losses or trials as the CSV that `mixloom mix estimate` reads, whole or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.write_text("\n".join(table.lines()) + "\n", encoding="utf-8")
+    os.replace(temporary, target)
+    return target

@@ -1,6 +1,5 @@
 """The small trainings behind DoReMi and RegMix."""
 
-import csv
 import sys
 from pathlib import Path
 
@@ -9,15 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mixloom.mixers.doremi import doremi, doremi_step
+from mixloom.mixers.tables import Trace, Trials
 from mixloom.trainers.ablate import SmallRuns
 from mixloom.trainers.model_cache import ModelCache
-from mixloom.trainers.proxies import (
-    doremi_proxy,
-    doremi_update,
-    regmix_mixtures,
-    regmix_trials,
-    save_trials,
-)
+from mixloom.trainers.proxies import doremi_proxy, regmix_mixtures, regmix_trials, save_table
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_shards import MODEL, TRAIN, skill, write_domains
@@ -45,41 +40,38 @@ def proxy(runs, tmp_path_factory):
 
 def test_excess_is_never_negative_and_there_is_one_row_per_step(proxy):
     assert proxy.domains == ("aa", "bb", "cc")
-    assert proxy.excess.shape == (12, 3)
-    assert (proxy.excess >= 0).all()
-    assert proxy.excess.max() > 0
+    assert proxy.values.shape == (12, 3)
+    assert (proxy.values >= 0).all()
+    assert proxy.values.max() > 0
 
 
-def test_the_weights_are_the_mean_of_the_updates_replayed_from_the_table(proxy, tmp_path):
-    with proxy.save(tmp_path / "excess.csv").open(encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
-    assert list(rows[0]) == ["step", "aa", "bb", "cc"]
-    weights, total = np.full(3, 1 / 3), np.zeros(3)
-    for row in rows:
-        weights = doremi_update(weights, np.array([float(row[d]) for d in proxy.domains]), 1.0, 1e-3)
-        total += weights
-    assert np.allclose(total / len(rows), proxy.weights, atol=1e-12)
-    assert proxy.weights.sum() == pytest.approx(1)
+def test_the_estimator_finds_the_weights_of_the_proxy_again_from_its_table(runs, tmp_path):
+    used = []
+
+    def step(weights, excess, eta, smoothing):
+        used.append(doremi_step(weights, excess, eta, smoothing))
+        return used[-1]
+
+    found = doremi_proxy(runs, ModelCache(tmp_path), eta=2.0, smoothing=0.01, step=step)
+    read = Trace.load(save_table(tmp_path / "excess.csv", found))
+    mean, path = doremi(read.values, eta=2.0, smoothing=0.01)
+    assert np.allclose(path, used, atol=1e-12)
+    assert np.allclose(mean, np.mean(used, axis=0), atol=1e-12)
 
 
 def test_the_same_settings_give_the_same_run(runs, proxy, tmp_path):
     again = doremi_proxy(runs, ModelCache(tmp_path))
-    assert (again.excess == proxy.excess).all()
+    assert (again.values == proxy.values).all()
 
 
 def test_a_domain_whose_weight_is_held_at_nothing_is_not_learned(runs, tmp_path):
-    def only_first(weights, excess, step_size, smoothing):
+    def only_first(weights, excess, eta, smoothing):
         return np.array([1.0, 0.0, 0.0])
 
-    found = doremi_proxy(runs, ModelCache(tmp_path), update=only_first)
-    fair = doremi_proxy(runs, ModelCache(tmp_path), update=lambda w, *_: w)
-    assert found.excess[-1, 1] > fair.excess[-1, 1]
-    assert found.excess[-1, 0] < found.excess[-1, 1]
-
-
-@given(excess=st.floats(0, 5), k=st.integers(1, 30))
-def test_equal_excess_leaves_uniform_weights_as_they_are(excess, k):
-    assert np.allclose(doremi_update(np.full(k, 1 / k), np.full(k, excess), 1.0, 1e-3), 1 / k)
+    found = doremi_proxy(runs, ModelCache(tmp_path), step=only_first)
+    fair = doremi_proxy(runs, ModelCache(tmp_path), step=lambda w, *_: w)
+    assert found.values[-1, 1] > fair.values[-1, 1]
+    assert found.values[-1, 0] < found.values[-1, 1]
 
 
 @given(st.integers(1, 60), st.lists(st.floats(0.01, 1), min_size=2, max_size=12), st.integers(0, 9))
@@ -95,11 +87,10 @@ def test_drawn_mixtures_are_mixtures_and_no_domain_is_far_beyond_its_size(count,
 
 
 def test_trials_lose_less_on_a_skill_the_more_they_hold_of_its_source(runs, tmp_path):
-    mixtures, losses = regmix_trials(runs, ModelCache(tmp_path / "cache"), 12)
-    assert np.corrcoef(mixtures[:, 0], losses[:, 0])[0, 1] < -0.5
-    assert np.corrcoef(mixtures[:, 1], losses[:, 1])[0, 1] < -0.5
-    path = save_trials(tmp_path / "trials.csv", runs.reader.domains, ["one", "five"], mixtures, losses)
-    with path.open(encoding="utf-8") as f:
-        rows = list(csv.reader(f))
-    assert rows[0] == ["aa", "bb", "cc", "loss:one", "loss:five"]
-    assert [float(x) for x in rows[3]] == [*mixtures[2], *losses[2]]
+    trials = regmix_trials(runs, ModelCache(tmp_path / "cache"), 12)
+    assert np.corrcoef(trials.weights[:, 0], trials.losses[:, 0])[0, 1] < -0.5
+    assert np.corrcoef(trials.weights[:, 1], trials.losses[:, 1])[0, 1] < -0.5
+    read = Trials.load(save_table(tmp_path / "trials.csv", trials))
+    assert (read.domains, read.skills) == (("aa", "bb", "cc"), ("one", "five"))
+    assert np.allclose(read.weights, trials.weights, atol=1e-12)
+    assert (read.losses == trials.losses).all()
