@@ -8,8 +8,11 @@ from typing import Any
 from mixloom.mixers.estimate import MixtureConfig, estimate
 from mixloom.mixers.mixture import MIXTURE_NAME, Mixture
 from mixloom.mixers.sources import Sources
+from mixloom.mixers.utility import Utilities
 from mixloom.pipeline.manifest import ShardManifest
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
+
+UTILITIES_NAME = "utilities.yaml"
 
 
 def shards_of(ctx: StageContext) -> ShardManifest:
@@ -18,7 +21,12 @@ def shards_of(ctx: StageContext) -> ShardManifest:
     return ShardManifest.load(ctx.run.stage("shards").store.root)
 
 
-def weigh(manifest: ShardManifest, config: MixtureConfig, contexts: int | None) -> Mixture:
+def weigh(
+    manifest: ShardManifest,
+    config: MixtureConfig,
+    contexts: int | None,
+    utilities: Utilities | None = None,
+) -> Mixture:
     """Estimate a mixture over the domains of a manifest.
 
     Args:
@@ -27,7 +35,7 @@ def weigh(manifest: ShardManifest, config: MixtureConfig, contexts: int | None) 
     """
     totals = manifest.totals
     tokens = totals.tokens if contexts is None else contexts * totals.tokens // totals.contexts
-    return estimate(Sources.from_manifest(manifest), config, tokens)
+    return estimate(Sources.from_manifest(manifest), config, tokens, utilities=utilities)
 
 
 class MixtureStage(Stage):
@@ -36,14 +44,18 @@ class MixtureStage(Stage):
     Args:
         config: how to weigh.
         contexts: contexts served by the training it is for, when known.
+        measured: the stage whose utilities are used where the settings name no file of them.
     """
 
     name = "mixture"
     version = 1
-    inputs = ("shards",)
+    inputs: tuple[str, ...] = ("shards",)
 
-    def __init__(self, config: MixtureConfig, contexts: int | None) -> None:
+    def __init__(self, config: MixtureConfig, contexts: int | None, measured: str | None = None) -> None:
         self.config, self.contexts = config, contexts
+        self.measured = measured if config.utilities is None else None
+        if self.measured is not None:
+            self.inputs = (*MixtureStage.inputs, self.measured)
 
     def settings(self) -> dict[str, Any]:
         return {**self.config.model_dump(mode="json"), "contexts": self.contexts}
@@ -52,7 +64,11 @@ class MixtureStage(Stage):
         return None  # no document passes through
 
     def execute(self, ctx: StageContext) -> None:
-        mixture = weigh(shards_of(ctx), self.config, self.contexts)
+        utilities = None
+        if self.measured is not None:
+            ctx.reader(self.measured).read_bytes(UTILITIES_NAME)  # unchanged since it was written
+            utilities = Utilities.load(ctx.run.stage(self.measured).store.url(UTILITIES_NAME))
+        mixture = weigh(shards_of(ctx), self.config, self.contexts, utilities)
 
         def save(folder: Path) -> None:
             mixture.save(folder / MIXTURE_NAME)

@@ -50,6 +50,8 @@ from mixloom.tokenizers.image_embedder import IMAGE_MODELS
 from mixloom.tokenizers.stages import PackStage, ShardsConfig, ShardsStage, TokenizeStage
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.stage import TrainStage
+from mixloom.trainers.utilities_config import UtilitiesConfig
+from mixloom.trainers.utilities_stage import UtilitiesStage
 
 # Sections that draw. MinHash keeps its own seed, for signatures of two seeds do not compare.
 SEEDED = (
@@ -60,14 +62,16 @@ SEEDED = (
     ("tokenizer", "speech"),
     ("tokenizer", "layout"),
     ("shards",),
+    ("utilities",),
     ("train",),
 )
+OPTIONAL = ("train", "utilities")  # sections whose absence means something
 
 
 def _set_default(tree: dict[str, Any], path: Sequence[str], seed: Any) -> None:
     """Set `seed` in the section at `path` unless it has one; other mappings than `tree` itself are copied."""
     for name in path:
-        if name == "train" and tree.get(name) is None:
+        if name in OPTIONAL and tree.get(name) is None:
             return
         section = tree.get(name, {})
         if not isinstance(section, dict):
@@ -128,6 +132,10 @@ class RunConfig(BaseModel):
     order: OrderConfig = Field(OrderConfig(), description="order of documents in context")
     tokenizer: TokenizerConfig = Field(TokenizerConfig(), description="text tokenizer and codecs")
     shards: ShardsConfig = Field(ShardsConfig(), description="packed contexts")
+    utilities: UtilitiesConfig | None = Field(
+        None,
+        description="measure how much each domain is worth for each skill, by small trainings; left out: not measured",
+    )
     mixture: MixtureConfig = Field(MixtureConfig(), description="weights of the domains")
     model: ModelConfig = Field(
         ModelConfig(), description="the model to train; used when there is a train section"
@@ -167,6 +175,11 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"tokenizer.layout.by_source.{unseen[0]}: alt writes attributes of images, which pii and decontaminate do "
                 "not see; set alt_text: true of the source instead, which makes them texts"
+            )
+        if self.mixture.method == "utilimax" and self.mixture.utilities is None and self.utilities is None:
+            raise ValueError(
+                "mixture.method is utilimax, and no utilities are given: name a file in mixture.utilities, or add a"
+                " section `utilities` with the skills to measure them for"
             )
         return self
 
@@ -237,6 +250,15 @@ def _semantic(config: RunConfig, chain: _Chain) -> list[Stage]:
     return out
 
 
+def _mixing(config: RunConfig) -> list[Stage]:
+    """Utilities where they are measured, then the mixture."""
+    contexts = config.training_contexts
+    if config.utilities is None:
+        return [MixtureStage(config.mixture, contexts)]
+    measured = UtilitiesStage(config.utilities, config.data_root, contexts)
+    return [measured, MixtureStage(config.mixture, contexts, measured.name)]
+
+
 def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
     """The stages of a run, in order.
 
@@ -259,7 +281,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         chain.seen_by(_tokenize(config.tokenizer, roots, chain.late)),
         PackStage(config.shards),
         ShardsStage(config.shards),
-        MixtureStage(config.mixture, config.training_contexts),
+        *_mixing(config),
     ]
     if config.train is not None:
         stages.append(TrainStage(config.model, config.train, None))

@@ -54,7 +54,10 @@ class UtilitiesConfig(BaseModel):
     )
     train: TrainConfig = Field(
         TrainConfig(steps=60, batch_contexts=8, lr=6e-3, min_lr=6e-4, warmup=6, log_every=10),
-        description="training of each small model; threads: 1 on a busy machine",
+        description="training of each small model; threads: 1 on a busy machine; its seed is the one below",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="seed of the first training, and of the contexts it may read"
     )
     seeds: int = Field(
         1, ge=1, le=100, description="trainings per domain, each with its own seed; losses are averaged"
