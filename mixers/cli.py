@@ -1,4 +1,4 @@
-"""`mixloom mix`: estimate weights from sizes, and show what a mixture will do."""
+"""`mixloom mix`: estimate weights from sizes and what else is known, and show what a mixture will do."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from mixloom.mixers.estimate import estimate, parse_settings
+from mixloom.mixers.compare import compare, compared
+from mixloom.mixers.estimate import ESTIMATORS, estimate, reproduce
+from mixloom.mixers.heldout import HELDOUT_NAME, HeldOut
 from mixloom.mixers.medu_cli import judge_command
-from mixloom.mixers.mixture import Mixture
+from mixloom.mixers.mix_config import parse_settings
+from mixloom.mixers.mix_tables import show, show_comparison
+from mixloom.mixers.mixture import Mixture, find_mixture
 from mixloom.mixers.sources import load_sources
 from mixloom.pipeline.errors import UserError
 
 app = typer.Typer(help="Estimate and show mixture weights.", no_args_is_help=True, add_completion=False)
-
 app.command("judge")(judge_command)
+
+_Heldout = Annotated[
+    Path | None,
+    typer.Option(help="Held-out losses of this mixture and of UniMax (JSON, docs/mixtures.md)."),
+]
+_Strict = Annotated[bool, typer.Option(help="Exit with 1 where the mixture loses to UniMax.")]
 
 
 @app.command("estimate")
@@ -34,48 +41,116 @@ def estimate_command(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the mixture to this YAML file.")] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--compare", help="Show every method that can be computed, side by side.")
+    ] = False,
+    heldout: _Heldout = None,
+    strict: _Strict = False,
 ) -> None:
     """Find the weights of the domains. Without budget_tokens the budget is one pass over all tokens."""
-    sources = load_sources(source)
     config = parse_settings(_parse(settings or []))
-    one_pass = sum(sources.tokens)
+    sources = load_sources(source, config.group_by)
     console = Console()
-    mixture = estimate(sources, config, one_pass)
+    one_pass = sum(sources.tokens)
+    if config.exclude != type(config.exclude)():
+        from mixloom.mixers.limits import left_out
+
+        gone = left_out(sources, config)
+        one_pass = sum(d.tokens for d in sources.domains if d.name not in gone)
     if config.budget_tokens == "steps":
         console.print(f"budget_tokens not given: one pass over all {one_pass:,} tokens", markup=False)
+    if side_by_side:
+        show_comparison(compare(sources, config, one_pass), console)
+        if out is None and heldout is None:
+            return
+    mixture = estimate(sources, config, one_pass)
     show(mixture, console)
     if out is not None:
         console.print(f"wrote {mixture.save(out)}", markup=False)
+    _judge(mixture, heldout, strict, console)
 
 
 @app.command("show")
 def show_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or a mixture.yaml.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw weights, epochs, modalities and methods into this SVG file.")
+    ] = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--compare", help="Show every method on what the mixture records.")
+    ] = False,
+    heldout: _Heldout = None,
+    strict: _Strict = False,
 ) -> None:
-    """Show a mixture: tokens, weight and epochs of each domain, and which caps bind."""
-    show(Mixture.load(run), Console())
+    """Show a mixture: tokens, weight and epochs of each domain beside UniMax, and which caps bind."""
+    console = Console()
+    mixture = Mixture.load(run)
+    show(mixture, console)
+    if side_by_side:
+        rows = compared(mixture)
+        if not rows:
+            raise UserError(
+                "the mixture does not record what it was estimated from, so nothing can be compared",
+                fix="estimate it again: mixloom mix estimate RUN --out PATH",
+            )
+        show_comparison(rows, console)
+    if picture is not None:
+        from mixloom.mixers.picture import standalone
+
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(standalone(mixture, compared(mixture)), encoding="utf-8")
+        console.print(f"wrote {picture}", markup=False)
+    beside = find_mixture(run).with_name(HELDOUT_NAME)
+    _judge(mixture, heldout or (beside if beside.is_file() else None), strict, console)
 
 
-def show(mixture: Mixture, console: Console) -> None:
-    """Print a mixture as a table."""
-    table = Table(title=Text(f"{mixture.estimator}, {mixture.budget_tokens:,} tokens"), title_justify="left")
-    table.add_column("domain")
-    for name in ("tokens", "weight", "trained on", "epochs", "cap"):
-        table.add_column(name, justify="right")
-    weights, epochs, capped = mixture.weights, mixture.epochs, mixture.capped
-    for d in mixture.domains:
-        binding = "binds" if d.name in capped else ""
-        trained = f"{round(weights[d.name] * mixture.budget_tokens):,}"
-        cells = (f"{d.tokens:,}", f"{weights[d.name]:.4f}", trained, f"{epochs[d.name]:.2f}")
-        table.add_row(Text(d.name), *cells, f"{binding} {d.max_epochs:g}".strip())
-    console.print(table)
-    console.print(
-        f"effective number of domains {mixture.effective_domains:.2f} of {len(mixture.domains)};"
-        f" caps bind for {len(capped)}",
-        markup=False,
+@app.command("methods")
+def methods_command() -> None:
+    """List the methods, and what each needs beside the sizes."""
+    for name, method in ESTIMATORS.items():
+        wants = f" (needs {method.wants})" if method.needs else ""
+        print(f"{name:<13} {method.about}{wants}")
+
+
+@app.command("reproduce")
+def reproduce_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A mixture.yaml, or a run directory.")],
+    out: Annotated[Path | None, typer.Option(help="Write the mixture made again to this file.")] = None,
+) -> None:
+    """Make a mixture again from its file alone, and compare. Exit code 1 where it differs."""
+    path = find_mixture(file)
+    found = Mixture.load(path)
+    again = reproduce(found)
+    if out is not None:
+        again.save(out)
+        print(f"wrote {out}")
+    if again.to_yaml() == path.read_text(encoding="utf-8"):
+        print(f"{path}: the same bytes")
+        return
+    if again == found:
+        print(f"{path}: the same mixture; the file is written in another way")
+        return
+    worst = max(found.names, key=lambda n: abs(found.weights[n] - again.weights[n]))
+    print(
+        f"{path} differs from what it records: made again, '{worst}' gets {again.weights[worst]:.6g},"
+        f" the file says {found.weights[worst]:.6g}"
     )
-    for note in mixture.notes:
-        console.print(note, markup=False)
+    raise typer.Exit(1)
+
+
+def _judge(mixture: Mixture, heldout: Path | None, strict: bool, console: Console) -> None:
+    """Say how the mixture does against UniMax, where that was measured."""
+    if heldout is None:
+        if strict:
+            raise UserError(
+                "--strict needs held-out losses of the mixture and of UniMax",
+                fix=f"give --heldout FILE, or put {HELDOUT_NAME} beside the mixture",
+            )
+        return
+    found = HeldOut.load(heldout, mixture.fingerprint)
+    console.print(found.verdict(), markup=False)
+    if strict and found.loses:
+        raise typer.Exit(1)
 
 
 def _parse(settings: list[str]) -> dict[str, Any]:
@@ -94,6 +169,8 @@ def _parse(settings: list[str]) -> dict[str, Any]:
             ) from None
         if name == "budget_tokens":
             value = _whole(text, value)
+        if name == "group_by" and isinstance(value, str):
+            value = [part.strip() for part in value.split(",")]
         values[name] = value
     return values
 

@@ -21,7 +21,7 @@ from mixloom.mixers.sources import Domain, Sources
 from mixloom.mixers.utility import Utilities
 from mixloom.pipeline.errors import UserError
 
-__all__ = ["ESTIMATORS", "MixtureConfig", "estimate", "needs", "parse_settings", "reproduce"]
+__all__ = ["ESTIMATORS", "MixtureConfig", "estimate", "needs", "parse_settings", "recorded", "reproduce"]
 
 Floats = NDArray[np.float64]
 
@@ -73,10 +73,12 @@ def estimate(
     kept = [d for d in sources.domains if d.name not in out]
     budget = config.budget_tokens if config.budget_tokens != "steps" else budget_tokens
     budget = check_budget(sources, kept, config, budget)
-    own = _without(given, set(out))
+    own = _aligned(given, _used_tables(config), [d.name for d in kept], set(out))
     plan = _weigh(kept, config, own, budget)
-    beside = plan if config.method == "unimax" else _weigh(kept, _as_unimax(config), own, budget)
-    notes = [*sources.notes, *plan.notes, *_modality_notes(kept, plan.mean, config)]
+    alone = config == _as_unimax(config)
+    beside = plan if alone else _weigh(kept, _as_unimax(config), own, budget)
+    notes = [*sources.notes, *plan.notes, *_skill_notes(config, own, plan.mean, beside.mean)]
+    notes += _modality_notes(kept, plan.mean, config)
     record: dict[str, Any] = {
         "sources": {
             "origin": Path(sources.origin).name,
@@ -85,7 +87,6 @@ def estimate(
             "notes": list(sources.notes),
             "rows": sources.rows(),
         },
-        "settings": used_settings(config),
         "seed": config.seed,
         "given": given.record(_used_tables(config)),
         "unimax": _named(kept, beside.mean, sources),
@@ -115,8 +116,8 @@ def needs(config: MixtureConfig, given: Given) -> str:
     return method.wants if method.needs and getattr(source, method.needs) is None else ""
 
 
-def reproduce(mixture: Mixture) -> Mixture:
-    """The same estimate from what the mixture records of itself, and nothing else.
+def recorded(mixture: Mixture) -> tuple[Sources, MixtureConfig, Given]:
+    """What a mixture records of the estimate that made it: sizes, settings and tables.
 
     Raises:
         UserError: it records nothing, as when it was written by hand.
@@ -129,10 +130,15 @@ def reproduce(mixture: Mixture) -> Mixture:
         )
     about = record["sources"]
     sources = Sources.from_rows(about["rows"], about["origin"], about["fingerprint"], about["group_by"])
-    sources = replace(sources, notes=tuple(about["notes"]))
-    settings = {**record["settings"], "method": mixture.estimator, "budget_tokens": mixture.budget_tokens}
+    settings = {**mixture.settings, "method": mixture.estimator, "budget_tokens": mixture.budget_tokens}
     config = parse_settings({"seed": record["seed"], **settings})
-    return estimate(sources, config, given=Given.from_record(record["given"]))
+    return replace(sources, notes=tuple(about["notes"])), config, Given.from_record(record["given"])
+
+
+def reproduce(mixture: Mixture) -> Mixture:
+    """The same estimate from what the mixture records of itself, and nothing else. Raises UserError as `recorded`."""
+    sources, config, given = recorded(mixture)
+    return estimate(sources, config, given=given)
 
 
 def _weigh(kept: Sequence[Domain], config: MixtureConfig, given: Given, budget: int) -> _Plan:
@@ -196,17 +202,37 @@ def _used_tables(config: MixtureConfig) -> list[str]:
     return [*own.get(config.method, []), *(["final"] if final else [])]
 
 
-def _without(given: Given, out: set[str]) -> Given:
-    """Utilities without the rows of domains that are left out."""
+def _aligned(given: Given, used: Sequence[str], names: Sequence[str], out: set[str]) -> Given:
+    """The utilities that are used, with the rows of these domains in this order; rows of domains that are left out are no mistake.
 
-    def less(table: Utilities | None) -> Utilities | None:
-        if table is None or not out & set(table.sources):
-            return table
+    Raises:
+        UserError: a domain without a row, or a row of a domain nobody knows.
+    """
+
+    def own(table: Utilities | None) -> Utilities | None:
+        if table is None:
+            return None
         rows = [i for i, s in enumerate(table.sources) if s not in out]
-        names = tuple(table.sources[i] for i in rows)
-        return replace(table, sources=names, values=table.values[rows])
+        kept = tuple(table.sources[i] for i in rows)
+        return replace(table, sources=kept, values=table.values[rows]).aligned(names)
 
-    return replace(given, utilities=less(given.utilities), final=less(given.final))
+    return replace(
+        given,
+        utilities=own(given.utilities) if "utilities" in used else given.utilities,
+        final=own(given.final) if "final" in used else given.final,
+    )
+
+
+def _skill_notes(config: MixtureConfig, given: Given, weights: Floats, beside: Floats) -> list[str]:
+    """What the weights promise for each skill, beside what UniMax's do; the skills that differ most, where there are many."""
+    if config.method != "utilimax" or given.utilities is None:
+        return []
+    u = given.utilities
+    mine, other = weights @ u.values, beside @ u.values
+    order = sorted(range(len(u.skills)), key=lambda j: -abs(mine[j] - other[j]))[:8]
+    shown = ", ".join(f"{u.skills[j]} {mine[j]:.3f} ({other[j]:.3f})" for j in sorted(order))
+    few = "" if len(order) == len(u.skills) else f"; {len(u.skills) - len(order)} more differ less"
+    return [f"expected utility, UniMax's in brackets: {shown}{few}"]
 
 
 def _modality_notes(kept: Sequence[Domain], weights: Floats, config: MixtureConfig) -> list[str]:
@@ -245,6 +271,10 @@ def _raised_notes(
     for pattern, members in groups.items():
         rows = [place[m] for m in members]
         asked, got, was = (final.shares or {})[pattern], float(weights[rows].sum()), float(base[rows].sum())
-        short = f", not the {asked:.4g} asked for: the caps allow no more" if got < asked - 1e-6 else ""
+        short = (
+            f", not the {asked:.4g} asked for: caps and shares of modalities allow no more"
+            if got < asked - 1e-6
+            else ""
+        )
         notes.append(f"final phase: {pattern} from {was:.4g} to {got:.4g}{short}")
     return notes

@@ -168,9 +168,16 @@ class Mixture(BaseModel):
         return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def save(self, path: str | Path) -> Path:
-        """Write YAML under a temporary name, then rename it. Comments at the top give the epochs, also by phase."""
+        """Write `to_yaml` under a temporary name, then rename it."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.write_text(self.to_yaml(), encoding="utf-8")
+        os.replace(temporary, target)
+        return target
+
+    def to_yaml(self) -> str:
+        """The mixture as YAML. Comments at the top give the epochs, also by phase."""
         parts = self.phase_epochs
         lines = [
             f"# {name}: {epochs:.4g} epochs"
@@ -178,12 +185,7 @@ class Mixture(BaseModel):
             for name, epochs in self.epochs.items()
         ]
         body = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.write_text(
-            "\n".join([*(line.replace("\n", " ") for line in lines), body]), encoding="utf-8"
-        )
-        os.replace(temporary, target)
-        return target
+        return "\n".join([*(line.replace("\n", " ") for line in lines), body])
 
     @classmethod
     def load(cls, path: str | Path) -> Mixture:
