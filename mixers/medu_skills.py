@@ -96,9 +96,9 @@ def _format(file: str) -> str:
 
 def _text_fields(name: str, path: str, kind: str, files: list[SetFile]) -> tuple[str, ...]:
     """`text` where the first record has it, else all of its fields that hold text."""
-    first: dict[str, Any] = next(_first(kind, files), {})
-    if isinstance(first.get("text"), str):
-        return ("text",)
+    first: dict[str, Any] | None = next(_first(kind, files), None)
+    if first is None or isinstance(first.get("text"), str):
+        return ("text",)  # where there is no record, reading the items says why
     found = tuple(k for k, v in first.items() if isinstance(v, str) and v.strip() and "." not in k)
     if not found:
         raise UserError(

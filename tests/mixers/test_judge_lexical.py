@@ -15,7 +15,24 @@ from mixloom.mixers.judge_lexical import (
 from mixloom.mixers.medu_labels import LABELS, VALUES
 from mixloom.pipeline.errors import UserError
 
-SHARED = "the a of and to in is it that was for on are with as at be this have from".split()
+SHARED = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "to",
+    "in",
+    "is",
+    "it",
+    "that",
+    "was",
+    "for",
+    "on",
+    "are",
+    "with",
+    "as",
+    "at",
+]
 
 
 def texts(seed: int, words: list[str], n: int, length: int = 60) -> list[str]:
@@ -97,7 +114,9 @@ def test_documents_without_a_word_are_useless_and_break_nothing():
 
 
 def test_one_source_alone_that_is_like_the_skill_is_not_called_useless():
-    verdict = LexicalJudge({"law": texts(1, vocabulary("law"), 40)}, {"k": texts(2, vocabulary("law"), 40)}).judge("k")
+    verdict = LexicalJudge(
+        {"law": texts(1, vocabulary("law"), 40)}, {"k": texts(2, vocabulary("law"), 40)}
+    ).judge("k")
     assert utility(verdict, "law") > 0.5
 
 

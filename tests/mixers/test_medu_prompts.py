@@ -64,7 +64,12 @@ def test_a_merge_says_how_many_items_each_description_stands_for():
 
 def test_requests_differ_in_their_hash_when_anything_in_them_differs():
     prompts = Prompts()
-    made = [prompts.label("a", "b", 5), prompts.label("a", "c", 5), prompts.label("b", "b", 5), prompts.label("a", "b", 6)]
+    made = [
+        prompts.label("a", "b", 5),
+        prompts.label("a", "c", 5),
+        prompts.label("b", "b", 5),
+        prompts.label("a", "b", 6),
+    ]
     assert len({r.fingerprint for r in made}) == 4
     assert made[0].fingerprint == Prompts().label("a", "b", 5).fingerprint
 
@@ -93,5 +98,5 @@ def test_a_place_that_is_missing_or_unknown_is_named(tmp_path, user):
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="prompts: .*no.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"prompts: .*no\.yaml cannot be read"):
         Prompts(str(tmp_path / "no.yaml"))
