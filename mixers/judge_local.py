@@ -16,6 +16,7 @@ from mixloom.mixers.judge import Answer
 from mixloom.mixers.medu_config import LocalConfig
 from mixloom.mixers.medu_prompts import Request
 from mixloom.pipeline.embed_files import checkpoint_files
+from mixloom.pipeline.encoder_model import quiet
 from mixloom.pipeline.errors import UserError
 
 _GPU_BATCH = 16
@@ -189,14 +190,15 @@ class LocalJudge:
 
         fix = "give the folder of a causal language model with config.json and .safetensors files"
         try:
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                str(self.folder),
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                dtype=getattr(torch, self._dtype),
-            )
+            with quiet():
+                loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                    str(self.folder),
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                    dtype=getattr(torch, self._dtype),
+                )
         except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
             raise UserError(f"judge: cannot load the model in {self.folder}: {error}", fix=fix) from error
         network, told = loaded

@@ -17,7 +17,7 @@ _POOLER = ("pooler.", "text_model.pooler.", "encoder.pooler.")  # heads that are
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no tables of tensors on the console: what is wrong with a checkpoint is told once, by us."""
     from transformers.utils import logging
 
@@ -59,7 +59,7 @@ def read_network(folder: Path, device: str, dtype: str) -> Any:
 
     fix = "give the folder of a checkpoint with config.json and .safetensors files"
     try:
-        with _quiet():
+        with quiet():
             network, told = transformers.AutoModel.from_pretrained(
                 str(folder),
                 local_files_only=True,
