@@ -29,6 +29,7 @@ from mixloom.pipeline.report.documents import Documents, read_columns, source_ro
 from mixloom.pipeline.report.facts import Curation, planned_stages, stage_facts
 from mixloom.pipeline.report.markup import Content, el, plural
 from mixloom.pipeline.report.media import CLIP_SECONDS, Budget, clip, pixels, thumbnail
+from mixloom.pipeline.report.mixture_picture import draw
 from mixloom.pipeline.report.page import Section, nothing, page
 from mixloom.pipeline.run import RunDirectory, StageManifest
 from mixloom.pipeline.storage import Store
@@ -169,7 +170,14 @@ def _mixture(run: RunDirectory, curation: Curation) -> Section:
             )
             for d in m.domains
         ]
-        body = tokens.mixture_section(rows, m.estimator, m.budget_tokens, m.notes)
+        from mixloom.mixers.compare import compared
+        from mixloom.mixers.picture import picture_of
+
+        drawn = draw(picture_of(m, compared(m)))
+        body = [
+            el("div", drawn, cls="scroll", tabindex="0", role="region", aria_label="Picture of the mixture"),
+            tokens.mixture_section(rows, m.estimator, m.budget_tokens, m.notes),
+        ]
     return Section("mixture", "Mixture", body, "How much of the training each domain gets.")
 
 
