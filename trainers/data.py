@@ -19,7 +19,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IGNORE = -100
+from mixloom.trainers.batch_kernel import (
+    ID_OUTSIDE,
+    IGNORE,
+    MODALITY_OUTSIDE,
+    TOO_LONG,
+    cut_pieces,
+    fill,
+    find_runs,
+    join_pieces,
+    number_pieces,
+)
+
+__all__ = [
+    "IGNORE",
+    "Arrays",
+    "Batch",
+    "Prefetcher",
+    "StreamLike",
+    "make_batch",
+    "micro_batches",
+    "modality_names",
+    "modality_table",
+]
+
 Arrays = tuple[np.ndarray, Sequence[np.ndarray], np.ndarray]
 
 
@@ -127,47 +150,37 @@ def make_batch(
     """
     contexts, length = input_ids.shape
     tokens = contexts * length
-    ids = input_ids.reshape(-1).astype(np.int64)
-    if tokens and int(ids.max()) >= modality.shape[0]:
-        raise ValueError(f"token id {int(ids.max())} is outside the vocabulary of {modality.shape[0]}")
     pieces, padding = _pieces(doc_lengths, contexts, length)
-    starts = np.cumsum(pieces) - pieces
-    piece_of = np.repeat(np.arange(pieces.shape[0]), pieces)
-    is_padding = padding[piece_of]
-
-    targets = np.empty(tokens, dtype=np.int64)
-    targets[:-1] = ids[1:]
-    targets[starts + pieces - 1] = IGNORE
-    targets[is_padding] = IGNORE
-    if not document_mask:
-        pieces = _joined(is_padding.reshape(contexts, length))
-        starts = np.cumsum(pieces) - pieces
-        piece_of = np.repeat(np.arange(pieces.shape[0]), pieces)
-    valid = targets != IGNORE
-    target_modality = modality[np.where(valid, targets, 0)].astype(np.int64)
-
-    input_modality = modality[ids]
-    input_modality[is_padding] = 0
-    if tokens and int(input_modality.max()) >= modalities:
-        raise ValueError(f"modality {int(input_modality.max())} in the data, but the model has {modalities}")
-    perm = np.argsort(input_modality, kind="stable")
-    inverse = np.empty_like(perm)
-    inverse[perm] = np.arange(tokens)
+    read = pieces if document_mask else _joined(pieces, padding, length)
+    flat = np.ascontiguousarray(input_ids).reshape(-1)
+    edges = np.flatnonzero(modality[1:] != modality[:-1]) + 1
+    edges = np.concatenate([[0], edges, [len(modality)]]).astype(np.int64)
+    runs = np.empty((2, tokens), dtype=np.int64)
+    sizes, target_counts = np.empty((2, modalities), dtype=np.int64)
+    code, found = find_runs(flat, pieces, padding, modality, edges, runs, sizes, target_counts)
+    if code == ID_OUTSIDE:
+        raise ValueError(f"token id {found} is outside the vocabulary of {modality.shape[0]}")
+    if code == MODALITY_OUTSIDE:
+        raise ValueError(f"modality {found} in the data, but the model has {modalities}")
+    whole = np.empty((7, tokens), dtype=np.int64)  # one block: fewer and larger pages of memory
+    ids, targets, target_modality, perm, inverse, positions, documents = whole
+    fill(flat, pieces, padding, runs, found, int(modality[0]), sizes, whole[:5])
+    number_pieces(read, positions, documents)
     return Batch(
         shape=(contexts, length),
         input_ids=torch.from_numpy(ids),
         targets=torch.from_numpy(targets),
-        positions=torch.from_numpy(np.arange(tokens) - starts[piece_of]),
-        documents=torch.from_numpy(piece_of.reshape(contexts, length)),
+        positions=torch.from_numpy(positions),
+        documents=torch.from_numpy(documents.reshape(contexts, length)),
         perm=torch.from_numpy(perm),
         inverse=torch.from_numpy(inverse),
         target_modality=torch.from_numpy(target_modality),
         domains=torch.from_numpy(np.zeros(contexts) if domains is None else np.asarray(domains)).to(
             torch.int64
         ),
-        sizes=np.bincount(input_modality, minlength=modalities).tolist(),
-        target_counts=np.bincount(target_modality[valid], minlength=modalities).tolist(),
-        piece_lengths=pieces,
+        sizes=sizes.tolist(),
+        target_counts=target_counts.tolist(),
+        piece_lengths=read,
     )
 
 
@@ -175,25 +188,19 @@ def _pieces(doc_lengths: Sequence[np.ndarray], contexts: int, length: int) -> tu
     """Lengths of all pieces that tile the batch, int64 [P], and which of them are padding, bool [P]."""
     if len(doc_lengths) != contexts:
         raise ValueError(f"{len(doc_lengths)} lists of document lengths for {contexts} contexts")
-    rest = np.array([length - int(np.sum(d)) for d in doc_lengths], dtype=np.int64)
-    if contexts and int(rest.min()) < 0:
-        row = int(rest.argmin())
-        raise ValueError(
-            f"the documents of context {row} hold {length - int(rest[row])} tokens, more than {length}"
-        )
-    parts = [np.append(np.asarray(d, dtype=np.int64), r) for d, r in zip(doc_lengths, rest)]
-    pieces = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
-    padding = np.zeros(pieces.shape[0], dtype=bool)
-    padding[np.cumsum([p.shape[0] for p in parts], dtype=np.int64) - 1] = True
-    keep = pieces > 0
-    return pieces[keep], padding[keep]
+    counts = np.fromiter(map(len, doc_lengths), np.int64, contexts)
+    lengths = np.concatenate(doc_lengths).astype(np.int64) if contexts else np.zeros(0, np.int64)
+    pieces, padding = np.empty(len(lengths) + contexts, np.int64), np.empty(len(lengths) + contexts, np.bool_)
+    code, found, held = cut_pieces(lengths, counts, length, pieces, padding)
+    if code == TOO_LONG:
+        raise ValueError(f"the documents of context {found} hold {held} tokens, more than {length}")
+    return pieces[:found], padding[:found]
 
 
-def _joined(padding: np.ndarray) -> np.ndarray:
-    """Lengths of the pieces that tile contexts read as a whole, int64 [P]: real tokens, then padding bool [B, L]."""
-    rest = padding.sum(axis=1)
-    both = np.stack([padding.shape[1] - rest, rest], axis=1).reshape(-1)
-    return both[both > 0]
+def _joined(pieces: np.ndarray, padding: np.ndarray, length: int) -> np.ndarray:
+    """Lengths of the pieces that tile contexts read as a whole, int64 [P]: real tokens, then padding."""
+    joined = np.full(len(pieces) + 1, length, dtype=np.int64)
+    return joined[: join_pieces(pieces, padding, joined)]
 
 
 def micro_batches(

@@ -1,0 +1,181 @@
+"""The integer bookkeeping of a batch in compiled loops: what `data.make_batch` hands to the model.
+
+Everything is filled in runs (of one document, of one modality), so that the inner loops are plain copies and counts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+OK, ID_OUTSIDE, MODALITY_OUTSIDE, TOO_LONG = 0, 1, 2, 3
+IGNORE = -100
+_BLOCK = 64  # ids compared at once; with fewer the loop is not made of vector instructions
+
+
+@njit(cache=True, nogil=True)
+def cut_pieces(lengths, counts, length, pieces, padding):  # type: ignore[no-untyped-def]
+    """The pieces that tile a batch: documents of each context, then its padding; empty ones are left out.
+
+    Args:
+        lengths: int64 [sum of counts], lengths of the documents, context after context.
+        counts: int64 [B], entries of `lengths` for each context.
+        length: L.
+        pieces, padding: int64 and bool, long enough for sum of counts + B; written.
+
+    Returns:
+        (code, number of pieces, or the context that is too long, its tokens).
+    """
+    at, out = 0, 0
+    for row in range(counts.shape[0]):
+        rest = length
+        for i in range(at, at + counts[row]):
+            rest -= lengths[i]
+            if lengths[i] > 0:
+                pieces[out], padding[out] = lengths[i], False
+                out += 1
+        at += counts[row]
+        if rest < 0:
+            return TOO_LONG, row, length - rest
+        if rest > 0:
+            pieces[out], padding[out] = rest, True
+            out += 1
+    return OK, out, 0
+
+
+@njit(cache=True, nogil=True)
+def join_pieces(pieces, padding, joined):  # type: ignore[no-untyped-def]
+    """Pieces of a context as one, its padding apart: int64 [P] -> written to `joined`; returns their number.
+
+    Args:
+        pieces, padding: from `cut_pieces`, for contexts of equal length.
+        joined: int64, as long as `pieces`; must hold L in its first element.
+    """
+    length, out, real, seen = joined[0], 0, 0, 0
+    for i in range(pieces.shape[0]):
+        if not padding[i]:
+            real += pieces[i]
+        seen += pieces[i]
+        if seen == length:
+            if real > 0:
+                joined[out] = real
+                out += 1
+            if length > real:
+                joined[out] = length - real
+                out += 1
+            real, seen = 0, 0
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _run_end(ids, begin, end, low, span):  # type: ignore[no-untyped-def]
+    """The end of the run of ids in low..low+span that begins at `begin`; looks at whole blocks while it can."""
+    i = begin
+    while i + _BLOCK <= end:
+        block, furthest = ids[i : i + _BLOCK], np.uint32(0)
+        for j in range(_BLOCK):
+            furthest = max(furthest, np.uint32(np.uint32(block[j]) - low))
+        if furthest >= span:
+            break
+        i += _BLOCK
+    while i < end and np.uint32(np.uint32(ids[i]) - low) < span:
+        i += 1
+    return i
+
+
+@njit(cache=True, nogil=True)
+def find_runs(ids, pieces, padding, modality, edges, runs, sizes, target_counts):  # type: ignore[no-untyped-def]
+    """Cut the tokens into runs of one modality that lie in one piece, and count.
+
+    Args:
+        ids: uint16 or uint32 [T].
+        pieces, padding: int64 and bool [P], from `cut_pieces`.
+        modality: uint8 [V]; it is the same for all ids from one edge to the next.
+        edges: int64 [E], ascending, from 0 to V.
+        runs: int64 [2, T], written: end and modality of every run.
+        sizes, target_counts: int64 [K], written: padding is of modality 0 and has no targets, nor has the last token
+            of a piece.
+
+    Returns:
+        (code, number of runs, or the id or modality that is outside).
+    """
+    vocabulary, modalities = modality.shape[0], sizes.shape[0]
+    sizes[:] = 0
+    target_counts[:] = 0
+    at, found, edge = 0, 0, 0
+    for p in range(pieces.shape[0]):
+        begin, end = at, at + pieces[p]
+        while at < end:
+            if ids[at] >= vocabulary:
+                return ID_OUTSIDE, int(ids[at])
+            if ids[at] < edges[edge] or ids[at] >= edges[edge + 1]:
+                edge = int(np.searchsorted(edges, np.int64(ids[at]), side="right")) - 1
+            kind = int(modality[ids[at]])
+            if padding[p]:
+                kind = 0
+            low, high = edges[edge], edges[edge + 1]
+            stop = _run_end(ids, at, end, np.uint32(low), np.uint32(high - low))
+            if kind >= modalities:
+                return MODALITY_OUTSIDE, kind
+            sizes[kind] += stop - at
+            if not padding[p]:
+                # Every token but the first of its piece is the target of the one before it.
+                target_counts[kind] += stop - at - (at == begin)
+            runs[0, found], runs[1, found] = stop, kind
+            found += 1
+            at = stop
+    return OK, found
+
+
+@njit(cache=True, nogil=True)
+def fill(ids, pieces, padding, runs, found, none, sizes, out):  # type: ignore[no-untyped-def]
+    """Everything of a batch that is as long as its tokens and depends on ids.
+
+    Args:
+        ids: uint16 or uint32 [T].
+        pieces, padding: from `cut_pieces`; runs, found, sizes: from `find_runs`.
+        none: modality told of a token without target.
+        out: int64 [5, T], written: input_ids, targets, target_modality, perm, inverse.
+    """
+    input_ids, targets, target_modality, perm, inverse = out[0], out[1], out[2], out[3], out[4]
+    for i in range(ids.shape[0]):
+        input_ids[i] = ids[i]
+    for i in range(ids.shape[0] - 1):
+        targets[i] = ids[i + 1]
+    place = np.zeros(sizes.shape[0], np.int64)
+    for m in range(1, sizes.shape[0]):
+        place[m] = place[m - 1] + sizes[m - 1]
+    begin = 0
+    for r in range(found):
+        end, kind = runs[0, r], runs[1, r]
+        n, first = end - begin, place[kind]
+        # Slices first: what is counted from 0 needs no check for negative places, and becomes vector instructions.
+        order, back = perm[first : first + n], inverse[begin:end]
+        for j in range(n):
+            order[j] = begin + j
+        for j in range(n):
+            back[j] = first + j
+        target_modality[max(begin - 1, 0) : end - 1] = kind
+        place[kind] += n
+        begin = end
+    at = 0
+    for p in range(pieces.shape[0]):
+        end = at + pieces[p]
+        if padding[p]:
+            targets[at:end] = IGNORE
+            target_modality[at:end] = none
+        targets[end - 1], target_modality[end - 1] = IGNORE, none
+        at = end
+
+
+@njit(cache=True, nogil=True)
+def number_pieces(pieces, positions, documents):  # type: ignore[no-untyped-def]
+    """Place inside its piece, and number of the piece, of every token: int64 [P] -> int64 [T], written, twice."""
+    at = 0
+    for p in range(pieces.shape[0]):
+        n = pieces[p]
+        place = positions[at : at + n]
+        for i in range(n):
+            place[i] = i
+        documents[at : at + n] = p
+        at += n
