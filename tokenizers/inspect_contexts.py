@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ _JOINED = 8  # tokens at most that are read together where none of them ends on 
 class Group:
     """Consecutive text tokens that end on a whole character, nearly always one: their ids in the vocabulary and their text.
 
-    `patch`: whether a patch of a byte-level model begins here.
+    `patch`: whether a stored patch begins here.
     """
 
     ids: tuple[int, ...]
@@ -39,6 +39,7 @@ class Piece:
         start: place of its first token in the context.
         ids: int64 [n], ids in the vocabulary.
         groups: the tokens of a text in order; their texts joined are the text.
+        patches: places among `ids` where stored patches of units begin. durations: int32 [n], steps of each unit.
         picture: uint8 [h, w, 3]; wave: float32 [samples] at `rate`.
         note: why something is not shown, or not whole.
     """
@@ -52,6 +53,21 @@ class Piece:
     wave: npt.NDArray[np.float32] | None = None
     rate: int = 0
     note: str = ""
+    patches: frozenset[int] = frozenset()
+    durations: npt.NDArray[np.int32] | None = None
+
+
+class _Beside(NamedTuple):
+    """What is stored beside the tokens of a context: where patches begin, and the steps of each token (0: no unit)."""
+
+    begins: npt.NDArray[np.bool_] | None
+    steps: npt.NDArray[np.int32] | None
+
+    def patches(self, start: int, count: int) -> set[int]:
+        """Places among `count` tokens from `start` on where patches begin."""
+        if self.begins is None:
+            return set()
+        return set(np.flatnonzero(self.begins[start : start + count]).tolist())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +115,7 @@ def read_context(stored: StoredContext, decoders: Decoders) -> ReadContext:
         raise ValueError(
             f"pieces of {total} tokens in a context of {len(stored.ids)}, row {stored.row} of {stored.key}"
         )
+    beside = _beside(stored, total, decoders)
     documents, at = [], 0
     about = zip(
         stored.lengths.tolist(), stored.pieces["doc_ids"], stored.pieces["sources"], stored.pieces["starts"]
@@ -113,7 +130,7 @@ def read_context(stored: StoredContext, decoders: Decoders) -> ReadContext:
                 int(start),
                 length,
                 bool(length and ids[-1] == END_DOC),
-                tuple(_pieces(ids, at, decoders)),
+                tuple(_pieces(ids, at, decoders, beside)),
             )
         )
         at += length
@@ -130,14 +147,30 @@ def read_context(stored: StoredContext, decoders: Decoders) -> ReadContext:
     )
 
 
-def _pieces(ids: npt.NDArray[np.int64], offset: int, decoders: Decoders) -> list[Piece]:
+def _beside(stored: StoredContext, total: int, decoders: Decoders) -> _Beside:
+    begins = steps = None
+    if stored.patches is not None:
+        if int(stored.patches.sum(dtype=np.int64)) != total:
+            raise ValueError(f"patches do not add up to {total} tokens, row {stored.row} of {stored.key}")
+        begins = np.zeros(total, np.bool_)
+        begins[np.cumsum([0, *stored.patches[:-1].tolist()])] = True
+    if stored.durations is not None:
+        units = decoders.vocabulary.block("speech")
+        spoken = (stored.ids[:total] >= units.start) & (stored.ids[:total] < units.stop)
+        steps = np.zeros(total, np.int32)
+        steps[spoken] = stored.durations
+    return _Beside(begins, steps)
+
+
+def _pieces(ids: npt.NDArray[np.int64], offset: int, decoders: Decoders, beside: _Beside) -> list[Piece]:
     """Segments and sentinels of one document's part, in order; together they are all its tokens."""
     out: list[Piece] = []
     at = 0
     for segment in decode_tokens(ids, decoders.vocabulary):
         out += [_sentinel(ids, i, offset) for i in range(at, segment.start)]
         at = segment.start + len(segment.ids)
-        out.append(_SHOW[segment.kind](segment, ids[segment.start : at], offset + segment.start, decoders))
+        start = offset + segment.start
+        out.append(_SHOW[segment.kind](segment, ids[segment.start : at], start, decoders, beside))
     return out + [_sentinel(ids, i, offset) for i in range(at, len(ids))]
 
 
@@ -146,7 +179,9 @@ def _sentinel(ids: npt.NDArray[np.int64], i: int, offset: int) -> Piece:
     return Piece("sentinel", offset + i, ids[i : i + 1], _NAMES.get(number, f"<{number}>"))
 
 
-def _text(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decoders: Decoders) -> Piece:
+def _text(
+    segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decoders: Decoders, beside: _Beside
+) -> Piece:
     coder = decoders.text
     note = _unknown(segment, decoders)
     if coder is None or note:
@@ -154,8 +189,7 @@ def _text(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decod
         return Piece("text", start, ids, groups=tuple(Group((i,), "") for i in ids.tolist()), note=note)
     found = split_text(segment.ids, coder.decode)
     text = "".join(part for _, part in found)
-    lengths = coder.patch_lengths(segment.ids)
-    begins = set() if lengths is None else set(np.cumsum([0, *lengths[:-1].tolist()]).tolist())
+    begins = beside.patches(start, len(ids))
     groups, at = [], 0
     for count, part in found:
         patch = any(i in begins for i in range(at, at + count))
@@ -190,7 +224,9 @@ def split_text(ids: npt.NDArray[np.int64], decode: Callable[[Any], str]) -> list
     return out if "".join(text for _, text in out) == whole else [(len(ids), whole)]
 
 
-def _image(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decoders: Decoders) -> Piece:
+def _image(
+    segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decoders: Decoders, beside: _Beside
+) -> Piece:
     codec = decoders.image
     note = _unknown(segment, decoders)
     if note or codec is None:
@@ -205,21 +241,29 @@ def _image(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, deco
     return Piece("image", start, ids, picture=drawn, note="" if segment.complete else "a sentinel is missing")
 
 
-def _speech(segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decoders: Decoders) -> Piece:
+def _speech(
+    segment: DecodedSegment, ids: npt.NDArray[np.int64], start: int, decoders: Decoders, beside: _Beside
+) -> Piece:
     codec = decoders.speech
+    begins = frozenset(beside.patches(start, len(ids)))
+    lasting = None if beside.steps is None else beside.steps[start : start + len(ids)]
     note = _unknown(segment, decoders)
     if note or codec is None:
         note = note or "the speech codec is not at hand"
     elif not codec.can_decode:
         note = "this codec cannot sound its units"
     if note or codec is None:
-        return Piece("speech", start, ids, note=note)
-    wave = np.asarray(codec.decode(segment.ids), np.float32)
-    note = "" if segment.complete else "the recording goes on in another context"
-    return Piece("speech", start, ids, wave=wave, rate=codec.rate, note=note)
+        return Piece("speech", start, ids, note=note, patches=begins, durations=lasting)
+    wave = np.asarray(codec.decode(segment.ids, lasting), np.float32)
+    note = "" if lasting is not None else "each unit as long as it is on average"
+    if not segment.complete:
+        note += f"{'; ' if note else ''}the recording goes on in another context"
+    return Piece(
+        "speech", start, ids, wave=wave, rate=codec.rate, note=note, patches=begins, durations=lasting
+    )
 
 
-_SHOW: dict[str, Callable[[DecodedSegment, npt.NDArray[np.int64], int, Decoders], Piece]] = {
+_SHOW: dict[str, Callable[[DecodedSegment, npt.NDArray[np.int64], int, Decoders, _Beside], Piece]] = {
     "text": _text,
     "image": _image,
     "speech": _speech,

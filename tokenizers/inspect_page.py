@@ -54,7 +54,8 @@ def inspect_page(
     """
     room = media.Budget(budget)
     shown = [context_html(c, room) for c in contexts]
-    patches = any(g.patch for c in contexts for d in c.documents for p in d.pieces for g in p.groups)
+    pieces = [p for c in contexts for d in c.documents for p in d.pieces]
+    patches = any(p.patches or any(g.patch for g in p.groups) for p in pieces)
     body = [
         _bar(tokens, patches, paging),
         el(
@@ -241,11 +242,18 @@ def _token(g: Group) -> Html:
     return el("span", parts, cls="t p" if g.patch else "t", title=" ".join(map(str, g.ids)))
 
 
-def _ids(ids: Sequence[int], row: int = 0) -> Html:
-    """Ids that appear with the token boundaries; `row` of them in a line, where they have a layout."""
+def _ids(ids: Sequence[int], row: int = 0, of: Piece | None = None) -> Html:
+    """Ids that appear with the token boundaries; `row` of them in a line, where they have a layout.
+
+    of: a recording, whose patches and durations are told.
+    """
     parts: list[Content] = []
-    for i, number_ in enumerate(ids):
-        parts += [el("span", str(number_), cls="u"), "\n" if row and (i + 1) % row == 0 else " "]
+    begins = of.patches if of else frozenset()
+    lasting = of.durations.tolist() if of and of.durations is not None else [0] * len(ids)
+    for i, (number_, steps) in enumerate(zip(ids, lasting)):
+        title = plural(steps, "step") if steps else None
+        unit = el("span", str(number_), cls="u p" if i in begins else "u", title=title)
+        parts += [unit, "\n" if row and (i + 1) % row == 0 else " "]
     return el("span", parts, cls="ids")
 
 
@@ -298,4 +306,5 @@ def _speech(p: Piece, budget: media.Budget) -> Html:
     else:
         sound = media.clip(p.wave, p.rate, "a recording, made from its units", _SECONDS)
         shown = media.audio(sound, budget)
-    return el("figure", shown, el("figcaption", caption), _ids(p.ids.tolist()), cls="piece m-speech")
+    ids = _ids(p.ids.tolist(), of=p)
+    return el("figure", shown, el("figcaption", caption), ids, cls="piece m-speech")

@@ -17,8 +17,9 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
+from mixloom.pipeline.beside_tokens import DURATIONS, PATCHES, row_durations
 from mixloom.pipeline.errors import UserError, nearest
-from mixloom.pipeline.manifest import ShardEntry, ShardManifest, token_dtype
+from mixloom.pipeline.manifest import ShardEntry, ShardManifest, modality_table, token_dtype
 from mixloom.pipeline.shards import check_size, damaged_sample, load_index
 
 _KEPT_SEARCHES = 8
@@ -45,7 +46,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredContext:
-    """One context as it is stored, and where: ids unsigned [seq_len], lengths int32 [pieces]; `pieces` is its JSON."""
+    """One context as it is stored, and where: ids unsigned [seq_len], lengths int32 [pieces]; `pieces` is its JSON.
+
+    `patches` uint16 [p]: tokens of each patch. `durations` int32 [u]: steps of each speech id. None: not stored.
+    """
 
     ids: npt.NDArray[Any]
     lengths: npt.NDArray[np.int32]
@@ -55,6 +59,8 @@ class StoredContext:
     shard: str
     key: str
     row: int
+    patches: npt.NDArray[np.uint16] | None = None
+    durations: npt.NDArray[np.int32] | None = None
 
 
 class ContextSource:
@@ -142,7 +148,24 @@ class ContextSource:
             entry.name,
             str(sample["key"]),
             place.row,
+            *self._beside(data, sample, place.row),
         )
+
+    def _beside(
+        self, data: bytes, sample: dict[str, Any], row: int
+    ) -> tuple[npt.NDArray[np.uint16] | None, npt.NDArray[np.int32] | None]:
+        """Patches and durations of a context, where its sample has them."""
+        patches = durations = None
+        if PATCHES in sample:
+            lengths = _row(data, sample, PATCHES, np.dtype("<u2"), row)
+            patches = lengths[: int(np.count_nonzero(lengths))]
+        if DURATIONS in sample:
+            dtype = token_dtype(self.manifest.vocabulary)
+            ids = np.stack([_row(data, sample, "input_ids", dtype, r) for r in range(row + 1)])
+            at = int(sample[DURATIONS]["offset"]) - int(sample["offset"])
+            raw = np.frombuffer(data, np.uint8)
+            durations = row_durations(raw, at, ids, row, modality_table(self.manifest.vocabulary))
+        return patches, durations
 
     def _known(self, query: Query) -> None:
         for what, value, there in (

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from types import SimpleNamespace
 
 import lxml.html
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixloom import cli
+from mixloom.pipeline.beside_tokens import cut_patches
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import build_manifest
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
@@ -28,6 +30,7 @@ from mixloom.tokenizers.inspect_page import inspect_page
 from mixloom.tokenizers.inspect_server import InspectServer
 from mixloom.tokenizers.inspect_source import ContextSource, Query, StoredContext
 from mixloom.tokenizers.interleave import encode_document
+from mixloom.tokenizers.recorded_patches import document_patches
 from mixloom.tokenizers.settings import ImageCodecConfig, PatchConfig, SpeechCodecConfig, TextTokenizerConfig
 from mixloom.tokenizers.text_bytes import make_text_tokenizer
 from mixloom.tokenizers.vocab import MASK_START, Vocabulary
@@ -67,11 +70,23 @@ def run(tmp_path_factory):
     )
     vocabulary.save(folder / "vocab.json")
     codes = image.encode_batch([picture(3)])[0]
-    units = speech.encode(waves[1])[0]
+    units, durations = speech.encode(waves[1])
+    grouped = np.array([2] * (len(units) // 2) + [1] * (len(units) % 2), np.int32)  # patches of the recording
 
     def document(kinds, texts=(), pictures=(), sounds=()):
         ids = text.encode_batch(list(texts))
         return encode_document(kinds, ids, list(pictures), list(sounds), vocabulary)[0].astype(np.uint16)
+
+    def patches_of(row):
+        starts = [SEQ_LEN if row is four and i == 0 else 0 for i in range(len(row))]
+        out = []
+        for (name, _, ids), start in zip(row, starts):
+            whole = long if name == "cc01" else ids
+            spoken = grouped if name == "bb01" else np.zeros(0, np.int32)
+            out.append(
+                cut_patches(document_patches(whole, vocabulary, text, spoken), start, start + len(ids))
+            )
+        return np.concatenate(out)
 
     one = [
         ("aa01", "web", document(["text"], [ATTACK])),
@@ -94,6 +109,8 @@ def run(tmp_path_factory):
                 [p[0] for p in row],
                 [p[1] for p in row],
                 [SEQ_LEN if row is four and i == 0 else 0 for i in range(len(row))],
+                patches_of(row),
+                durations if row is two else None,
             )
             for row in rows
         ]
@@ -111,7 +128,15 @@ def run(tmp_path_factory):
             )
         )
     build_manifest(entries, vocabulary.to_json(), seq_len=SEQ_LEN).save(str(root / "shards"))
-    return SimpleNamespace(root=root, vocabulary=vocabulary, codes=codes, units=units, image=image)
+    return SimpleNamespace(
+        root=root,
+        vocabulary=vocabulary,
+        codes=codes,
+        units=units,
+        durations=durations,
+        image=image,
+        speech=speech,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +174,8 @@ def test_text_pictures_and_sound_come_back_in_their_places(run, decoders):
     (spoken,) = [p for p in second.documents[0].pieces if p.kind == "speech"]
     assert len(spoken.ids) == len(run.units)
     assert spoken.rate == 16000
-    assert len(spoken.wave) > 1000
+    assert np.array_equal(spoken.wave, run.speech.decode(run.units, run.durations)), "as long as it was"
+    assert len(spoken.wave) == 16000
 
 
 def test_a_document_that_goes_on_elsewhere_says_where_it_stands(run, decoders):
@@ -161,11 +187,39 @@ def test_a_document_that_goes_on_elsewhere_says_where_it_stands(run, decoders):
     assert "goes on from an earlier context" in page
 
 
-def test_patches_begin_where_the_tokenizer_cuts_them(run, decoders):
+def test_patches_begin_where_it_is_stored_that_they_do(run, decoders):
     (c,) = contexts(run, decoders, Query(document="bb01"))
     (text,) = [p for p in c.documents[0].pieces if p.kind == "text"]
     assert [g.patch for g in text.groups] == [i % 4 == 0 for i in range(4)]
-    assert 'id="show-patches"' in inspect_page("t", [c])
+    (spoken,) = [p for p in c.documents[0].pieces if p.kind == "speech"]
+    assert sorted(spoken.patches) == list(range(0, len(run.units), 2))
+    tree = lxml.html.fromstring(inspect_page("t", [c]))
+    drawn = tree.xpath("//figure[contains(@class, 'm-speech')]//span[contains(@class, 'u')]")
+    assert [("p" in u.get("class").split()) for u in drawn] == [i % 2 == 0 for i in range(len(run.units))]
+    assert [int(u.get("title").split()[0]) for u in drawn] == run.durations.tolist()
+    assert tree.xpath("//*[@id='show-patches']")
+
+
+def test_a_patch_that_was_cut_with_its_document_is_drawn_as_it_is_stored(run, decoders):
+    """The document begins with <doc>, so after a cut at 160 the patches of four bytes begin at the second token."""
+    _, after = contexts(run, decoders, Query(domain="second"))
+    (text, *_) = [p for p in after.documents[0].pieces if p.kind == "text"]
+    begins = [i for i, g in enumerate(text.groups) if g.patch]
+    assert begins[:3] == [0, 1, 5]
+
+
+def test_without_stored_patches_and_durations_none_are_drawn_and_sound_has_mean_lengths(run, decoders):
+    source = ContextSource(str(run.root))
+    (place,) = source.find(Query(document="bb01"), 0, 1)
+    bare = replace(source.read(place), patches=None, durations=None)
+    c = read_context(bare, decoders)
+    (spoken,) = [p for p in c.documents[0].pieces if p.kind == "speech"]
+    assert "each unit as long as it is on average" in spoken.note
+    assert np.array_equal(spoken.wave, run.speech.decode(run.units))
+    assert 'id="show-patches"' not in inspect_page("t", [c])
+    broken = replace(source.read(place), patches=np.array([3], np.uint16))
+    with pytest.raises(ValueError, match="patches do not add up to"):
+        read_context(broken, decoders)
 
 
 def test_specials_that_an_objective_wrote_are_named(run, decoders):
