@@ -130,24 +130,35 @@ def _flex() -> Callable[..., Tensor]:
     return _flex_compiled()
 
 
-def document_mask(documents: Tensor) -> Tensor:
-    """Boolean [B, 1, L, L]: key at or before the query, in the same document. documents: int64 [B, L]."""
+def document_mask(documents: Tensor, images: Tensor | None = None) -> Tensor:
+    """Boolean [B, 1, L, L]: key at or before the query, in the same document; or both in the same image.
+
+    documents: int64 [B, L]. images: int64 [B, L], -1 outside of images; only where images are read in both directions.
+    """
     length = documents.shape[1]
     same = documents[:, None, :, None] == documents[:, None, None, :]
-    return same & torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    seen = same & torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    if images is None:
+        return seen
+    inside = images[:, None, :, None] == images[:, None, None, :]
+    return seen | (same & inside & (images >= 0)[:, None, :, None])
 
 
-def block_mask(documents: Tensor, *, compiled: bool) -> Any:
+def block_mask(documents: Tensor, images: Tensor | None = None, *, compiled: bool) -> Any:
     """The same mask for FlexAttention; its function of (context, head, query, key) is `document_mask` pointwise."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (k <= q) & (documents[b, q] == documents[b, k])
 
+    def visible_with_images(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        assert images is not None
+        inside = (images[b, q] == images[b, k]) & (images[b, q] >= 0)
+        return ((k <= q) | inside) & (documents[b, q] == documents[b, k])
+
     contexts, length = documents.shape
-    return create_block_mask(
-        visible, contexts, None, length, length, device=documents.device, _compile=compiled
-    )
+    rule = visible if images is None else visible_with_images
+    return create_block_mask(rule, contexts, None, length, length, device=documents.device, _compile=compiled)
 
 
 def choose(device: torch.device, head_dim: int, *, compiled: bool) -> Kind:
@@ -169,14 +180,17 @@ def make_plan(
     modality_major: bool,
     kind: Kind,
     dtype: torch.dtype,
+    images: Tensor | None = None,
 ) -> Plan:
     """Plan for a batch that is already on its device.
 
     Args:
+        images: int64 [B, L], the image of each token or -1: images are read in both directions, for which buckets have no
+            way, so they become a mask.
         rotary: float32 [max positions, H/2] twice, see `rotary_table`; positions of the batch must lie inside.
         modality_major: whether the residual stream lies in the order of `batch.perm`, or in sequence order.
     """
-    if kind == "buckets":
+    if kind == "buckets" and images is None:
         slots, back, groups, idle = _bucket(batch.piece_lengths)
         source = torch.from_numpy(slots)  # sequence index of every slot
         rows = batch.inverse[source] if modality_major else source
@@ -184,9 +198,9 @@ def make_plan(
         positions = batch.positions[source]
         return _plan(heads, rows, slot_of, torch.from_numpy(idle), groups, rotary, positions, None, dtype)
     mask = (
-        document_mask(batch.documents)
-        if kind == "mask"
-        else block_mask(batch.documents, compiled=batch.perm.is_cuda)
+        block_mask(batch.documents, images, compiled=batch.perm.is_cuda)
+        if kind == "flex"
+        else document_mask(batch.documents, images)
     )
     to_slots, to_rows = (batch.inverse, batch.perm) if modality_major else (None, None)
     return _plan(heads, to_slots, to_rows, None, [batch.shape], rotary, batch.positions, mask, dtype)

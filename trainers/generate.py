@@ -31,6 +31,7 @@ from mixloom.tokenizers.vocab import (
 )
 from mixloom.trainers.attention import rotate
 from mixloom.trainers.data import modality_table
+from mixloom.trainers.flow import Noised, by_row, image_numbers
 from mixloom.trainers.model import Model, Rows
 
 
@@ -49,6 +50,9 @@ class Cache:
         self.cos, self.sin = model.rope_cos.to(dtype), model.rope_sin.to(dtype)
         self.length = 0
         self.order = torch.zeros(0, dtype=torch.int64, device=device)
+        self.images: Tensor | None = (
+            None  # number of the image of each new token or -1, int64 [n], in sequence order
+        )
 
     def attend(self, qkv_TE: Tensor, layer: int) -> Tensor:
         """Attention output [n, D] of the n new tokens over the cached ones and themselves."""
@@ -61,6 +65,9 @@ class Cache:
         self.keys[layer, :, start:stop] = qk_T2NH[:, 1].transpose(0, 1)
         self.values[layer, :, start:stop] = qkv_T3NH[:, 2].transpose(0, 1)
         mask = torch.ones(rows, stop, dtype=torch.bool, device=qkv_TE.device).tril(start)
+        if self.images is not None:
+            inside = self.images[:, None] == self.images
+            mask[:, start:] |= inside & (self.images >= 0)[:, None]
         o_NTH = F.scaled_dot_product_attention(
             qk_T2NH[:, 0].transpose(0, 1)[None],
             self.keys[None, layer, :, :stop],
@@ -79,6 +86,18 @@ def decode(model: Model, cache: Cache, ids: Sequence[int], modality: np.ndarray)
     """
     if cache.length + len(ids) > cache.keys.shape[2]:
         raise ValueError(f"{cache.length + len(ids)} tokens, but the cache holds {cache.keys.shape[2]}")
+    hidden, last = _read(model, cache, ids, modality)
+    cache.length += len(ids)
+    return (model.head_weight.to(hidden.dtype) @ hidden[last]).float()
+
+
+def _read(
+    model: Model, cache: Cache, ids: Sequence[int], modality: np.ndarray, noised: Noised | None = None
+) -> tuple[Tensor, int]:
+    """Hidden states [n, D] of new tokens by row, and the row of the last; keys and values lie in the cache, behind its end.
+
+    noised: what stands for the images among them, in sequence order; the images as they are by default.
+    """
     tokens = np.asarray(ids, dtype=np.int64)
     kinds = modality[tokens] if model.config.streams > 1 else np.zeros(len(ids), dtype=np.uint8)
     order = np.argsort(kinds, kind="stable")
@@ -86,10 +105,34 @@ def decode(model: Model, cache: Cache, ids: Sequence[int], modality: np.ndarray)
     cache.order = torch.from_numpy(order).to(device)
     sizes = np.bincount(kinds, minlength=model.config.streams).tolist()
     positions = torch.from_numpy(order + cache.length).to(device)
-    hidden = model(Rows(torch.from_numpy(tokens[order]).to(device), sizes, cache, positions), dtype)
-    cache.length += len(ids)
-    last = hidden[int(np.flatnonzero(order == len(ids) - 1)[0])]
-    return (model.head_weight.to(dtype) @ last).float()
+    if model.flow is not None:
+        sequence = torch.from_numpy(tokens).to(device)
+        cache.images = image_numbers(model.flow.is_image(sequence)[None], torch.zeros_like(sequence)[None])[0]
+        noised = by_row(noised or model.flow.clean(sequence), cache.order)
+    own = torch.from_numpy(tokens[order]).to(device), sizes, cache, positions
+    return model(Rows(*own, noised=noised), dtype), int(np.flatnonzero(order == len(ids) - 1)[0])
+
+
+@torch.no_grad()
+def sample_image(
+    model: Model, cache: Cache, tokens: int, modality: np.ndarray, rng: np.random.Generator
+) -> list[int]:
+    """Ids of an image that begins at the end of the cache, `tokens` codes; the cache stays as it is.
+
+    From noise to an image in `flow.steps` equal steps along the velocity that the model says (Euler's method), then to
+    the codes whose vectors are nearest.
+    """
+    head = model.flow
+    assert head is not None
+    device, steps = cache.keys.device, head.config.steps
+    x = torch.from_numpy(rng.standard_normal((tokens, head.config.channels), dtype=np.float32)).to(device)
+    ids = [head.config.first] * tokens
+    everywhere = torch.ones(tokens, dtype=torch.bool, device=device)
+    for step in range(steps):
+        times = torch.full((tokens,), step / steps, device=device)
+        hidden, _ = _read(model, cache, ids, modality, Noised(everywhere, x, times, x))
+        x = x + head.velocity(hidden) / steps
+    return [int(i) for i in head.nearest(x)]
 
 
 @dataclass
@@ -191,8 +234,12 @@ def generate(
     tokens, new = list(prompt), list(prompt)
     while len(tokens) < max_tokens and tokens[-1] != END_DOC:
         logits = decode(model, cache, new, table).double().cpu().numpy()
-        new = [_choose(np.where(grammar.allowed(), logits, -np.inf), temperature, rng)]
-        grammar.push(new[0])
+        if model.flow is not None and tokens[-1] == IMAGE:
+            new = sample_image(model, cache, image_tokens, table, rng)
+        else:
+            new = [_choose(np.where(grammar.allowed(), logits, -np.inf), temperature, rng)]
+        for token in new:
+            grammar.push(token)
         tokens += new
     return tokens
 

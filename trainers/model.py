@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from mixloom.trainers.attention import Kind, make_plan, rotary_table
 from mixloom.trainers.data import Batch
+from mixloom.trainers.flow import FlowHead, Noised, by_row, image_numbers
 from mixloom.trainers.model_config import ModelConfig
 from mixloom.trainers.moma import Experts, token_seeds
 
@@ -43,7 +44,7 @@ class Rows:
 
     The rest concerns models with experts: positions int64 [T] in the same order; causal: let no choice of experts
     depend on other tokens, as sampling and evaluation need it; foretold: gets the loss of the networks that foretell that
-    choice, a scalar from every block, with a gradient.
+    choice, a scalar from every block, with a gradient. noised: what stands for image tokens in a model with a flow loss.
     """
 
     input_ids: Tensor
@@ -52,6 +53,7 @@ class Rows:
     positions: Tensor
     causal: bool = True
     foretold: list[Tensor] = field(default_factory=list)
+    noised: Noised | None = None
 
 
 def towers(copies: int, *shape: int) -> nn.ParameterList:
@@ -168,9 +170,12 @@ class Model(nn.Module):
         super().__init__()
         if not config.vocab_size:
             raise ValueError("vocab_size is 0; take it from the vocabulary (ModelConfig.filled)")
+        if config.flow is not None and not (config.flow.codes and config.flow.channels):
+            raise ValueError("flow.codes is 0; take it from vocabulary and codec (flow.flow_setting)")
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.dim))
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.layers)])
+        self.flow = FlowHead(config) if config.flow is not None else None
         self.norm = towers(config.modalities if "norm" in config.untie else 1, config.dim)
         self.head = None if config.tie_embeddings else nn.Parameter(torch.empty_like(self.embedding))
         cos, sin = rotary_table(config.seq_len, config.head_dim, config.rope_theta)
@@ -183,28 +188,39 @@ class Model(nn.Module):
         """Output head, float32 [V, D]."""
         return self.embedding if self.head is None else self.head
 
-    def rows(self, batch: Batch, kind: Kind, dtype: torch.dtype, *, causal: bool = True) -> Rows:
+    def rows(
+        self, batch: Batch, kind: Kind, dtype: torch.dtype, *, causal: bool = True, salt: int = 0
+    ) -> Rows:
         """Inputs for a batch that is on the device of the model; ways to attend are in `attention.Kind`.
 
-        causal: False lets experts choose among all tokens of the batch, which only training may do.
+        Args:
+            causal: False lets experts choose among all tokens of the batch, which only training may do.
+            salt: another one gives other noise on images, where the model has a flow loss.
         """
         if batch.shape[1] > self.config.seq_len:
             raise ValueError(
                 f"contexts of {batch.shape[1]} tokens, but the model has seq_len {self.config.seq_len}"
             )
-        modality_major = self.config.streams > 1
+        images = noised = None
+        order = self.order(batch)
+        if self.flow is not None:
+            ids = batch.input_ids.view(batch.shape)
+            images = image_numbers(self.flow.is_image(ids), batch.documents)
+            noised = by_row(self.flow.noised(ids, images, salt), order)
         plan = make_plan(
             batch,
             heads=self.config.heads,
             rotary=(self.rope_cos, self.rope_sin),
-            modality_major=modality_major,
+            modality_major=order is not None,
             kind=kind,
             dtype=dtype,
+            images=images,
         )
-        if modality_major:
-            perm = batch.perm
-            return Rows(batch.input_ids[perm], batch.sizes, plan, batch.positions[perm], causal)
-        return Rows(batch.input_ids, [batch.input_ids.shape[0]], plan, batch.positions, causal)
+        if order is None:
+            sizes = [batch.input_ids.shape[0]]
+            return Rows(batch.input_ids, sizes, plan, batch.positions, causal, noised=noised)
+        own = batch.input_ids[order], batch.sizes, plan, batch.positions[order]
+        return Rows(*own, causal, noised=noised)
 
     def order(self, batch: Batch) -> Tensor | None:
         """Sequence index of every row of the residual stream, int64 [T]; None: rows are in sequence order."""
@@ -213,6 +229,9 @@ class Model(nn.Module):
     def forward(self, rows: Rows, dtype: torch.dtype = torch.float32) -> Tensor:
         """Hidden states [T, D] after the last norm, in the order of the residual stream; logits: `@ head_weight.T`."""
         x_TD = F.embedding(rows.input_ids, self.embedding).to(dtype)
+        if self.flow is not None:
+            assert rows.noised is not None
+            x_TD = torch.where(rows.noised.image[:, None], self.flow.embedded(rows.noised, dtype), x_TD)
         x_KTD = list(torch.split(x_TD, rows.sizes))
         seeds_KT: list[Tensor] = []
         if self.config.experts is not None:
@@ -246,6 +265,8 @@ class Model(nn.Module):
         for name, parameter in self.named_parameters():
             path = name.split(".")
             modality = int(path.pop()) if path[-1].isdigit() else 0
+            if path[-1] == "vectors":  # of image codes, which the codec decides
+                continue
             if path[-1].endswith("norm"):
                 parameter.fill_(1.0)
                 continue

@@ -49,6 +49,35 @@ class ExpertsConfig(BaseModel):
         return self
 
 
+class FlowConfig(BaseModel):
+    """Images as continuous vectors inside the model: noise is turned into an image, all of its tokens at once.
+
+    Source: Zhou et al., Transfusion (arXiv 2408.11039), with the straight paths of flow matching (Lipman et al., arXiv
+    2210.02747). The vectors are those the image codec decodes its codes from, so the shards stay as they are.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: float = Field(
+        default=5.0, gt=0.0, description="What an image token's squared error counts beside a nat of text."
+    )
+    clearer: float = Field(
+        default=0.8,
+        ge=0.0,
+        le=1.0,
+        description="Share of the images with text after them that keep at least half of their signal, "
+        "so that the text can be learned from them.",
+    )
+    steps: int = Field(default=32, ge=1, le=1000, description="Steps from noise to an image when sampling.")
+    channels: int = Field(
+        default=0, ge=0, description="Numbers of a code's vector. 0: taken from the image codec."
+    )
+    codes: int = Field(default=0, ge=0, description="Codes of the image codec. 0: taken from the vocabulary.")
+    first: int = Field(
+        default=0, ge=0, description="Id of the first image code. 0: taken from the vocabulary."
+    )
+
+
 # Width, blocks and heads of the sizes of Liang et al. (arXiv 2411.04996, table 1), and of two that train on a laptop.
 SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (64, 2, 2),
@@ -101,6 +130,11 @@ class ModelConfig(BaseModel):
     experts: ExpertsConfig | None = Field(
         default=None,
         description="Several feed-forward experts in every block (MoMa). Empty: one, per modality if untie names ffn.",
+    )
+    flow: FlowConfig | None = Field(
+        default=None,
+        description="Images as continuous vectors with a flow loss and attention in both directions inside an image "
+        "(Transfusion). Empty: images are tokens like any other.",
     )
     norm: Literal["pre", "swin"] = Field(
         default="pre",

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixloom.trainers.hashed import mixed, uniform
 from mixloom.trainers.model_config import ModelConfig
 
 
@@ -94,7 +95,7 @@ class Experts(nn.Module):
         scores_TN = torch.sigmoid(F.linear(x_TD, self.router[str(group)].to(dtype)))
         if causal:
             return self._foretold(x_TD, scores_TN, seed_T, group, up_NED, down_NDF), nothing
-        chosen_by = _draws(seed_T, n) if self.random else scores_TN.detach()
+        chosen_by = uniform(seed_T, n) if self.random else scores_TN.detach()
         k = -(-x_TD.shape[0] // n)
         rows_NK = chosen_by.t().topk(k, dim=1).indices
         # One read and one addition per expert: inside it no row comes twice, so sums have one order on every device.
@@ -122,7 +123,7 @@ class Experts(nn.Module):
         """Every expert over the tokens it would take, as far as that can be told from each token alone."""
         n = scores_TN.shape[1]
         if self.random:
-            mine_TN = _draws(seed_T, n) > 1 - 1 / n
+            mine_TN = uniform(seed_T, n) > 1 - 1 / n
         else:
             mine_TN = self._logits(x_TD, group) > 0
         out_TD = torch.zeros_like(x_TD)
@@ -139,22 +140,9 @@ def _swiglu(x_NTD: Tensor, up_NED: Tensor, down_NDF: Tensor) -> Tensor:
     return torch.bmm(F.silu(gate_NTF) * value_NTF, down_NDF.transpose(1, 2))
 
 
-def _draws(seed_T: Tensor, n: int) -> Tensor:
-    """n numbers in [0, 1) for every token, float32 [T, n]."""
-    return torch.stack([_mixed(seed_T + 7919 * (e + 1)).float() * 2.0**-31 for e in range(n)], dim=1)
-
-
 def token_seeds(input_ids: Tensor, positions: Tensor) -> Tensor:
     """What a token draws from, int64 [T] below 2^31: its id and its position in its document alone.
 
     So a token draws the same wherever and with whatever it is computed.
     """
-    return _mixed(_mixed(input_ids + 1) + positions)
-
-
-def _mixed(x_T: Tensor) -> Tensor:
-    """Mix the lower 31 bits of whole numbers: multiplications and shifts, exact in int64 and equal on every device."""
-    for _ in range(2):
-        x_T = ((x_T & 0x7FFFFFFF) * 0x45D9F3B) & 0x7FFFFFFF
-        x_T = x_T ^ (x_T >> 15)
-    return x_T
+    return mixed(mixed(input_ids + 1) + positions)

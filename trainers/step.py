@@ -13,8 +13,9 @@ from torch import Tensor
 from mixloom.pipeline.errors import UserError
 from mixloom.trainers.attention import Kind, choose
 from mixloom.trainers.config import ModelConfig, TrainConfig
-from mixloom.trainers.data import Arrays, Batch, micro_batches, modality_names, modality_table
+from mixloom.trainers.data import IGNORE, Arrays, Batch, micro_batches, modality_names, modality_table
 from mixloom.trainers.distributed import World, forget_gathered, shard, synchronise
+from mixloom.trainers.flow import with_flow
 from mixloom.trainers.loss import Losses, chunked_cross_entropy
 from mixloom.trainers.model import Model, compile_blocks
 from mixloom.trainers.optim import Towers, build_optimizer, learning_rate, skip_absent
@@ -80,9 +81,9 @@ class Run:
         mask = self.model.config.document_mask
         return micro_batches(arrays, parts, self.table, len(self.names), document_mask=mask)
 
-    def losses(self, batch: Batch, *, causal: bool = False) -> Losses:
+    def losses(self, batch: Batch, *, causal: bool = False, salt: int = 0) -> Losses:
         """Losses of one batch that is on the device; see `batch_losses`."""
-        return batch_losses(self.model, batch, self.kind, self.dtype, self.chunk, causal=causal)
+        return batch_losses(self.model, batch, self.kind, self.dtype, self.chunk, causal=causal, salt=salt)
 
     def update(self, batches: list[Batch], step: int, totals: Totals) -> Update:
         """One update with this rank's batches. One that is a spike is left out: weights and moments stay as they are.
@@ -97,7 +98,7 @@ class Run:
         for i, batch in enumerate(batches):
             synchronise(self.model, i == len(batches) - 1)
             on_device = batch.to(self.device)
-            losses = self.losses(on_device)
+            losses = self.losses(on_device, salt=step + 1)
             # Ranks average their gradients, and each is divided by the targets of all.
             (losses.total * self.world.size / targets).backward()
             totals.add(batch, on_device, losses, self.model.order(on_device))
@@ -145,26 +146,40 @@ class Run:
 
 
 def batch_losses(
-    model: Model, batch: Batch, kind: Kind, dtype: torch.dtype, chunk: int, *, causal: bool = False
+    model: Model,
+    batch: Batch,
+    kind: Kind,
+    dtype: torch.dtype,
+    chunk: int,
+    *,
+    causal: bool = False,
+    salt: int = 0,
 ) -> Losses:
     """Losses of a batch that is on the device of the model, rows in the order of the residual stream.
 
     Where experts choose among all tokens of the batch (not `causal`), the total holds the loss of foretelling their choice
-    as well, as much for every target as it is per token; the sums and the losses per token never do.
+    as well, as much for every target as it is per token; the sums and the losses per token never do. With a flow loss,
+    what stands for a target that is an image code is the squared error of its velocity, and the total weighs it.
 
     Args:
         chunk: tokens whose logits exist at one time.
         causal: let no choice of experts depend on other tokens; what is reported of held-out data is.
+        salt: another one gives other noise on images; held-out data has that of 0.
     """
-    rows = model.rows(batch, kind, dtype, causal=causal)
+    rows = model.rows(batch, kind, dtype, causal=causal, salt=salt)
     hidden = model(rows, dtype)
     order = model.order(batch)
     targets, modality = batch.targets, batch.target_modality
+    if model.flow is not None:
+        targets = torch.where(model.flow.is_image(targets), IGNORE, targets)
     if order is not None:
         targets, modality = targets[order], modality[order]
     losses = chunked_cross_entropy(
         hidden, model.head_weight, targets, modality, modalities=model.config.modalities, chunk=chunk
     )
+    if model.flow is not None:
+        assert rows.noised is not None
+        losses = with_flow(losses, model.flow, hidden, rows.noised, order, batch)
     if causal or not rows.foretold:
         return losses
     return replace(losses, total=losses.total + torch.stack(rows.foretold).sum() * batch.targets_total)
