@@ -77,7 +77,8 @@ def pairs_of(
     """Images or recordings with the texts that belong to them, in order; those without any are left out.
 
     Texts of such a role and media stand in runs of neighbours. In a run that begins with a medium a text belongs to the
-    medium before it, in one that begins with a text to the medium after it, or to the last where none comes after. With
+    medium before it, in one that begins with a text to the medium after it, or to the last where none comes after. A text
+    of role alt always belongs to the medium before it. With
     `adjacent` a medium without texts then takes the text without a role after it, else before it.
 
     Args:
@@ -89,7 +90,8 @@ def pairs_of(
         for i in (i for i in run if i not in own and media):
             before = max((m for m in media if m < i), default=media[0])
             after = min((m for m in media if m > i), default=media[-1])
-            own[before if run[0] in own else after].append(i)
+            # Ingest writes an alternative text right after its image, on whichever side captions stand.
+            own[before if run[0] in own or parts[i].attrs.get("role") == "alt" else after].append(i)
             taken.add(i)
     for medium, texts in own.items() if adjacent else ():
         for i in (medium + 1, medium - 1):

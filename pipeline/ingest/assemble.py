@@ -37,7 +37,7 @@ class Ref:
 
     `exact`: the target is already a path relative to the root. `others`: further paths, tried when the target is
     not there. `stored`: file and member it lies in, where the reader knows; the target is then what the document
-    calls it. `absent`: the reader knows that it is not where it should be; says where.
+    calls it. `absent`: the reader knows that it is not where it should be; says where. `before`: text that goes with it.
     """
 
     kind: Literal["image", "speech"]
@@ -48,6 +48,7 @@ class Ref:
     others: tuple[str, ...] = ()
     stored: tuple[str, str] | None = None
     absent: str = ""
+    before: str = ""
 
 
 Item = Text | Ref
@@ -106,6 +107,8 @@ class Assembler:
                 if media_scope == "document":
                     return
                 continue
+            if item.before:
+                run.append(item.before)
             self._flush(run, segments)
             segments.append(Segment(kind=item.kind, media=media, attrs=_clean(item.attrs)))
         self._flush(run, segments)
@@ -119,6 +122,8 @@ class Assembler:
             )
             yield self.fail(problem, uri, member=member, **place)
             return
+        if getattr(self.source, "alt_text", False):
+            segments = with_alt_texts(segments)
         try:
             checked = self._check_unicode(segments)
         except Problem as p:
@@ -291,6 +296,19 @@ class Assembler:
                 yield self.fail(p, uri)
             except Exception as e:
                 yield self.fail(unexpected(e), uri)
+
+
+def with_alt_texts(segments: Sequence[Segment]) -> list[Segment]:
+    """Segments with the alternative text of each image as a text after it, unless a caption beside it says the same."""
+    out: list[Segment] = []
+    for i, s in enumerate(segments):
+        out.append(s)
+        alt = s.attrs.get("alt", "").strip() if s.kind == "image" else ""
+        beside = (segments[k] for k in (i - 1, i + 1) if 0 <= k < len(segments))
+        said = {" ".join((n.text or "").split()) for n in beside if n.attrs.get("role") == "caption"}
+        if alt and " ".join(alt.split()) not in said:
+            out.append(Segment(kind="text", text=alt, attrs={"role": "alt"}))
+    return out
 
 
 def _copy(p: Problem) -> Problem:

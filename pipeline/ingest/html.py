@@ -12,6 +12,7 @@ from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text
 from mixloom.pipeline.ingest.config import HtmlSource
 from mixloom.pipeline.ingest.decode import newlines, read_whole
 from mixloom.pipeline.ingest.extract import image_ref, main_content
+from mixloom.pipeline.ingest.kept_markup import MarkupFlow
 from mixloom.pipeline.ingest.layout import Flow, attribute, local_name, walk
 from mixloom.pipeline.ingest.markup import decode_markup, parse_html, parse_xml
 from mixloom.pipeline.ingest.problems import Problem
@@ -61,6 +62,7 @@ _BLOCKS = frozenset(
 )
 _PREFORMATTED = frozenset(("pre", "textarea", "listing", "xmp"))
 _LISTS = frozenset(("ul", "ol", "menu"))
+_ALL_BLOCKS = _PARAGRAPHS | _BLOCKS | _LISTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def read_page(text: str, how: Extraction, uri: str = "", *, split_on: str | None
     tree = _tree(text, uri)
     if tree is None:
         return Page([], None, None, link)
-    items = html_items(tree, drop=how.drop, split_on=split_on)
+    tags = how.markup_tags if how.markup else None
+    items = html_items(tree, drop=how.drop, split_on=split_on, markup=tags)
     return Page(items, _title(tree), attribute(tree, "lang"), link)
 
 
@@ -156,9 +159,12 @@ def _title(tree: Any) -> str | None:
     return None
 
 
-def html_items(tree: Any, *, drop: Iterable[str], split_on: str | None = None) -> list[Any]:
-    """Text, images and split marks below an element, in reading order."""
-    layout = _Layout(frozenset(drop) | {"head"}, _marks(tree, split_on))
+def html_items(
+    tree: Any, *, drop: Iterable[str], split_on: str | None = None, markup: Iterable[str] | None = None
+) -> list[Any]:
+    """Text, images and split marks below an element, in reading order; with the tags of `markup`, where it is given."""
+    flow = Flow() if markup is None else MarkupFlow(markup)
+    layout = _Layout(frozenset(drop) | {"head"}, _marks(tree, split_on), flow)
     walk(tree, layout.enter, layout.leave, layout.text)
     return layout.flow.finish()
 
@@ -195,8 +201,8 @@ def strip_namespaces(tree: Any) -> None:
 
 
 class _Layout:
-    def __init__(self, drop: frozenset[str], marks: dict[Any, Mark]) -> None:
-        self.flow = Flow()
+    def __init__(self, drop: frozenset[str], marks: dict[Any, Mark], flow: Flow) -> None:
+        self.flow = flow
         self._drop = frozenset(d for d in drop if "." not in d)
         self._drop_classes = [d.split(".", 1) for d in sorted(drop) if "." in d]
         self._marks = marks
@@ -215,7 +221,7 @@ class _Layout:
         if name == "br":
             self.flow.line_break()
             return False
-        self._block(name)
+        self.flow.open(name, self._block(name))
         if name in _PREFORMATTED:
             self._preformatted += 1
         elif name in _LISTS:
@@ -238,9 +244,9 @@ class _Layout:
             self._preformatted -= 1
         elif name in _LISTS:
             self._lists -= 1
-        elif name == "figcaption":
+        self.flow.close(name, self._block(name))
+        if name == "figcaption":
             self.flow.close_role()
-        self._block(name)
 
     def text(self, value: str, element: Any) -> None:
         self.flow.text(value, preserve=self._preformatted > 0)
@@ -249,13 +255,12 @@ class _Layout:
         classes = (element.get("class") or "").split()
         return any(tag in ("", name) and wanted in classes for tag, wanted in self._drop_classes)
 
-    def _block(self, name: str) -> None:
-        if name in _LISTS and self._lists:
-            self.flow.lines(1)
-        elif name in _PARAGRAPHS or name in _LISTS:
-            self.flow.lines(2)
-        elif name in _BLOCKS:
-            self.flow.lines(1)
+    def _block(self, name: str) -> int:
+        """Line ends that an element asks for on either side."""
+        nested = name in _LISTS and self._lists > 0
+        count = 0 if name not in _ALL_BLOCKS else 1 if nested or name in _BLOCKS else 2
+        self.flow.lines(count)
+        return count
 
     def _image(self, element: Any) -> None:
         ref = image_ref({name: attribute(element, name) for name in element.attrib})

@@ -17,7 +17,6 @@ from mixloom.pipeline.ingest.problems import Problem
 from mixloom.pipeline.ingest.split import Split
 from mixloom.pipeline.ingest.timed_config import KeyframesSource
 
-
 _LONGEST = 1e9  # seconds: above that a number is no time of a film
 
 

@@ -57,6 +57,12 @@ class Flow:
         self._out.append(text)
         self._space = False
 
+    def open(self, name: str, lines: int) -> None:
+        """An element begins, which asks for so many line ends; said before anything inside it."""
+
+    def close(self, name: str, lines: int) -> None:
+        """The element ends that began last, and asks for so many line ends."""
+
     def lines(self, count: int) -> None:
         """Ask for at least so many line ends before the next text."""
         self._lines = max(self._lines, count)

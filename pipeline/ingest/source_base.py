@@ -106,7 +106,15 @@ class BaseSource(Model):
     )
 
 
-class MediaRoots(Model):
+class AltText(Model):
+    alt_text: bool = Field(
+        False,
+        description="the alternative text of an image becomes a text of role alt right after it, unless a caption beside it "
+        "says the same",
+    )
+
+
+class MediaRoots(AltText):
     media_roots: tuple[InsidePath, ...] = Field(
         (".",),
         description="folders, relative to path, against which site-absolute and bare media paths are resolved",

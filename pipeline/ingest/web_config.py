@@ -7,10 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mixloom.pipeline.ingest.source_base import BaseSource, Encoding, Model
+from mixloom.pipeline.ingest.source_base import AltText, BaseSource, Encoding, Model
 
 Extractor = Literal["all", "resiliparse", "trafilatura"]
 
+MARKUP_TAGS = (
+    *("h1", "h2", "h3", "h4", "h5", "h6", "p", "blockquote", "pre", "ul", "ol", "li", "dl", "dt", "dd"),
+    *("table", "caption", "tr", "th", "td", "figure", "figcaption"),
+    *("b", "strong", "i", "em", "u", "sub", "sup", "code", "q", "cite"),
+)
+_NO_ELEMENTS = frozenset(("img", "br", "hr", "wbr", "area", "input", "head", "script", "style"))
 DROPPED_ELEMENTS = ("script", "style", "template", "noscript", "nav", "iframe", "object", "svg")
 
 
@@ -38,6 +44,29 @@ class Extraction(Model):
         "aside for web pages",
     )
 
+    markup: bool = Field(
+        False,
+        description="keep a simplified markup in the text: tags in markup_tags without attributes, and <img alt> before "
+        "each image; needs extract: all",
+    )
+    markup_tags: tuple[str, ...] = Field(
+        MARKUP_TAGS,
+        description="elements whose tags are kept with markup: true; others are laid out as without",
+    )
+
+    @model_validator(mode="after")
+    def _markup_fits(self) -> Extraction:
+        if self.markup and self.extract != "all":
+            raise ValueError(
+                f"extract: {self.extract} gives text without markup; with markup: true set extract: all"
+            )
+        odd = [t for t in self.markup_tags if not re.fullmatch(r"[a-z][a-z0-9]*", t) or t in _NO_ELEMENTS]
+        if odd:
+            raise ValueError(
+                f"markup_tags: {odd[0]!r} is no element with something inside, in lower case, such as p"
+            )
+        return self
+
     @model_validator(mode="after")
     def _drop_is_simple(self) -> Extraction:
         for entry in self.drop:
@@ -56,7 +85,7 @@ Mime = Annotated[str, AfterValidator(_mime)]
 Status = Annotated[int, Field(ge=100, le=599)]
 
 
-class WarcSource(BaseSource, Extraction):
+class WarcSource(BaseSource, Extraction, AltText):
     """Web archives: WARC 1.0 and 1.1, WET, ARC 1 and 2; plain, gzip or zstd. A document per capture."""
 
     format: Literal["warc"]

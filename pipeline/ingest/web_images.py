@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import unquote, urljoin, urlsplit
 
 from mixloom.pipeline.ingest.assemble import Item, Ref
@@ -89,7 +90,7 @@ def place_images(
         for target in (item.target, *item.others):
             place = places.get(url_key(_join(start, target)))
             if place is not None:
-                out.append(Ref(item.kind, target, item.attrs, stored=place))
+                out.append(replace(item, target=target, others=(), stored=place))
                 break
         else:
             missing += 1

@@ -6,6 +6,7 @@ from mixloom.tokenizers.pairs import CAPTIONS, Pair, Part, pairs_of
 SHORT = {
     "I": Part("image"),
     "c": Part("text", "caption", {"role": "caption"}),
+    "a": Part("text", "seen", {"role": "alt"}),
     "t": Part("text", "plain"),
     "q": Part("text", "quoted", {"role": "quote"}),
     "S": Part("speech"),
@@ -31,6 +32,11 @@ def test_the_first_of_a_run_says_on_which_side_captions_stand():
     assert found("cIc") == [(1, 0, 2)]
     assert found("IIc") == [(1, 2)]
     assert found("ccII") == [(2, 0, 1)]
+
+
+def test_an_alternative_text_belongs_to_the_image_before_it():
+    assert found("cIacIa") == [(1, 0, 2), (4, 3, 5)]
+    assert found("IacIac") == [(0, 1, 2), (3, 4, 5)]
 
 
 def test_a_caption_beyond_something_else_is_nobodys():
