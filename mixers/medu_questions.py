@@ -78,6 +78,7 @@ class Questioning:
             try:
                 description = self._described(skill, ask=False)
                 written = 0
+                count.known += max(len(calls) - 1, 0)  # its merges
             except _NotKnown:
                 description, written = Described("", 0), self.config.description_tokens
                 merge = self.prompts.merge(("", 0), ("", 0), self.config.description_tokens)
@@ -166,7 +167,9 @@ class _Watch:
             known = log.known(call.request)
             if known is not None:
                 self._settled += 1
-                self._unparsable += parse_label(known) is None
+                read = parse_label(known) is not None
+                self._labelled += read
+                self._unparsable += not read
         self._check()
 
     def told(self, call: Call, answer: Answer) -> None:
