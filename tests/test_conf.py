@@ -10,7 +10,7 @@ from mixloom.pipeline.rules import load_ruleset, ruleset_names
 from mixloom.trainers.recipe import RunConfig, TrainRecipe
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = ["conf/demo/demo.yaml", "conf/real/shared.yaml", "conf/web/fineweb.yaml"]
+RUNS = ["conf/demo/demo.yaml", "conf/real/shared.yaml", "conf/real/utilities.yaml", "conf/web/fineweb.yaml"]
 TRAININGS = ["conf/real/train.yaml"]
 
 
