@@ -32,7 +32,15 @@ from mixloom.mixers.phases import (
 )
 from mixloom.pipeline.errors import UserError, nearest
 
-__all__ = ["MIXTURE_NAME", "Mixture", "MixtureDomain", "Phase", "check_weights", "find_mixture"]
+__all__ = [
+    "MIXTURE_NAME",
+    "Mixture",
+    "MixtureDomain",
+    "Phase",
+    "check_servable",
+    "check_weights",
+    "find_mixture",
+]
 
 VERSION = 1
 MIXTURE_NAME = "mixture.yaml"
@@ -212,6 +220,22 @@ class Mixture(BaseModel):
             ) from None
         except UserError as error:
             raise UserError(f"{file}: {error.what}", fix=error.fix) from None
+
+
+def check_servable(mixture: Mixture, domains: Iterable[str]) -> None:
+    """Raise UserError unless the mixture is over exactly these domains of the shards.
+
+    A mixture over sources or modalities is for planning: contexts hold documents of several, and only domains of the shards
+    can be served.
+    """
+    axes = mixture.settings.get("group_by", ["domain"])
+    if list(axes) != ["domain"]:
+        raise UserError(
+            f"the mixture weighs tokens by {' and '.join(axes)}, but the shards are served by domain",
+            fix="estimate with group_by: [domain]; to serve sources apart, let the stage `cluster` make them the domains",
+        )
+    for phase in mixture.phases:
+        check_weights(phase.weights, domains)
 
 
 def check_weights(weights: dict[str, float], names: Iterable[str]) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mixloom.mixers.estimate import MixtureConfig, estimate
+from mixloom.mixers.given import input_hashes
 from mixloom.mixers.mixture import MIXTURE_NAME, Mixture
 from mixloom.mixers.sources import Sources
 from mixloom.mixers.utility import Utilities
+from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import ShardManifest
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
@@ -33,6 +35,11 @@ def weigh(
         contexts: contexts the training will be served; None: one pass over everything. The budget is their real
             tokens (the mean of the shards), for padding is neither served nor counted.
     """
+    if config.group_by != ("domain",):
+        raise UserError(
+            f"mixture.group_by is {list(config.group_by)}, but the shards are served by domain",
+            fix="leave it out; `mixloom mix estimate RUN group_by=source,domain` plans with other groupings",
+        )
     totals = manifest.totals
     tokens = totals.tokens if contexts is None else contexts * totals.tokens // totals.contexts
     return estimate(Sources.from_manifest(manifest), config, tokens, utilities=utilities)
@@ -58,7 +65,9 @@ class MixtureStage(Stage):
             self.inputs = (*MixtureStage.inputs, self.measured)
 
     def settings(self) -> dict[str, Any]:
-        return {**self.config.model_dump(mode="json"), "contexts": self.contexts}
+        found = {**self.config.model_dump(mode="json"), "contexts": self.contexts}
+        files = input_hashes(self.config)
+        return {**found, "files": files} if files else found
 
     def expected_in(self, ctx: StageContext) -> int | None:
         return None  # no document passes through
