@@ -232,7 +232,7 @@ def check_servable(mixture: Mixture, domains: Iterable[str]) -> None:
     if list(axes) != ["domain"]:
         raise UserError(
             f"the mixture weighs tokens by {' and '.join(axes)}, but the shards are served by domain",
-            fix="estimate with group_by: [domain]; to serve sources apart, let the stage `cluster` make them the domains",
+            fix="use it for planning, and estimate with group_by=domain for what is served",
         )
     for phase in mixture.phases:
         check_weights(phase.weights, domains)
