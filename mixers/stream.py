@@ -7,14 +7,14 @@ step with the fingerprints of what it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mixloom.mixers.mixture import Mixture, check_weights
+from mixloom.mixers.mixture import Mixture, check_servable
 from mixloom.mixers.mixture_log import ExcludeEntry, MixtureEntry, MixtureLog
 from mixloom.mixers.permutation import place, stream_key
 from mixloom.mixers.plan import Plan
@@ -36,6 +36,47 @@ class ContextRef:
     domain: str
     index: int
     epoch: int
+
+
+class ContextRefs(Sequence[ContextRef]):
+    """Contexts as ContextRef, made when they are asked for: few steps are ever looked at, and a step has many."""
+
+    __slots__ = ("_rows", "domains")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        domains: Sequence[str],
+        domain: NDArray[np.int32],
+        index: NDArray[np.int64],
+        epoch: NDArray[np.int64],
+    ) -> None:
+        self.domains, self._rows = domains, (domain, index, epoch)
+
+    def __len__(self) -> int:
+        return len(self._rows[0])
+
+    @overload
+    def __getitem__(self, at: int) -> ContextRef: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[ContextRef]: ...
+
+    def __getitem__(self, at: int | slice) -> ContextRef | list[ContextRef]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        domain, index, epoch = (column[at] for column in self._rows)
+        return ContextRef(self.domains[int(domain)], int(index), int(epoch))
+
+    def __iter__(self) -> Iterator[ContextRef]:
+        for d, i, e in zip(*(column.tolist() for column in self._rows)):
+            yield ContextRef(self.domains[d], i, e)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
 
 
 class Exposure(NamedTuple):
@@ -63,7 +104,7 @@ class StreamBatch:
     input_ids: NDArray[np.unsignedinteger[Any]]
     doc_lengths: list[NDArray[np.int32]]
     domains: NDArray[np.int32]
-    refs: list[ContextRef]
+    refs: Sequence[ContextRef]
 
 
 class Stream:
@@ -110,7 +151,7 @@ class Stream:
         entries = reader.manifest.domains
         self.domains: list[str] = [d.name for d in entries]
         for used in (mixture, *(e.mixture for e in self.log.entries if isinstance(e, MixtureEntry))):
-            check_weights(used.weights, self.domains)
+            check_servable(used, self.domains)
         manifest = reader.manifest.fingerprint
         groups = [Group(d.name, d.contexts, d.tokens, stream_key(manifest, seed, d.name)) for d in entries]
         self._sizes = np.array([d.contexts for d in entries], dtype=np.int64)
@@ -152,7 +193,7 @@ class Stream:
             UserError: batch_contexts is not a multiple of world.
             IndexError: a step outside 0..steps, or a rank outside 0..world.
         """
-        return self._refs(*self._rows(step, rank, world))
+        return list(ContextRefs(self.domains, *self._rows(step, rank, world)))
 
     def contexts(self, step: int, rank: int = 0, world: int = 1) -> StreamBatch:
         """The tokens of a step on a rank (see `batch` for the split and the errors)."""
@@ -160,7 +201,7 @@ class Stream:
         ids, lengths = self.reader.batch(domain, index)
         pieces = np.count_nonzero(lengths, axis=1).tolist()
         own = [row[:n] for row, n in zip(lengths, pieces)]
-        return StreamBatch(step, ids, own, domain, self._refs(domain, index, epoch))
+        return StreamBatch(step, ids, own, domain, ContextRefs(self.domains, domain, index, epoch))
 
     def documents(self, ref: ContextRef) -> dict[str, Any]:
         """Where a served context comes from: doc_ids, sources, starts, shard, key and row."""
@@ -175,12 +216,6 @@ class Stream:
         own = self.batch_contexts // world
         first = step * self.batch_contexts + rank * own
         return self.draws(first, first + own)
-
-    def _refs(
-        self, domain: NDArray[np.int32], index: NDArray[np.int64], epoch: NDArray[np.int64]
-    ) -> list[ContextRef]:
-        rows = zip(domain.tolist(), index.tolist(), epoch.tolist())
-        return [ContextRef(self.domains[d], i, e) for d, i, e in rows]
 
     def check_ranks(self, world: int) -> None:
         """Raise UserError where a rank of `world` would get nothing, or less than another, and wait for ever."""

@@ -10,6 +10,7 @@ bookkeeping in numpy on the CPU, so that the accelerator never has to ask how ma
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -223,9 +224,17 @@ def micro_batches(
 
 
 class Prefetcher:
-    """Batches of the steps from `start` on, the next one being made in a thread while this one is used.
+    """Batches of the steps from `start` on, those of the next steps being made in threads while one is used.
 
-    There is nothing to save: the stream is a pure function of the step.
+    There is nothing to save: the stream is a pure function of the step, so threads and depth change no batch.
+
+    Args:
+        stream: where the contexts come from.
+        start, stop: first step, and the step after the last.
+        parts: batches per step, see `micro_batches`.
+        modality, modalities, document_mask: see `make_batch`.
+        depth: steps made ahead.
+        threads: steps made at once; reading and making run outside the interpreter's lock.
     """
 
     def __init__(
@@ -238,15 +247,21 @@ class Prefetcher:
         modality: np.ndarray,
         modalities: int,
         document_mask: bool = True,
+        depth: int = 1,
+        threads: int = 1,
     ) -> None:
         self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
         self._document_mask = document_mask
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead = self._submit()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+        self._ahead: deque[Future[list[Batch]]] = deque()
+        for _ in range(max(depth, threads)):
+            self._submit()
 
-    def _submit(self) -> Future[list[Batch]] | None:
-        return self._pool.submit(self._make, self._next) if self._next < self._stop else None
+    def _submit(self) -> None:
+        if self._next < self._stop:
+            self._ahead.append(self._pool.submit(self._make, self._next))
+            self._next += 1
 
     def _make(self, step: int) -> list[Batch]:
         return micro_batches(
@@ -263,13 +278,12 @@ class Prefetcher:
         Raises:
             IndexError: after the last step.
         """
-        if self._ahead is None:
+        if not self._ahead:
             raise IndexError(f"no step after {self._stop - 1}")
-        made = self._ahead.result()
-        self._next += 1
-        self._ahead = self._submit()
+        made = self._ahead.popleft().result()
+        self._submit()
         return made
 
     def close(self) -> None:
-        """Wait for the batch being made and end the thread."""
+        """Wait for the batches being made and end the threads."""
         self._pool.shutdown(cancel_futures=True)

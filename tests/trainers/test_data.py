@@ -129,9 +129,10 @@ def test_micro_batches_hold_every_context_once_and_in_order(make_contexts):
     assert np.concatenate([p.domains.numpy() for p in parts]).tolist() == domains.tolist()
 
 
-def test_prefetching_gives_the_steps_asked_for_in_order(make_stream, vocabulary):
-    stream = make_stream()
-    made = Prefetcher(stream, 3, 7, parts=1, modality=modality_table(vocabulary), modalities=3)
+@pytest.mark.parametrize(("depth", "threads"), [(1, 1), (3, 1), (1, 2), (9, 3)])
+def test_prefetching_gives_the_steps_asked_for_in_order(make_stream, vocabulary, depth, threads):
+    stream, more = make_stream(), {"depth": depth, "threads": threads}
+    made = Prefetcher(stream, 3, 7, parts=1, modality=modality_table(vocabulary), modalities=3, **more)
     for step in range(3, 7):
         (batch,) = made.next()
         assert batch.input_ids.numpy().tolist() == stream.batch_arrays(step)[0].reshape(-1).tolist()
