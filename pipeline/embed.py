@@ -50,11 +50,6 @@ def text_column(batch: pa.RecordBatch) -> pa.Array:
     return pc.binary_join(grouped, pa.scalar("\n", pa.large_string()))
 
 
-def batch_texts(batch: pa.RecordBatch) -> list[str]:
-    """`text_column` as Python strings."""
-    return text_column(batch).to_pylist()
-
-
 def sample_keys(doc_ids: Sequence[str], seed: int) -> np.ndarray:
     """A pseudo-random key per document, uint64 [n], from its id and the seed (blake2b)."""
     key = seed.to_bytes(8, "little")

@@ -10,7 +10,7 @@ from mixloom.pipeline.choose_k import choose_k, silhouette, size_entropy
 from mixloom.pipeline.cluster import DOMAINS, ClusterConfig, Domains, assign_batch, fit_domains
 from mixloom.pipeline.distances import nearest, squared_distances
 from mixloom.pipeline.domain_report import nmi, purity, source_facts
-from mixloom.pipeline.embed import batch_texts, embed_batch
+from mixloom.pipeline.embed import embed_batch, text_column
 from mixloom.pipeline.embed_config import TfidfConfig
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.kmeans import Start, balanced_rounds, capped_rounds, fit_centres, means, plus_plus
@@ -264,7 +264,7 @@ def test_a_part_of_vectors_becomes_a_part_of_domains():
         for i, t in enumerate([*texts, "77"])
     ]
     batch = documents_batch(documents)
-    model = TfidfSvd.fit(batch_texts(batch), TfidfConfig(dim=4))
+    model = TfidfSvd.fit(text_column(batch).to_pylist(), TfidfConfig(dim=4))
     vectors = embed_batch(model, batch)
     domains = fit_domains(model.transform(texts), ClusterConfig(k=2))
     out = assign_batch(domains, vectors)

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixloom.pipeline.embed import (
-    batch_texts,
     embed_batch,
     sample_keys,
+    text_column,
     vectors_of,
     vectors_schema,
 )
@@ -199,16 +199,21 @@ def test_words_of_a_document_are_its_text_and_the_alt_of_its_media():
         document("d", text("three")),
     ]
     batch = documents_batch(documents)
-    assert [t.split() for t in batch_texts(batch)] == [["one", "a", "red", "apple", "two"], [], [], ["three"]]
-    assert batch_texts(batch.slice(3)) == ["three"]
-    assert batch_texts(batch.slice(0, 0)) == []
+    assert [t.split() for t in text_column(batch).to_pylist()] == [
+        ["one", "a", "red", "apple", "two"],
+        [],
+        [],
+        ["three"],
+    ]
+    assert text_column(batch.slice(3)).to_pylist() == ["three"]
+    assert text_column(batch.slice(0, 0)).to_pylist() == []
 
 
 def test_a_part_becomes_vectors_with_ids_rows_and_whether_it_has_text():
     batch = documents_batch(
         [document(str(i), text(t)) for i, t in enumerate(corpus(20))] + [document("p", picture())]
     )
-    model = TfidfSvd.fit(batch_texts(batch), TfidfConfig(dim=8))
+    model = TfidfSvd.fit(text_column(batch).to_pylist(), TfidfConfig(dim=8))
     out = embed_batch(model, batch)
     assert out.schema == vectors_schema(8)
     assert out.column("has_text").to_pylist() == [True] * 20 + [False]

@@ -222,6 +222,52 @@ def test_a_gpu_that_is_not_there_is_told(folder):
         TextEncoder.open(EncoderConfig(path=str(folder), max_tokens=40, device="cuda"))
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that is none: what is sent to it stays on the processor. Returns what was sent."""
+    sent = []
+
+    def kept(real):
+        def to(self, *args, **more):
+            sent.extend(a for a in args if a == "cuda")
+            return real(self, *("cpu" if a == "cuda" else a for a in args), **more)
+
+        return to
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for kind in (torch.Tensor, torch.nn.Module, transformers.PreTrainedModel):
+        monkeypatch.setattr(kind, "to", kept(kind.to))
+    return sent
+
+
+def test_auto_takes_the_gpu_that_is_there_and_gives_the_vectors_of_texts_alone(
+    folder, encoder, gpu, tmp_path, monkeypatch
+):
+    some = texts(21, seed=4)
+    config = configured(folder, batch=4).model_copy(update={"device": "auto"})
+    there = TextEncoder.open(config)
+    assert there.device == "cuda"
+    assert len(gpu) > 0
+    there.save(tmp_path)
+    gpu.clear()
+    vectors = load_embedder(tmp_path).transform(some)
+    assert len(gpu) > 3, "the model and what goes through it are sent to the device that was saved"
+    np.testing.assert_allclose(vectors, encoder.transform(some), atol=2e-6)
+    assert there.fingerprint != encoder.fingerprint
+    for n in (1, 5, 9):  # on a GPU too: passes have one shape, so company changes nothing
+        assert np.array_equal(there.transform(some[:n]), vectors[:n])
+    monkeypatch.undo()
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="device is 'cuda', and torch finds no GPU here"):
+            load_embedder(tmp_path)
+
+
+def test_auto_is_the_processor_where_there_is_no_gpu(folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = configured(folder).model_copy(update={"device": "auto"})
+    assert TextEncoder.open(config).device == "cpu"
+
+
 def test_half_precision_is_close_to_full(folder, encoder):
     half = TextEncoder.open(configured(folder, dtype="bfloat16"))
     close = (half.transform(texts(5)) * encoder.transform(texts(5))).sum(1)

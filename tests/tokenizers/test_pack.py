@@ -25,17 +25,28 @@ VOCABULARY = Vocabulary.build(
 )
 IMAGE_TOKENS = 6
 CELLS = (3, 8)
+UNITS = np.arange(VOCABULARY.block("speech").start, VOCABULARY.block("speech").stop)
 
 
-def document(rng, words, images):
-    kinds, texts, codes = [], [], []
+def document(rng, words, images, spoken=False):
+    kinds, texts, codes, units = [], [], [], []
     for _ in range(images):
         kinds += ["text", "image"]
         texts.append(rng.integers(0, 500, max(1, words // (images + 1))))
         codes.append(rng.integers(0, 50, IMAGE_TOKENS))
     kinds.append("text")
     texts.append(rng.integers(0, 500, max(1, words)))
-    return encode_document(kinds, texts, codes, [], VOCABULARY)
+    for _ in range(images if spoken else 0):
+        kinds += ["speech", "text"]
+        units.append(rng.integers(0, 20, words))
+        texts.append(rng.integers(0, 500, 3))
+    return encode_document(kinds, texts, codes, units, VOCABULARY)
+
+
+def random_lengths(rng, n):
+    """Lengths that add up to n."""
+    edges = np.flatnonzero(np.append(rng.random(n - 1) < 0.3, True)) + 1
+    return np.diff(edges, prepend=0).tolist()
 
 
 def written(root, stage, tables):
@@ -47,17 +58,21 @@ def written(root, stage, tables):
     )
 
 
-def world(root, sizes, seed=0, groups=False, vectors=False):
+def world(root, sizes, seed=0, groups=False, vectors=False, spoken=False):
     """A finished `tokenize` of two parts and cells 3 and 8, and the order of both; documents with their tokens.
 
-    groups: every third document of a cell is a near duplicate of the others of them. vectors: `order` tells them.
+    spoken: with recordings, patches and durations. groups: every third document of a cell is a near duplicate of the others of them. vectors: `order` tells them.
     """
     rng = np.random.default_rng(seed)
     parts = {"part-a": [], "part-b": []}
     for i, (words, images) in enumerate(sizes):
-        ids, spans = document(rng, words, images)
+        ids, spans = document(rng, words, images, spoken)
         row = {"doc_id": f"{i:032x}", "source": f"s{i % 2}", "domain": 1, "cell": CELLS[i % 3 == 0]}
         row |= {"length": len(ids), "input_ids": ids.tolist(), "spans": [s._asdict() for s in spans]}
+        if spoken:
+            row |= {"patch_lengths": random_lengths(rng, len(ids)), "durations": None}
+            units = int(np.isin(ids, UNITS).sum())
+            row["durations"] = rng.integers(1, 99, units).tolist() or None
         parts["part-a" if i % 2 else "part-b"].append(row | {"text_bytes": words, "text_tokens": words})
     tokens = {}
     for name, rows in parts.items():
@@ -105,7 +120,7 @@ def served(contexts, tokens, shards=1):
     """Every context of the shards."""
     for shard in range(shards):
         rows = contexts_of(ShardSpec(1, shard, shards, tuple(contexts.parts)), contexts)
-        yield from _contexts(rows, tokens, "uint16", 7)
+        yield from _contexts(rows, tokens, "uint16", 7, (int(UNITS[0]), int(UNITS[-1]) + 1))
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 90), st.integers(0, 3)), min_size=1, max_size=25)
@@ -133,6 +148,37 @@ def test_every_token_of_every_document_is_served_once_and_no_image_is_cut(
     for doc_id, ids in documents.items():
         pieces = [found[doc_id][at] for at in sorted(found[doc_id])]
         assert np.array_equal(np.concatenate(pieces), ids)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.sampled_from([1, 4, 64]), st.integers(1, 3))
+def test_patches_and_durations_go_with_their_tokens_wherever_documents_are_cut(
+    tmp_path_factory, sizes, window, shards
+):
+    root = tmp_path_factory.mktemp("pack")
+    tokens, order, _ = world(root, sizes, spoken=True)
+    contexts, _, _ = packed(root, tokens, order, ShardsConfig(seq_len=40, window=window))
+    stored = {r["doc_id"]: r for name in tokens.parts for r in tokens.read(name).to_pylist()}
+    begins: dict[str, set[int]] = defaultdict(set)
+    heard: dict[str, dict[int, list[int]]] = defaultdict(dict)
+    cuts: dict[str, set[int]] = defaultdict(set)
+    for context in served(contexts, tokens, shards):
+        edges = np.cumsum([0, *context.patch_lengths])
+        assert edges[-1] == len(context.input_ids)
+        lasting = iter(context.durations.tolist() if context.durations is not None else [])
+        at = 0
+        for doc_id, length, start in zip(context.doc_ids, context.doc_lengths, context.starts):
+            assert at in edges, "a patch crosses the edge of a document"
+            begins[doc_id] |= {start + int(e) - at for e in edges if at <= e < at + length}
+            cuts[doc_id].add(start)
+            units = np.isin(context.input_ids[at : at + length], UNITS).sum()
+            heard[doc_id][start] = [next(lasting) for _ in range(units)]
+            at += length
+        assert not list(lasting)
+    for doc_id, row in stored.items():
+        whole = np.cumsum([0, *row["patch_lengths"][:-1]])
+        assert begins[doc_id] == set(whole.tolist()) | cuts[doc_id]
+        assert [n for at in sorted(heard[doc_id]) for n in heard[doc_id][at]] == (row["durations"] or [])
 
 
 @settings(max_examples=25, deadline=None)
