@@ -100,8 +100,9 @@ def show_command(
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_text(standalone(mixture, compared(mixture)), encoding="utf-8")
         console.print(f"wrote {picture}", markup=False)
-    beside = find_mixture(run).with_name(HELDOUT_NAME)
-    _judge(mixture, heldout or (beside if beside.is_file() else None), strict, console)
+    file = find_mixture(run)
+    beside = (file.with_name(HELDOUT_NAME), file.parent.parent / "heldout" / HELDOUT_NAME)
+    _judge(mixture, heldout or next((p for p in beside if p.is_file()), None), strict, console)
 
 
 @app.command("methods")

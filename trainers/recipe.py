@@ -49,6 +49,7 @@ from mixloom.tokenizers.fit import TokenizerConfig, TokenizerStage
 from mixloom.tokenizers.image_embedder import IMAGE_MODELS
 from mixloom.tokenizers.stages import PackStage, ShardsConfig, ShardsStage, TokenizeStage
 from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.heldout_stage import HeldOutStage
 from mixloom.trainers.stage import TrainStage
 from mixloom.trainers.utilities_config import UtilitiesConfig
 from mixloom.trainers.utilities_stage import UtilitiesStage
@@ -283,8 +284,11 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
         ShardsStage(config.shards),
         *_mixing(config),
     ]
-    if config.train is not None:
-        stages.append(TrainStage(config.model, config.train, None))
+    train = TrainStage(config.model, config.train, None) if config.train is not None else None
+    stages += [train] if train is not None else []
+    if config.utilities is not None and (train is not None or config.utilities.compare):
+        contexts = config.training_contexts
+        stages.append(HeldOutStage(config.utilities, config.data_root, contexts, train))
     return stages
 
 

@@ -33,6 +33,7 @@ from mixloom.pipeline.report.mixture_picture import draw
 from mixloom.pipeline.report.page import Section, nothing, page
 from mixloom.pipeline.run import RunDirectory, StageManifest
 from mixloom.pipeline.storage import Store
+from mixloom.trainers import report_utilities
 
 if TYPE_CHECKING:
     from mixloom.pipeline.shard_reader import ShardReader
@@ -83,6 +84,7 @@ def render_report(run: RunDirectory) -> str:
             _domains(curation),
             order.section(curation.manifests),
             _tokens(curation, shards),
+            *report_utilities.sections(run, curation.manifests),
             _mixture(run, curation),
             *_trainings(run, curation),
             _decoded(run, shards, documents),

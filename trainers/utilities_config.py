@@ -70,9 +70,12 @@ class UtilitiesConfig(BaseModel):
     branch_steps: int = Field(
         60, ge=1, description="for merge: steps of the model that all others branch from"
     )
-    compare: bool = Field(
-        True,
-        description="train two more small models, on the mixture found and on UniMax's, and warn where it loses",
+    compare: int = Field(
+        3,
+        ge=0,
+        le=100,
+        description="seeds under which a small model on the mixture found is compared with one on UniMax's, to warn"
+        " where it loses; 0: it is not",
     )
     cache: str | None = Field(
         None,
