@@ -161,6 +161,36 @@ def test_a_pass_of_fixed_shape_gives_a_picture_the_same_codes_in_any_company(wor
     assert shapes == {(3, 3, SIDE, SIDE)}
 
 
+def test_a_codec_that_is_fitted_on_a_gpu_encodes_there_in_passes_of_one_shape(monkeypatch, tmp_path):
+    sent = []
+
+    def kept(real):
+        def to(self, *args, **more):
+            sent.extend(a for a in args if a == "cuda")
+            return real(self, *("cpu" if a == "cuda" else a for a in args), **more)
+
+        return to
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for kind in (torch.Tensor, torch.nn.Module):
+        monkeypatch.setattr(kind, "to", kept(kind.to))
+    config = IMAGE.model_copy(update={"device": "auto", "micro_batch": 5})
+    codec, _ = make_image_codec(config, [scene(i) for i in range(20)])
+    codec.save(tmp_path)
+    sent.clear()
+    again = load_image_codec(tmp_path)
+    assert again.config.device == "cuda"
+    assert again.at_once == 5
+    assert again.fingerprint == codec.fingerprint
+    pictures = [scene(i) for i in range(7)]
+    ids = again.encode_batch(pictures)
+    assert sent.count("cuda") >= 3, "the model and two passes"
+    for i, picture in enumerate(pictures):
+        assert np.array_equal(again.encode_batch([picture])[0], ids[i])
+    other = IMAGE.model_copy(update={"device": "cuda", "micro_batch": 6})
+    assert type(codec)(other, codec._model.state_dict()).fingerprint != codec.fingerprint
+
+
 def test_missing_rows_of_a_pass_are_copies_of_the_first():
     rows = np.arange(6).reshape(3, 2)
     assert filled(rows, 5).tolist() == [[0, 1], [2, 3], [4, 5], [0, 1], [0, 1]]

@@ -130,6 +130,27 @@ def test_a_codec_model_speaks_what_it_heard(checkpoints, kind, codebooks, layout
 
 
 @pytest.mark.parametrize("kind", RATES)
+def test_a_recording_has_the_same_units_in_any_company_also_where_pieces_share_a_pass(checkpoints, kind):
+    """What a GPU does, on a processor: whole pieces of long recordings go through the model three at a time."""
+    codec = codec_of(checkpoints, kind, chunk_seconds=0.3, context_seconds=0.1)
+    waves = [sound(i, n * codec.rate // 5) for i, n in enumerate((1, 9, 6, 0, 14))]
+    lone = [codec.encode(w) for w in waves]
+    codec.at_once = 3
+    shapes = []
+    real = codec._codes
+    codec._codes = lambda samples: shapes.append(len(samples)) or real(samples)
+    alone = [codec.encode(w) for w in waves]
+    assert set(shapes) == {1, 3}
+    for chosen in ([4, 0, 1], [2, 4], [3], [0, 1, 2, 3, 4]):
+        found = codec.encode_batch([waves[i] for i in chosen])
+        for i, (units, durations) in zip(chosen, found, strict=True):
+            assert np.array_equal(units, alone[i][0])
+            assert np.array_equal(durations, alone[i][1])
+    steps = [np.concatenate([np.repeat(*found) for found in some]) for some in (lone, alone)]
+    assert (steps[0] == steps[1]).mean() > 0.9, "another number of rows rounds differently at most"
+
+
+@pytest.mark.parametrize("kind", RATES)
 def test_what_was_saved_points_to_the_checkpoint_and_loads_as_the_same(checkpoints, kind, tmp_path):
     codec = codec_of(checkpoints, kind, codebooks=2)
     codec.save(tmp_path)

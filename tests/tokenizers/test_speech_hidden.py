@@ -145,6 +145,20 @@ def test_a_long_recording_in_pieces_has_nearly_the_units_of_the_whole(checkpoint
     assert content["config"]["chunk_seconds"] == 30
 
 
+def test_points_are_the_same_in_any_company_also_where_pieces_share_a_pass(checkpoints, fitted):
+    codec, _ = fitted["hubert"]
+    config = codec.config.model_copy(update={"chunk_seconds": 0.5, "context_seconds": 0.2})
+    features = type(codec.features)(config)
+    features.at_once = 2
+    waves = [sound(i, n * RATE // 4) for i, n in enumerate((1, 9, 0, 6))]
+    alone = [features.points(w) for w in waves]
+    for chosen in ([1, 0, 3], [3, 2, 1]):
+        found = features.points_batch([waves[i] for i in chosen])
+        for i, points in zip(chosen, found, strict=True):
+            assert points.shape == (len(waves[i]) // features.hop + bool(len(waves[i]) % features.hop), 16)
+            assert np.array_equal(points, alone[i])
+
+
 def test_the_declared_normalisation_of_clips_is_followed(checkpoints, tmp_path):
     shutil.copytree(checkpoints["wav2vec2"], tmp_path / "m")
     file = tmp_path / "m" / "preprocessor_config.json"
