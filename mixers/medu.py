@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +21,22 @@ from mixloom.mixers.medu_calls import CallLog
 from mixloom.mixers.medu_config import LexicalConfig, MeduConfig
 from mixloom.mixers.medu_cost import Cost, cut_to_tokens, read_tokenizer
 from mixloom.mixers.medu_documents import Sample, draw
-from mixloom.mixers.medu_labels import LABELS, VALUES, Label
+from mixloom.mixers.medu_labels import LABELS
 from mixloom.mixers.medu_prompts import Prompts
 from mixloom.mixers.medu_questions import Questioning
 from mixloom.mixers.medu_skills import read_skill
+from mixloom.mixers.medu_table import Verdict, means, tally
 from mixloom.mixers.utility import Utilities
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.storage import Store
 
 LABELS_FILE = "labels.jsonl"
-FEW = 32  # documents below which a mean is told to be rough
+FEW = 32  # documents of a source, or items of a skill, below which a result is told to be rough
 NOTE_LEXICAL = (
     "lexical judge: it compares words with the items of each skill and reads no meaning or quality; its labels are"
     " relative to the sources and skills judged together"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one document for one skill: a label, or why there is none ("unparsable", or an error)."""
-
-    source: str
-    doc_id: str
-    skill: str
-    label: Label | None
-    why: str | None = None
-    score: float | None = None
 
 
 class Medu:
@@ -101,6 +90,7 @@ class Medu:
             descriptions = self.questions.describe(console)
             verdicts = [Verdict(*v) for v in self.questions.label(descriptions, console)]
             found = {"descriptions": {n: d.text for n, d in descriptions.items()}}
+            console.say(self.questions.log.spent(self.config))
         self._write(verdicts)
         return self._utilities(verdicts, found)
 
@@ -158,19 +148,7 @@ class Medu:
         counts = tally(verdicts, sources, skills)
         values, errors = means(counts, sources, skills)
         lexical = self.questions is None
-        notes = [NOTE_LEXICAL] if lexical else [f"labels by {self._judge_name()}"]
-        notes += found.get("notes", [])
-        few = {s: n for s, n in self._documents().items() if n < FEW}
-        if few:
-            some = ", ".join(f"{s} ({n})" for s, n in list(few.items())[:5])
-            notes.append(f"few documents, so rough means: {some}{', ...' if len(few) > 5 else ''}")
-        if self.sample.without_text:
-            notes.append(f"left out, as no document drawn has text: {', '.join(self.sample.without_text)}")
-        unread = counts[:, :, len(LABELS) :].sum(axis=(0, 1))
-        if unread.any():
-            notes.append(
-                f"{int(unread[0])} answers held no label and {int(unread[1])} calls gave no answer; means are over the rest"
-            )
+        notes = [*self._about_the_judge(), *found.get("notes", []), *self._about_the_data(counts)]
         details = {
             "judge": {"kind": "lexical"} if self.questions is None else self.questions.log.judge.identity,
             "settings": self.config.model_dump(mode="json", exclude={"judge", "go_on"}, exclude_none=True),
@@ -191,9 +169,27 @@ class Medu:
             sources, skills, values, "lexical" if lexical else "medu", False, tuple(notes), details
         )
 
-    def _judge_name(self) -> str:
-        assert self.questions is not None
-        return self.questions.log.judge.name
+    def _about_the_judge(self) -> list[str]:
+        return [NOTE_LEXICAL if self.questions is None else f"labels by {self.questions.log.judge.name}"]
+
+    def _about_the_data(self, counts: NDArray[np.int64]) -> list[str]:
+        """What a reader should know of the documents, the items and the answers."""
+        notes = []
+        pieces = {s.name: len(s.pieces) for s in self.skills if s.description is None}
+        for what, sizes in (("documents", self._documents()), ("items", pieces)):
+            few = [f"{name} ({n})" for name, n in sizes.items() if n < FEW]
+            if few:
+                notes.append(
+                    f"few {what}, so a rough result: {', '.join(few[:5])}{', ...' if len(few) > 5 else ''}"
+                )
+        if self.sample.without_text:
+            notes.append(f"left out, as no document drawn has text: {', '.join(self.sample.without_text)}")
+        unparsable, failed = counts[:, :, len(LABELS) :].sum(axis=(0, 1)).tolist()
+        if unparsable or failed:
+            notes.append(
+                f"{unparsable} answers held no label and {failed} calls gave no answer; means are over the rest"
+            )
+        return notes
 
     def _documents(self) -> dict[str, int]:
         out = dict.fromkeys(self.sample.sources, 0)
@@ -246,43 +242,6 @@ def judged(
                 " cost less",
             )
     return medu.run(console)
-
-
-def tally(verdicts: Sequence[Verdict], sources: Sequence[str], skills: Sequence[str]) -> NDArray[np.int64]:
-    """How often each label was given: int64 [n, k, 7], the five labels, then unparsable, then failed."""
-    row, column = {s: i for i, s in enumerate(sources)}, {s: j for j, s in enumerate(skills)}
-    counts = np.zeros((len(sources), len(skills), len(LABELS) + 2), np.int64)
-    for v in verdicts:
-        if v.label is not None:
-            at = LABELS.index(v.label)
-        else:
-            at = len(LABELS) + (v.why != "unparsable")
-        counts[row[v.source], column[v.skill], at] += 1
-    return counts
-
-
-def means(
-    counts: NDArray[np.int64], sources: Sequence[str], skills: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean value of the labels and its standard error, float64 [n, k] each; the error of a single document is nan.
-
-    Raises:
-        UserError: a source without any label for a skill.
-    """
-    worth = np.array([VALUES[x] for x in LABELS])
-    labelled = counts[:, :, : len(LABELS)].astype(np.float64)
-    n = labelled.sum(axis=2)
-    if (n == 0).any():
-        i, j = (int(x) for x in np.argwhere(n == 0)[0])
-        raise UserError(
-            f"no document of '{sources[i]}' got a label for '{skills[j]}'",
-            fix="look at why in labels.jsonl, and at the answers in calls.jsonl",
-        )
-    mean = labelled @ worth / n
-    spread = (labelled * (worth - mean[:, :, None]) ** 2).sum(axis=2)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.sqrt(spread / (n - 1) / n)
-    return np.clip(mean, 0.0, 1.0), np.where(n > 1, error, np.nan)
 
 
 def _cut(sample: Sample, config: MeduConfig) -> Sample:

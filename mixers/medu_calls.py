@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from mixloom.mixers.judge import Answer, ChatJudge
+from mixloom.mixers.medu_config import MeduConfig
+from mixloom.mixers.medu_cost import price
 from mixloom.mixers.medu_labels import parse_label
 from mixloom.mixers.medu_prompts import Request
 from mixloom.pipeline.errors import UserError
@@ -52,6 +54,8 @@ class CallLog:
         self.judge = judge
         self._identity = judge.identity
         self._known: dict[str, str] = {}
+        self._made = self._failed = self._uncounted = 0
+        self._tokens = [0, 0]
         for line in self._lines():
             if _counts(line["purpose"], line["answer"]):
                 self._known[line["key"]] = line["answer"]
@@ -90,6 +94,15 @@ class CallLog:
                         told(calls[i], answer)
         return [failed[k] if k in failed else Answer(self._known[k]) for k in keys]
 
+    def spent(self, config: MeduConfig) -> str:
+        """What was asked through this object, in words; not what the ledger knew before."""
+        said = f"{self._made:,} calls made, {self._failed:,} without an answer: {self._tokens[0]:,} tokens of prompts and"
+        said += f" {self._tokens[1]:,} of answers, as the judge counted them"
+        if self._uncounted:
+            said += f" (it did not for {self._uncounted:,} calls)"
+        cost = price(config, *self._tokens)
+        return f"{said}; price {cost:,.2f}" if cost is not None else said
+
     def _write(self, file: IO[bytes], key: str, call: Call, answer: Answer) -> None:
         labelled = call.purpose == "label" and answer.text is not None
         line = {
@@ -108,6 +121,11 @@ class CallLog:
             "tries": answer.tries,
             "error": answer.error,
         }
+        self._made += 1
+        self._failed += answer.text is None
+        counted = (answer.prompt_tokens, answer.answer_tokens)
+        self._uncounted += answer.text is not None and None in counted
+        self._tokens = [a + (b or 0) for a, b in zip(self._tokens, counted)]
         file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         file.flush()
 

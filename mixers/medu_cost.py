@@ -63,10 +63,16 @@ class CostCounter:
 
     def cost(self, config: MeduConfig) -> Cost:
         """What it comes to."""
-        judge, price = config.judge, None
-        if isinstance(judge, EndpointConfig) and judge.price_in is not None and judge.price_out is not None:
-            price = (self.prompt_tokens * judge.price_in + self.answer_tokens * judge.price_out) / 1e6
-        return Cost(self.calls, self.known, self.prompt_tokens, self.answer_tokens, price, self._basis)
+        amount = price(config, self.prompt_tokens, self.answer_tokens)
+        return Cost(self.calls, self.known, self.prompt_tokens, self.answer_tokens, amount, self._basis)
+
+
+def price(config: MeduConfig, prompt_tokens: int, answer_tokens: int) -> float | None:
+    """What so many tokens cost, or None where the prices are not given."""
+    judge = config.judge
+    if not isinstance(judge, EndpointConfig) or judge.price_in is None or judge.price_out is None:
+        return None
+    return (prompt_tokens * judge.price_in + answer_tokens * judge.price_out) / 1e6
 
 
 def token_counter(config: MeduConfig, judge: ChatJudge | None) -> tuple[Counter, str]:

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixloom.mixers.judge import Answer, estimated_tokens
-from mixloom.mixers.medu import Medu, Verdict, means, tally
+from mixloom.mixers.medu import Medu
 from mixloom.mixers.medu_calls import Call, CallLog
 from mixloom.mixers.medu_config import EndpointConfig, MeduConfig, SkillConfig
 from mixloom.mixers.medu_documents import Sample, Shown
 from mixloom.mixers.medu_labels import LABELS, VALUES
 from mixloom.mixers.medu_prompts import Request
+from mixloom.mixers.medu_table import Verdict, means, tally
 from mixloom.pipeline.errors import UserError
 
 
@@ -126,6 +127,18 @@ def test_the_price_is_that_of_the_tokens(items):
     assert cost.price == pytest.approx((2 * cost.prompt_tokens + 10 * cost.answer_tokens) / 1e6)
 
 
+def test_what_was_spent_is_told_after(items, capsys):
+    from mixloom.pipeline.console import Console
+
+    judge = Judge()
+    made = medu(items, judge, sample(a=5))
+    made.run(Console())
+    n = len(judge.asked)
+    assert f"{n} calls made, 0 without an answer: {5 * n} tokens of prompts and {3 * n} of answers" in (
+        capsys.readouterr().err
+    )
+
+
 def test_another_judge_does_not_get_the_answers_of_the_first(items):
     first, second = Judge(), Judge(identity="other")
     medu(items, first, sample(a=3)).run()
@@ -179,7 +192,7 @@ def test_a_source_without_any_label_is_an_error_even_when_all_may_fail(items):
 def test_few_documents_and_sources_without_text_are_told(items):
     drawn = Sample(sample(a=3).documents, ("a",), ("pictures",))
     notes = medu(items, Judge(), drawn).run().notes
-    assert any("rough means: a (3)" in n for n in notes)
+    assert any("few documents, so a rough result: a (3)" in n for n in notes)
     assert any("pictures" in n for n in notes)
 
 
