@@ -78,7 +78,7 @@ def beside_unimax(mixture: Mixture) -> dict[str, float]:
 
 def distance(a: Mapping[str, float], b: Mapping[str, float]) -> float:
     """Half the sum of |a - b|: the share of the tokens that would have to move, 0 to 1."""
-    return sum(abs(a[name] - b[name]) for name in a) / 2
+    return round(sum(abs(a[name] - b[name]) for name in a) / 2, 12)
 
 
 def modality_tokens(mixture: Mixture) -> dict[str, float]:
