@@ -19,6 +19,7 @@ from mixloom.pipeline.schema import Document, Failure, Locator, Media, Segment
 
 Output = Document | Failure
 _REMOTE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+:)?//|mailto:|file:", re.IGNORECASE)
+_TAG = re.compile(r"<[^<>]*>")
 _REMEMBERED = 4096  # inspected media kept per split; figures are often shared between documents
 
 
@@ -112,6 +113,8 @@ class Assembler:
             self._flush(run, segments)
             segments.append(Segment(kind=item.kind, media=media, attrs=_clean(item.attrs)))
         self._flush(run, segments)
+        if getattr(self.source, "markup", False) and all(only_tags(s.text) for s in segments):
+            segments = []
         if not segments:
             what = "the file" if offset < 0 and not member else "the document"
             problem = Problem(
@@ -296,6 +299,11 @@ class Assembler:
                 yield self.fail(p, uri)
             except Exception as e:
                 yield self.fail(unexpected(e), uri)
+
+
+def only_tags(text: str | None) -> bool:
+    """Whether nothing is left of a text with kept markup when its tags are taken out."""
+    return text is not None and not _TAG.sub("", text).strip()
 
 
 def with_alt_texts(segments: Sequence[Segment]) -> list[Segment]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text
+from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text, only_tags
 from mixloom.pipeline.ingest.config import HtmlSource
 from mixloom.pipeline.ingest.decode import newlines, read_whole
 from mixloom.pipeline.ingest.extract import image_ref, main_content
@@ -143,11 +143,17 @@ def _documents(make: Assembler, source: HtmlSource, uri: str, page: Page) -> Ite
     items = strip_boilerplate(items, source.boilerplate_start, source.boilerplate_end)
     sections = _sections(items)
     for number, heading, part in sections:
-        if number == 0 and not any(isinstance(x, Ref) or x.text.strip() for x in part) and len(sections) > 1:
+        empty = all(isinstance(x, Text) and (not x.text.strip() or _tags(source, x)) for x in part)
+        if number == 0 and empty and len(sections) > 1:
             continue  # nothing stands before the first heading: there is no such document
         member = f"section-{number}" if source.split_on is not None else ""
         extra = {"heading": heading} if heading else {}
         yield from make.document(uri, part, member=member, meta={**meta, **extra}, language=page.language)
+
+
+def _tags(source: HtmlSource, item: Text) -> bool:
+    """Whether a text holds nothing but kept tags."""
+    return source.markup and only_tags(item.text)
 
 
 def _title(tree: Any) -> str | None:

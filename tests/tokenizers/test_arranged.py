@@ -15,8 +15,9 @@ from mixloom.pipeline.schema import Document, Locator, Segment, documents_batch
 from mixloom.tokenizers.arranged import check_codec
 from mixloom.tokenizers.codecs import make_image_codec, make_speech_codec
 from mixloom.tokenizers.fitted import Codecs
-from mixloom.tokenizers.inspect_contexts import _pieces
+from mixloom.tokenizers.inspect_contexts import read_context
 from mixloom.tokenizers.inspect_decoders import Decoders
+from mixloom.tokenizers.inspect_source import StoredContext
 from mixloom.tokenizers.interleave import decode_tokens, read_spans
 from mixloom.tokenizers.layout_config import LayoutConfig
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig, TextTokenizerConfig
@@ -177,7 +178,12 @@ def test_word_times_that_are_none_cost_their_document_only(root, codecs):
 def test_a_person_sees_the_switches_in_their_places(root, codecs):
     _, (encoded,), _ = tokenized([document(root)], root, codecs, {"speech": "word_switch", "words": [1, 2]})
     decoders = Decoders(codecs.vocabulary, codecs.text, codecs.image, codecs.speech)
-    shown = _pieces(encoded.ids.astype(np.int64), 0, decoders)
+    about = {"doc_ids": ["d"], "sources": ["s"], "starts": [0]}
+    lengths = np.array([len(encoded.ids)], np.int32)
+    stored = StoredContext(
+        encoded.ids, lengths, about, "domain-000", 0, "shard", "0", 0, durations=encoded.durations
+    )
+    shown = read_context(stored, decoders).documents[0].pieces
     assert not any(p.note for p in shown)
     spans = [s for s in encoded.spans if s.segment in (5, 6)]
     for span in spans:

@@ -178,6 +178,13 @@ def test_a_document_holds_markup_and_a_lost_image_leaves_no_tag(bench, make_png,
     assert not any("<img" in (s.text or "") for d in without for s in d.segments)
 
 
+def test_a_page_of_tags_alone_is_empty(bench):
+    bench.write("x.html", "<table><tr><td></td></tr></table><p><img src=gone.png></p>")
+    documents, failures = bench.read("html", markup=True)
+    assert documents == []
+    assert [f.reason for f in failures] == ["missing_media", "empty_document"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
