@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -349,5 +350,7 @@ def _read(checkpoint: Path, tensors: dict[str, Tensor]) -> None:
     """Fill tensors, sharded or whole, from any form of checkpoint; every rank calls this."""
     import torch.distributed.checkpoint as dcp
 
-    alone = not any(local(t) is not t for t in tensors.values())
-    dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(checkpoint)), no_dist=alone)
+    alone = all(local(t) is t for t in tensors.values())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(checkpoint)), no_dist=alone)

@@ -9,9 +9,9 @@ Small whole numbers (targets, tokens by modality, flags) go over a CPU group, so
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,20 +97,18 @@ class World:
         return values
 
 
-@contextmanager
-def joined(config: TrainConfig) -> Iterator[World]:
-    """The world that torchrun has started this process in; a process group that is there already is used and left.
+def join(config: TrainConfig) -> World:
+    """The world that torchrun has started this process in. A process joins once and leaves when it ends, for a
+    group that was left cannot be entered again; a process group that is there already is used.
 
     Raises:
         UserError: ranks that `replicas` or `batch_contexts` cannot be divided among; a cuda device too few.
     """
     size = dist.get_world_size() if dist.is_initialized() else rank_and_world()[1]
     if size == 1:
-        yield World()
-        return
+        return World()
     _check(config, size)
     cuda = config.device != "cpu" and torch.cuda.is_available()
-    ours = not dist.is_initialized()
     if cuda:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
@@ -119,26 +117,28 @@ def joined(config: TrainConfig) -> Iterator[World]:
                 fix="start as many processes as there are devices (torchrun --nproc-per-node)",
             )
         torch.cuda.set_device(local)
-    if ours:
+    if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
-    try:
-        yield _world(config, "cuda" if cuda else "cpu")
-    finally:
-        if ours:
-            dist.destroy_process_group()
+        atexit.register(_leave)
+    return _world(config.replicas, "cuda" if cuda else "cpu")
 
 
-def _world(config: TrainConfig, device: str) -> World:
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@functools.cache
+def _world(replicas: int, device: str) -> World:
     from torch.distributed.device_mesh import init_device_mesh
 
     rank, size = dist.get_rank(), dist.get_world_size()
-    if config.replicas == 1:
+    if replicas == 1:
         mesh = init_device_mesh(device, (size,), mesh_dim_names=("shard",))
     else:
-        shape = (config.replicas, size // config.replicas)
-        mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
+        mesh = init_device_mesh(device, (replicas, size // replicas), mesh_dim_names=("replicate", "shard"))
     groups = [dist.new_group(backend="gloo") for _ in range(2)]
-    return World(rank, size, config.replicas, mesh, *groups)
+    return World(rank, size, replicas, mesh, *groups)
 
 
 def _check(config: TrainConfig, size: int) -> None:

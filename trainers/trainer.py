@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,9 @@ from mixloom.trainers.checkpoint import (
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import Arrays, Batch, Prefetcher, StreamLike
 from mixloom.trainers.diagnostics import Watchman, look
-from mixloom.trainers.distributed import World, forget_gathered, joined
+from mixloom.trainers.distributed import World, forget_gathered, join
 from mixloom.trainers.flops import peak
+from mixloom.trainers.flow import with_flow_setting
 from mixloom.trainers.incidents import Incidents
 from mixloom.trainers.metrics import MetricsLog, OnRecord, ends, plain_lines, read_metrics
 from mixloom.trainers.sinks import open_sinks
@@ -75,6 +77,7 @@ def train(
     on_record: OnRecord | None = None,
     should_stop: Callable[[], bool] | None = None,
     world: World | None = None,
+    image_vectors: np.ndarray | None = None,
 ) -> TrainResult:
     """Train, or go on with the run that stands in `out_dir`.
 
@@ -93,31 +96,23 @@ def train(
         progress: called with (updates made, updates in all) after every update. on_record: called with every
             record; where neither is given, plain lines are printed. should_stop: asked after every update.
         world: the ranks that train together; None: those that torchrun started.
+        image_vectors: float32 [codes, C], what the image codec decodes each code from; `model.flow` needs them.
 
     Raises:
         UserError: spikes that stop the run (`train.spike`); settings or data that differ from those of the run in `out_dir`;
             cuda asked for where there is none.
     """
-    if world is None:
-        with joined(config) as found:
-            return train(
-                *(stream, vocabulary, model_config, config, out_dir),
-                start=start,
-                held_out=held_out,
-                eval_every=eval_every,
-                progress=progress,
-                on_record=on_record,
-                should_stop=should_stop,
-                world=found,
-            )
+    world = world or join(config)
     out_dir = Path(out_dir)
     if progress is None and on_record is None and world.first:
         on_record = plain_lines()
     if config.threads:
         torch.set_num_threads(config.threads)
-    model_config = _fitted(stream, vocabulary, model_config, config)
+    model_config = with_flow_setting(
+        _fitted(stream, vocabulary, model_config, config), vocabulary, image_vectors
+    )
     out_dir.mkdir(parents=True, exist_ok=True)
-    run = Run(model_config, config, vocabulary, world=world, start=start)
+    run = Run(model_config, config, vocabulary, world=world, start=start, image_vectors=image_vectors)
     loop = _Loop(stream, run, config, out_dir, held_out, eval_every, on_record)
     began = time.perf_counter()
     with _termination() as terminated, _collected():
