@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,8 +50,8 @@ class ChatJudge(Protocol):
     def count_tokens(self, text: str) -> int | None:
         """Tokens of a text as the model cuts it, or None where that is not known."""
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Ask all questions; yields the number of a question and its answer as each is ready.
+    def answers(self, requests: Sequence[Request]) -> Generator[tuple[int, Answer], None, None]:
+        """Ask all questions; yields the number of a question and its answer as each is ready. Closing it ends the asking.
 
         Raises:
             UserError: a mistake that every further question would meet too (no such model, a key that is refused).

@@ -10,13 +10,14 @@ import email.utils
 import http.client
 import json
 import os
+import queue
 import random
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -88,7 +89,6 @@ class EndpointJudge:
         self._seed = seed
         self._key = self._read_key()
         self._opener = urllib.request.build_opener(_NoRedirects)
-        self._pace = _Pace(config.requests_per_minute)
 
     @property
     def name(self) -> str:
@@ -110,28 +110,37 @@ class EndpointJudge:
         """Not known: only the server has the tokenizer."""
         return None
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Ask all questions; see `ChatJudge.answers`."""
-        pool = ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="judge")
-        waiting: dict[Future[Answer], int] = {}
-        todo = iter(range(len(requests)))
-        try:
-            while True:
-                # Few are handed over ahead: what is interrupted has asked little that is not in the ledger.
-                while len(waiting) < 2 * self.config.concurrency and (i := next(todo, None)) is not None:
-                    waiting[pool.submit(self._ask, requests[i])] = i
-                if not waiting:
-                    return
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=waiting.__getitem__):
-                    yield waiting.pop(future), future.result()
-        finally:
-            self._pace.stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            self._pace = _Pace(self.config.requests_per_minute)
+    def answers(self, requests: Sequence[Request]) -> Generator[tuple[int, Answer], None, None]:
+        """Ask all questions; see `ChatJudge.answers`. Closing the generator ends the asking."""
+        todo = deque(range(len(requests)))
+        done: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
+        pace = _Pace(self.config.requests_per_minute)
 
-    def _ask(self, request: Request) -> Answer:
-        pace, began, wait_s = self._pace, time.monotonic(), self.config.backoff_s
+        def work() -> None:
+            while todo and not pace.stopped.is_set():
+                try:
+                    i = todo.popleft()
+                except IndexError:
+                    return
+                try:
+                    done.put((i, self._ask(requests[i], pace)))
+                except BaseException as e:
+                    done.put((i, e))
+
+        # Daemons: an interrupted run ends at once, and not when the last server has answered.
+        for _ in range(min(self.config.concurrency, len(requests))):
+            threading.Thread(target=work, name="judge", daemon=True).start()
+        try:
+            for _ in range(len(requests)):
+                i, answer = done.get()
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield i, answer
+        finally:
+            pace.stopped.set()
+
+    def _ask(self, request: Request, pace: _Pace) -> Answer:
+        began, wait_s = time.monotonic(), self.config.backoff_s
         jitter = random.Random(f"{self._seed}:{request.fingerprint}")
         for tries in range(1, self.config.retries + 2):
             pace.wait()

@@ -7,7 +7,7 @@ nothing but the prompt; in batches (the default on a GPU) the last digits depend
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,14 @@ class LocalJudge:
         """Tokens of a text by the tokenizer of the model, without those its chat template adds."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+    def answers(self, requests: Sequence[Request]) -> Generator[tuple[int, Answer], None, None]:
         """Ask all questions, of neighbours those of about one length together; see `ChatJudge.answers`."""
         window = max(_WINDOW, self._batch)
         for start in range(0, len(requests), window):
             for i, answer in self._answered(requests[start : start + window]):
                 yield start + i, answer
 
-    def _answered(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+    def _answered(self, requests: Sequence[Request]) -> Generator[tuple[int, Answer], None, None]:
         prompts = [self._prompt(r) for r in requests]
         fit: list[int] = []
         for i, ids in enumerate(prompts):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -82,8 +82,10 @@ class CallLog:
         failed: dict[str, Answer] = {}
         if new:
             asked = list(new.items())
-            with self._writing() as file:
-                for n, answer in self.judge.answers([calls[i].request for _, i in asked]):
+            answers = self.judge.answers([calls[i].request for _, i in asked])
+            # Closed, so that a judge stops asking when `told` stops the run.
+            with self._writing() as file, closing(answers):
+                for n, answer in answers:
                     key, i = asked[n]
                     self._write(file, key, calls[i], answer)
                     if answer.text is not None and _counts(calls[i].purpose, answer.text):

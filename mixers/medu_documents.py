@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.storage import canonical_json, sha256_hex
+from mixloom.pipeline.storage import Store, canonical_json, sha256_hex
 
 if TYPE_CHECKING:
     from mixloom.pipeline.run import PartReader, RunDirectory
@@ -109,7 +109,7 @@ def draw(
     Raises:
         UserError: nothing there, a record without text, no domains in the run, or no text at all.
     """
-    if (Path(place) / "config.yaml").is_file():
+    if Store.at(place).exists("config.yaml"):
         found = _of_run(place, per_source, seed, group)
     elif group == "domain":
         raise UserError(f"{place} is no run directory, and only a run has domains", fix="use --group source")

@@ -450,6 +450,21 @@ def test_a_judge_that_never_labels_is_not_asked_to_the_end(corpus, server, capsy
     assert "held no label" in capsys.readouterr().err
 
 
+def test_nobody_is_asked_any_more_once_a_run_is_given_up(corpus, server):
+    def slow(body):
+        time.sleep(0.05)
+        return (
+            good_answer(body) if "BEGIN DOCUMENT" not in body["messages"][1]["content"] else completion("?")
+        )
+
+    server.answer = slow
+    assert judge(corpus, server, "--yes") == 2
+    known = len(server.requests)
+    time.sleep(0.5)
+    assert len(server.requests) <= known + 2  # those on their way
+    assert len(server.requests) < 29
+
+
 def test_calls_that_fail_are_counted_and_asked_again_by_the_next_run(corpus, server, capsys):
     def broken(body):
         return (500, {}, b"broken") if "number 3" in body["messages"][1]["content"] else good_answer(body)
