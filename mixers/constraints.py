@@ -86,6 +86,8 @@ def _solve(free: Callable[[Floats], Floats], slope: Callable[[Floats], Floats], 
     along the step always ends; where no domain is free to move, the step falls back to the gradient."""
     a, b, lo, hi = bounds.matrix, bounds.wanted, bounds.lower, bounds.upper
     v = np.zeros(len(b))
+    if lo.sum() > 1 + 1e-9 or hi.sum() < 1 - 1e-9:
+        raise ValueError(f"no weights meet floors that sum to {lo.sum():.6g} and caps that sum to {hi.sum():.6g}")
 
     def weights(at: Floats) -> Floats:
         return np.clip(free(at), lo, hi)
