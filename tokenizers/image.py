@@ -110,6 +110,10 @@ class ImageCodec:
                 out[i] = self._model.encode(to_float(picture[None]).to(self.device))[0].cpu().numpy()
         return out
 
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """float32 [codebook_size, len(levels)]: what each code is decoded from."""
+        return self._quantiser.codes(torch.arange(self.codebook_size)).numpy()
+
     @torch.inference_mode()
     def decode(self, ids: npt.NDArray[np.int64]) -> Pixels:
         """uint8 [n, size, size, 3] pictures of int64 [n, tokens] codes.

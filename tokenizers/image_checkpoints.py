@@ -76,6 +76,20 @@ class ImageCheckpoint(Checkpoint, ABC):
         """Pixels [n, 3, size, size], scaled as trained, of codes int64 [n, side, side]; of models that can decode."""
         raise NotImplementedError
 
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """float32 [codebook_size, C]: what each code is decoded from.
+
+        Raises:
+            UserError: the model draws from codes themselves, not from vectors of them.
+        """
+        table = getattr(getattr(self.model, "quantize", None), "embedding", None)
+        if table is None:
+            raise UserError(
+                f"the image codec '{self.kind}' has no vectors of its codes, so images cannot be learned as vectors",
+                fix="use the embedded image codec or one with a codebook (Chameleon, Emu3, Janus), or leave model.flow out",
+            )
+        return np.asarray(table.weight.detach().float().cpu().numpy(), np.float32)
+
     def prepare(self, picture: Picture) -> Pixels:
         """uint8 [size, size, 3]: any picture brought to the declared size by the declared policy."""
         return square(picture, self.size, self.config.resize)

@@ -44,7 +44,7 @@ def look(model: Model, batch: Batch, kind: Kind, dtype: torch.dtype) -> dict[str
     sizes: list[Tensor] = []
 
     def keep(module: Any, args: Any, out: list[Tensor]) -> None:
-        sizes.append(torch.cat([x.detach() for x in out]).float().square().mean().sqrt())
+        sizes.append(torch.cat([x.detach() for x in out[0]]).float().square().mean().sqrt())
 
     hooks = [block.register_forward_hook(keep) for block in model.blocks]
     try:

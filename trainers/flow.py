@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.vocab import END_DOC, IMAGE_MODALITY
 from mixloom.trainers.data import Batch
 from mixloom.trainers.hashed import mixed, normal, uniform
 from mixloom.trainers.loss import Losses
-from mixloom.trainers.model_config import FlowConfig, ModelConfig
+from mixloom.trainers.model_config import ModelConfig
 
 FREQUENCIES = 32  # of the embedding of the time
 
@@ -171,10 +173,27 @@ def by_row(noised: Noised, order: Tensor | None) -> Noised:
     return Noised(noised.image[order], noised.x[order], noised.times[order], noised.velocity[order])
 
 
-def flow_setting(config: FlowConfig, vocabulary: dict[str, object], channels: int) -> FlowConfig:
-    """The setting with the numbers that codec and vocabulary decide."""
-    ranges = {item["name"]: item for item in vocabulary["ranges"]}  # type: ignore[attr-defined]
-    image = ranges["image"]
-    return config.model_copy(
-        update={"channels": channels, "codes": int(image["used"]), "first": int(image["start"])}
-    )
+def with_flow_setting(
+    config: ModelConfig, vocabulary: dict[str, Any], vectors: np.ndarray | None
+) -> ModelConfig:
+    """The settings of a model with the numbers of its flow loss that vocabulary and image codec decide.
+
+    Raises:
+        UserError: a flow loss without vectors of the image codes, or with those of another codec.
+    """
+    if config.flow is None:
+        return config
+    image = next((item for item in vocabulary["ranges"] if item["name"] == "image" and item["used"]), None)
+    if image is None or vectors is None:
+        raise UserError(
+            "model.flow learns images as vectors, but "
+            + ("there are no images" if image is None else "none are given"),
+            fix="leave model.flow out, or train on a run with images and an image codec that has vectors of its codes",
+        )
+    if vectors.shape[0] != int(image["used"]):
+        raise UserError(
+            f"{vectors.shape[0]} vectors of image codes are given, but the vocabulary has {image['used']} codes",
+            fix="give the vectors of the image codec these shards were made with",
+        )
+    known = {"channels": vectors.shape[1], "codes": int(image["used"]), "first": int(image["start"])}
+    return config.model_copy(update={"flow": config.flow.model_copy(update=known)})

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixloom.mixers.estimate import MixtureConfig
 from mixloom.mixers.mixture import MIXTURE_NAME, Mixture
 from mixloom.mixers.stage import shards_of, weigh
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.manifest import ShardManifest
+from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.metrics import said
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +29,11 @@ class StreamSource:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+
+    @property
+    def stream(self) -> Stream:
+        """As it is served now: with what was excluded while training."""
+        return self._stream
 
     def batch_arrays(
         self, step: int, rank: int = 0, world: int = 1
@@ -40,8 +50,42 @@ class StreamSource:
 
     def documents(self, step: int) -> list[str]:
         """Ids of the documents in a step, each once, in the order they are served."""
-        found = (self._stream.documents(ref)["doc_ids"] for ref in self._stream.batch(step))
-        return list(dict.fromkeys(itertools.chain.from_iterable(found)))
+        return list(dict.fromkeys(itertools.chain.from_iterable(self.context_documents(step))))
+
+    def context_documents(self, step: int) -> list[list[str]]:
+        """Ids of the documents of each context of a step, piece by piece."""
+        return [list(self._stream.documents(ref)["doc_ids"]) for ref in self._stream.batch(step)]
+
+    def exclude(
+        self, from_step: int, rows: Sequence[tuple[int, int]], reason: str, *, write: bool
+    ) -> list[str]:
+        """Serve the contexts that stood at `rows` (step, number in the batch) no more from `from_step` on.
+
+        Contexts that the log excludes already are passed over, so a run that goes on from before adds nothing.
+
+        Args:
+            write: also into the log on disk; True on one rank only.
+
+        Returns:
+            The documents of the contexts.
+
+        Raises:
+            UserError: without them a domain would be served beyond its max_epochs.
+        """
+        from mixloom.mixers.mixture_log import ExcludeEntry
+
+        refs = list(dict.fromkeys(self._stream.batch(step)[row] for step, row in rows))
+        known = {c for e in self._stream.log.entries if isinstance(e, ExcludeEntry) for c in e.contexts}
+        names = (name for ref in refs for name in self._stream.documents(ref)["doc_ids"])
+        documents = list(dict.fromkeys(names))
+        contexts = tuple(dict.fromkeys((ref.domain, ref.index) for ref in refs))
+        contexts = tuple(c for c in contexts if c not in known)
+        if contexts and from_step < self._stream.steps:
+            entry = ExcludeEntry(
+                from_step=from_step, contexts=contexts, documents=tuple(documents), reason=reason
+            )
+            self._stream = self._stream.amended(entry, served=from_step, write=write)
+        return documents
 
 
 class TrainStage(Stage):
@@ -62,6 +106,7 @@ class TrainStage(Stage):
         self.model, self.train, self.mixture = model, train, mixture
         self.name = name  # type: ignore[misc]
         self.inputs = ("shards",) if mixture is not None else ("shards", "mixture")
+        self._begun = False
 
     def settings(self) -> dict[str, Any]:
         fixed = self.train.model_dump(mode="json", exclude=set(self.train.free_to_change()))
@@ -71,9 +116,71 @@ class TrainStage(Stage):
     def expected_in(self, ctx: StageContext) -> int | None:
         return None  # contexts pass, not documents
 
-    def execute(self, ctx: StageContext) -> None:
+    def _image_vectors(self, run: RunDirectory) -> np.ndarray | None:
+        """What the run's image codec decodes its codes from, where the model learns images as vectors."""
+        if self.model.flow is None:
+            return None
+        from mixloom.tokenizers.fitted import Codecs
+
+        codec = Codecs.load(run.stage("tokenizer").store).image
+        return codec.vectors() if codec is not None else None
+
+    def _mixture(self, run: RunDirectory, manifest: ShardManifest) -> Mixture:
+        if self.mixture is None:
+            return Mixture.load(run.stage("mixture").store.root)
+        return weigh(manifest, self.mixture, self.train.steps * self.train.batch_contexts)
+
+    def source(self, run: RunDirectory, mixture: Mixture | None = None) -> StreamSource:
+        """The stream of this training, with what the mixture log in its folder says.
+
+        Args:
+            mixture: of its domains; None: the one that is saved in the folder of the training.
+        """
+        from mixloom.mixers.mixture_log import LOG_NAME, MixtureLog
         from mixloom.mixers.stream import Stream
         from mixloom.pipeline.shard_reader import ShardReader
+
+        folder, config = run.stage(self.name).store.root, self.train
+        stream = Stream(
+            ShardReader(run.stage("shards").store.root, verify=config.verify),
+            mixture or Mixture.load(folder),
+            seed=config.seed,
+            batch_contexts=config.batch_contexts,
+            steps=config.steps,
+            log=MixtureLog.load(Path(folder) / LOG_NAME),
+        )
+        return StreamSource(stream)
+
+    def follow(self, run: RunDirectory) -> None:
+        """What every rank but the first does: wait for it to say that there is something to train, and train along."""
+        from mixloom.trainers.distributed import join
+        from mixloom.trainers.trainer import train
+
+        world = join(self.train)
+        if not world.told(0):
+            return
+        manifest = ShardManifest.load(run.stage("shards").store.root)
+        train(
+            self.source(run, self._mixture(run, manifest)),
+            manifest.vocabulary,
+            self.model,
+            self.train,
+            run.stage(self.name).store.root,
+            world=world,
+            image_vectors=self._image_vectors(run),
+        )
+
+    def release(self) -> None:
+        """Tell the ranks in `follow` that there is nothing to train, unless training has begun."""
+        from mixloom.trainers.launch import rank_and_world
+
+        if rank_and_world()[1] > 1 and not self._begun:
+            from mixloom.trainers.distributed import join
+
+            join(self.train).told(0)
+
+    def execute(self, ctx: StageContext) -> None:
+        from mixloom.trainers.distributed import join
         from mixloom.trainers.trainer import train
 
         if not ctx.run.store.local:
@@ -82,32 +189,31 @@ class TrainStage(Stage):
                 fix="copy the folder shards/ of the run to a local disk and train there",
             )
         manifest = shards_of(ctx)
-        config = self.train
-        if self.mixture is None:
-            mixture = Mixture.load(ctx.run.stage("mixture").store.root)
-        else:
-            mixture = weigh(manifest, self.mixture, config.steps * config.batch_contexts)
         directory = ctx.directory.store
+        mixture = self._mixture(ctx.run, manifest)
         mixture.save(directory.url(MIXTURE_NAME))
-        reader = ShardReader(ctx.run.stage("shards").store.root, verify=config.verify)
-        stream = Stream(
-            reader, mixture, seed=config.seed, batch_contexts=config.batch_contexts, steps=config.steps
-        )
+        source = self.source(ctx.run, mixture)
+        world = join(self.train)
+        self._begun = True
+        world.told(1)  # to the ranks in `follow`
         started = time.perf_counter()
         with ctx.steps(self.name) as advance:
             result = train(
-                StreamSource(stream),
+                source,
                 manifest.vocabulary,
                 self.model,
-                config,
+                self.train,
                 directory.root,
                 progress=advance,
+                on_record=said(ctx.console),
+                world=world,
+                image_vectors=self._image_vectors(ctx.run),
             )
         if result.stopped_early:
             raise UserError(
-                f"{self.name}: stopped after {result.steps} of {config.steps} steps; a checkpoint is saved",
+                f"{self.name}: stopped after {result.steps} of {self.train.steps} steps; a checkpoint is saved",
                 fix="run the same command again to go on from it",
             )
-        exposure = [e._asdict() for e in stream.exposure(config.steps)]
+        exposure = [e._asdict() for e in source.stream.exposure(self.train.steps)]
         info = {**result.to_json(), "exposure": exposure}
         ctx.commit(UnitOutput("train", info=info, seconds=time.perf_counter() - started))

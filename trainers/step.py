@@ -15,7 +15,7 @@ from mixloom.trainers.attention import Kind, choose
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import IGNORE, Arrays, Batch, micro_batches, modality_names, modality_table
 from mixloom.trainers.distributed import World, forget_gathered, shard, synchronise
-from mixloom.trainers.flow import with_flow
+from mixloom.trainers.flow import scaled_vectors, with_flow
 from mixloom.trainers.loss import Losses, chunked_cross_entropy
 from mixloom.trainers.model import Model, compile_blocks
 from mixloom.trainers.optim import Towers, build_optimizer, learning_rate, skip_absent
@@ -40,6 +40,7 @@ class Run:
 
     Args:
         world: the ranks that train together. start: weights to begin with, whole; else fresh ones.
+        image_vectors: float32 [codes, C], what the image codec decodes each code from; for a model with a flow loss.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Run:
         *,
         world: World | None = None,
         start: Mapping[str, Tensor] | None = None,
+        image_vectors: np.ndarray | None = None,
     ) -> None:
         self.world = world or World()
         self.config = config
@@ -64,6 +66,8 @@ class Run:
         compiled = self.device.type == "cuda" if config.compile == "auto" else config.compile
         self.kind = choose(self.device, model_config.head_dim, compiled=compiled)
         self.model = Model(model_config, seed=config.seed)
+        if image_vectors is not None and self.model.flow is not None:
+            self.model.flow.vectors.data.copy_(torch.from_numpy(scaled_vectors(image_vectors)))
         if start is not None:
             self.model.load_state_dict(start)
         recompute(self.model, config.activation_checkpointing)
