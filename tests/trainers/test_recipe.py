@@ -306,6 +306,52 @@ def test_rules_for_a_source_that_does_not_exist_are_refused(finished):
         validate(RunConfig, tree, "c.yaml")
 
 
+def test_another_order_of_segments_is_tokenized_again_with_the_same_tokenizers(copied):
+    def layout(**own):
+        return {**copied, "tokenizer": {**copied["tokenizer"], "layout": {"by_source": own}}}
+
+    before = fingerprints(copied)
+    assert do(layout(scenes={})) == []
+    worked = do(layout(scenes={"images": "caption_before"}))
+    assert worked == STAGES[STAGES.index("tokenize") :]
+    after = fingerprints(copied)
+    assert after["tokenizer"] == before["tokenizer"]
+    assert after["shards"] != before["shards"]
+    manifest = RunDirectory(copied["run_dir"]).stage("tokenize").manifest()
+    met = [info["layouts"]["scenes"] for info in manifest.info.values() if "layouts" in info]
+    assert sum(m["images_with_caption"] for m in met) > 0
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (
+            {"tokenizer": {"layout": {"by_source": {"scene": {"images": "caption_before"}}}}},
+            r"layout\.by_source names 'scene', which is not a source; sources are notes, scenes",
+        ),
+        (
+            {
+                "tokenizer": {"layout": {"by_source": {"*": {"images": "caption_before", "alt": True}}}},
+                "pii": {},
+            },
+            r"by_source\.\*: alt writes attributes of images, which pii and decontaminate do not see",
+        ),
+        (
+            {
+                "tokenizer": {
+                    "layout": {"by_source": {"notes": {"speech": "word_switch"}}},
+                    "speech": {"kind": "dac", "path": "x", "codebooks": 4, "layout": "delayed"},
+                }
+            },
+            r"by_source\.notes: word_switch cuts recordings at words",
+        ),
+    ],
+)
+def test_layouts_that_cannot_be_are_refused(finished, tree, words):
+    with pytest.raises(UserError, match=words):
+        validate(RunConfig, {**finished[1], **tree}, "c.yaml")
+
+
 def test_rules_of_one_source_judge_that_source_alone(copied, tmp_path):
     (tmp_path / "none.yaml").write_text(
         "description: drops all\nrules:\n  - {name: never, measure: words, min: 100000}\n"

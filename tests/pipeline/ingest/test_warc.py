@@ -134,6 +134,19 @@ def test_images_stand_in_place_and_are_read_again_from_the_archive(bench, segmen
         assert [open_media(str(bench.root), m.uri, m.member) for m in media] == [one, two]
 
 
+def test_markup_of_a_page_is_kept_and_an_image_that_was_not_captured_leaves_no_tag(bench, make_png):
+    body = page("Wells", "<img src='/one.png' alt='first'><img src='elsewhere.png' alt='second'>")
+    made = [response("http://a.org/x", body), response("http://a.org/one.png", make_png(), "image/png")]
+    bench.write("a.warc", pack(made, "plain"))
+    (document,), failures = bench.read("warc", extract="all", markup=True)
+    assert failures == []
+    assert [s.kind for s in document.segments] == ["text", "image", "text"]
+    first, last = document.segments[0].text or "", document.segments[2].text or ""
+    assert first.startswith("<h1>On Wells</h1>\n<p>This page")
+    assert first.endswith('</p><img alt="first">')
+    assert last.startswith("<p>A second paragraph")
+
+
 def test_images_may_be_left_out_or_looked_for_in_every_file(bench, make_png):
     bench.write("a.warc.gz", pack([response("http://a.org/", page("Wells", "<img src='i.png'>"))], "gzip"))
     bench.write("b.warc.gz", pack([response("http://a.org/i.png", make_png(), "image/png")], "gzip"))
