@@ -82,7 +82,9 @@ class Trials:
             i, j = map(int, np.argwhere(~np.isfinite(losses))[0])
             raise UserError(f"{origin}: trial {i + 1} has no {skills[j]}", fix="leave failed trials out")
         names = tuple(s.removeprefix(_LOSS) for s in skills)
-        return cls(tuple(domains), names, weights / sums[:, None], losses, origin)
+        # Rounded weights are brought to a sum of 1; those that have it stay as they are, to the last bit.
+        near = np.abs(sums - 1) <= 1e-12
+        return cls(tuple(domains), names, weights / np.where(near, 1.0, sums)[:, None], losses, origin)
 
 
 @dataclass(frozen=True, eq=False)
