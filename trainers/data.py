@@ -44,14 +44,20 @@ __all__ = [
     "modality_table",
 ]
 
-Arrays = tuple[np.ndarray, Sequence[np.ndarray], np.ndarray]
+Arrays = (
+    tuple[np.ndarray, Sequence[np.ndarray], np.ndarray]
+    | tuple[np.ndarray, Sequence[np.ndarray], np.ndarray, np.ndarray]
+)
 
 
 class StreamLike(Protocol):
     """Where the contexts of a step come from; the answer must depend on the step alone."""
 
     def batch_arrays(self, step: int) -> Arrays:
-        """`(input_ids uint16|uint32 [B, L], doc_lengths: B int arrays, domains int32 [B])` of update `step` from 0."""
+        """`(input_ids uint16|uint32 [B, L], doc_lengths: B int arrays, domains int32 [B])` of update `step` from 0.
+
+        Objectives that leave targets out add a fourth array, see `counted` of `make_batch`.
+        """
         ...
 
     def state(self, step: int) -> dict[str, Any]:
@@ -134,6 +140,7 @@ def make_batch(
     domains: np.ndarray | None = None,
     modalities: int = 3,
     document_mask: bool = True,
+    counted: np.ndarray | None = None,
 ) -> Batch:
     """Turn contexts into a Batch.
 
@@ -145,6 +152,7 @@ def make_batch(
         modalities: K.
         document_mask: whether documents are read apart (`ModelConfig.document_mask`). Targets are the same
             either way: the last token of a document never has one.
+        counted: bool [B, L], False where a token is no target for the one before it; None: all are.
 
     Raises:
         ValueError: pieces longer than their context, or an id outside the vocabulary.
@@ -167,6 +175,8 @@ def make_batch(
     ids, targets, target_modality, perm, inverse, positions, documents = whole
     fill(flat, pieces, padding, runs, found, int(modality[0]), sizes, whole[:5])
     number_pieces(read, positions, documents)
+    if counted is not None:
+        _leave_out(counted, targets, target_modality, target_counts, int(modality[0]))
     return Batch(
         shape=(contexts, length),
         input_ids=torch.from_numpy(ids),
@@ -183,6 +193,19 @@ def make_batch(
         target_counts=target_counts.tolist(),
         piece_lengths=read,
     )
+
+
+def _leave_out(
+    counted: np.ndarray,
+    targets: np.ndarray,
+    target_modality: np.ndarray,
+    target_counts: np.ndarray,
+    nothing: int,
+) -> None:
+    """Make targets that do not count ignored ones, in place; `nothing` is the modality of an ignored target."""
+    at = np.flatnonzero(~counted.reshape(-1)[1:] & (targets[:-1] != IGNORE))
+    target_counts -= np.bincount(target_modality[at], minlength=len(target_counts))
+    targets[at], target_modality[at] = IGNORE, nothing
 
 
 def _pieces(doc_lengths: Sequence[np.ndarray], contexts: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +231,8 @@ def micro_batches(
     arrays: Arrays, parts: int, modality: np.ndarray, modalities: int, *, document_mask: bool = True
 ) -> list[Batch]:
     """The contexts of one update cut into `parts` batches of equal height."""
-    input_ids, doc_lengths, domains = arrays
+    input_ids, doc_lengths, domains = arrays[:3]
+    counted = arrays[3] if len(arrays) == 4 else None
     height = input_ids.shape[0] // parts
     return [
         make_batch(
@@ -218,6 +242,7 @@ def micro_batches(
             domains=domains[i : i + height],
             modalities=modalities,
             document_mask=document_mask,
+            counted=None if counted is None else counted[i : i + height],
         )
         for i in range(0, height * parts, height)
     ]
