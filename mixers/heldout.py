@@ -16,8 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from mixloom.pipeline.errors import UserError
 
 HELDOUT_NAME = "heldout.json"
-# 97.5% points of Student's t for 1 to 10 degrees of freedom; beyond, the normal's.
-_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
+# 97.5% points of Student's t for 1 to 30 degrees of freedom; beyond, the normal's.
+_T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
 
 
 class SkillLosses(BaseModel):
