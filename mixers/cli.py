@@ -149,7 +149,7 @@ def _judge(mixture: Mixture, heldout: Path | None, strict: bool, console: Consol
             )
         return
     found = HeldOut.load(heldout, mixture.fingerprint)
-    console.print(found.verdict(), markup=False)
+    console.print(found.verdict(), markup=False, soft_wrap=True)
     if strict and found.loses:
         raise typer.Exit(1)
 

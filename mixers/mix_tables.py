@@ -48,14 +48,15 @@ def show(mixture: Mixture, console: Console) -> None:
         + f"; caps bind for {len(capped)}"
         + (f"; {100 * apart:.1f}% of the tokens differ from UniMax" if "UniMax" in titles else ""),
         markup=False,
+        soft_wrap=True,
     )
     parts = modality_tokens(mixture)
     if len(parts) > 1:
         whole = mixture.budget_tokens
         shown = ", ".join(f"{m} {round(n):,} ({100 * n / whole:.1f}%)" for m, n in parts.items())
-        console.print(f"tokens by modality: {shown}", markup=False)
+        console.print(f"tokens by modality: {shown}", markup=False, soft_wrap=True)
     for note in mixture.notes:
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)
 
 
 def show_comparison(rows: Sequence[Compared], console: Console) -> None:
@@ -85,12 +86,16 @@ def show_comparison(rows: Sequence[Compared], console: Console) -> None:
         table.add_row(name, "", *cells)
     console.print(table)
     if len(first.domains) > SHOWN:
-        console.print(f"the {SHOWN} largest of {len(first.domains)} domains are shown", markup=False)
+        console.print(
+            f"the {SHOWN} largest of {len(first.domains)} domains are shown", markup=False, soft_wrap=True
+        )
     for row, _ in done:
-        console.print(f"{row.method}: {row.about}", markup=False)
+        console.print(f"{row.method}: {row.about}", markup=False, soft_wrap=True)
     for row in rows:
         if row.mixture is None:
-            console.print(f"{row.method}: {row.about}; not computed: {row.why_not}", markup=False)
+            console.print(
+                f"{row.method}: {row.about}; not computed: {row.why_not}", markup=False, soft_wrap=True
+            )
 
 
 def _effective(weights: dict[str, float]) -> float:
