@@ -240,6 +240,11 @@ class TranscriptTable(Model):
     )
     id_column: Column = Field(0, description="column that names the recording, by number from 0 or by name")
     text_column: Column = Field(1, description="column of the transcript, by number from 0 or by name")
+    times_column: Column | None = Field(
+        None,
+        description="column that tells when words are said, as JSON: [[word, begin, end], ...] in seconds; an empty cell: "
+        "not known",
+    )
     match: Match = Field("stem", description="how the id finds its file: stem, name, or path from the root")
 
 

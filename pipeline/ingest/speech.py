@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text
 from mixloom.pipeline.ingest.config import SpeechSource
@@ -30,9 +31,13 @@ def read(split: Split, source: SpeechSource, root: str) -> Iterator[Output]:
         if source.order == "speech_only":
             yield from make.document(uri, [speech], media_scope="document")
             return
-        words = _label(source, label, uri) if label is not None else _transcript(source, table, uri)
+        if label is not None:
+            words, times = _label(source, label, uri), {}
+        else:
+            row = _transcript(source, table, uri)
+            words, times = row.text, row.meta
         transcript = Text(words, {"role": "transcript"}, flow=False)
-        items: list[Item] = [speech, transcript]
+        items: list[Item] = [replace(speech, attrs=times), transcript]
         if source.order == "transcript_first":
             items.reverse()
         yield from make.document(uri, items, media_scope="document")
@@ -48,7 +53,7 @@ def _table(source: SpeechSource, root: str) -> Table:
     )
 
 
-def _transcript(source: SpeechSource, table: Table, uri: str) -> str:
+def _transcript(source: SpeechSource, table: Table, uri: str) -> Row:
     assert source.transcripts is not None
     key = media_key(uri, source.transcripts.match, is_file=True)
     rows = table.rows.get(key)
@@ -64,7 +69,7 @@ def _transcript(source: SpeechSource, table: Table, uri: str) -> str:
             f"the transcript in row {rows[0].number} of '{source.transcripts.path}' is empty",
             fix="write the transcript, or exclude the recording",
         )
-    return rows[0].text
+    return rows[0]
 
 
 def _label(source: SpeechSource, pattern: re.Pattern[str], uri: str) -> str:

@@ -111,21 +111,24 @@ def _rows(text: str, table: TableCaptions | TranscriptTable, encoding: str) -> T
         delimiter = table.delimiter or ("\t" if tab else ",")
         id_column, text_column = table.image_column, table.caption_column
     cells = _quoted(text, delimiter) if table.quoting else _plain(text, delimiter)
-    named = isinstance(id_column, str) or isinstance(text_column, str)
+    times_column = table.times_column if isinstance(table, TranscriptTable) else None
+    columns = (id_column, text_column, *(() if times_column is None else (times_column,)))
     out = Table({}, [])
-    if table.header if table.header is not None else named:
+    if table.header if table.header is not None else any(isinstance(c, str) for c in columns):
         header = next(cells, (0, [], None))[1]
-        i, j = _index(id_column, header), _index(text_column, header)
+        i, j, *times = (_index(c, header) for c in columns)
     else:
-        i, j = int(id_column), int(text_column)
+        i, j, *times = (int(c) for c in columns)
     for number, row, problem in cells:
         if problem is None:
-            problem = _row_problem(row, max(i, j), number, delimiter, encoding)
+            problem = _row_problem(row, max(i, j, *times), number, delimiter, encoding)
         if problem is not None:
             out.bad.append((number, problem))
             continue
         key = media_key(row[i].strip(), table.match, is_file=False)
-        out.rows.setdefault(key, []).append(Row(number, row[i].strip(), row[j].strip()))
+        said = "".join(row[t].strip() for t in times)
+        meta = {"word_times": said} if said else {}
+        out.rows.setdefault(key, []).append(Row(number, row[i].strip(), row[j].strip(), meta))
     if not out.rows and out.bad:
         raise out.bad[0][1]
     return out

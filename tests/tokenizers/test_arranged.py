@@ -18,7 +18,7 @@ from mixloom.tokenizers.fitted import Codecs
 from mixloom.tokenizers.inspect_contexts import read_context
 from mixloom.tokenizers.inspect_decoders import Decoders
 from mixloom.tokenizers.inspect_source import StoredContext
-from mixloom.tokenizers.interleave import decode_tokens, read_spans
+from mixloom.tokenizers.interleave import decode_tokens, encode_document, read_spans
 from mixloom.tokenizers.layout_config import LayoutConfig
 from mixloom.tokenizers.settings import ImageCodecConfig, SpeechCodecConfig, TextTokenizerConfig
 from mixloom.tokenizers.text import train_text_tokenizer
@@ -109,6 +109,11 @@ def test_no_layout_writes_what_was_always_written(root, codecs):
     one = document(root)
     _, (plain,), _ = tokenized([one], root, codecs, {})
     assert [(s.segment, s.at) for s in plain.spans] == [(i, 0) for i in range(8)]
+    by_kind = {k: [] for k in ("text", "image", "speech")}
+    for (_, kind), pieces in sorted(read_spans(plain.ids, plain.spans, codecs.vocabulary).items()):
+        by_kind[kind] += [ids for _, ids in pieces]
+    ids, spans = encode_document([s.kind for s in one.segments], *by_kind.values(), codecs.vocabulary)
+    assert (ids.tolist(), spans) == (plain.ids.tolist(), plain.spans)
     _, (no_captions,), _ = tokenized([one], root, codecs, {"images": "caption_after"})
     assert np.array_equal(plain.ids, no_captions.ids)
     assert (

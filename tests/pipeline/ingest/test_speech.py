@@ -28,6 +28,15 @@ def test_columns_can_be_named_and_ids_can_carry_their_suffix(voices, segments):
     assert segments(documents[2]) == [("text", "three"), ("speech", "wavs/LJ-3.wav")]
 
 
+def test_a_column_can_tell_when_words_are_said(voices):
+    times = '[["one", 0.0, 0.2]]'
+    voices.write("t.psv", f"id|said|times\nLJ-1|one|{times}\nLJ-2|two|\nLJ-3|three\n")
+    table = {"path": "t.psv", "id_column": "id", "text_column": "said", "times_column": "times"}
+    documents, failures = voices.read("speech", transcripts=table)
+    assert [d.segments[0].attrs for d in documents] == [{"word_times": times}, {}]
+    assert sorted(f.reason for f in failures) == ["missing_transcript", "short_row"]
+
+
 def test_what_does_not_pair_up_is_a_failure_on_either_side(voices):
     voices.write("m.csv", "LJ-1|one\nLJ-9|nine\nLJ-2|\nbroken\nLJ-1|again\n")
     documents, failures = voices.read("speech", transcripts={"path": "m.csv"})
