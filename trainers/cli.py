@@ -45,9 +45,21 @@ def run(config: ConfigArgument, rest: Rest = None, quiet: Quiet = False) -> None
     _finish(settings.run_dir, worked, started, console)
 
 
-def train(config: ConfigArgument, rest: Rest = None, quiet: Quiet = False) -> None:
-    """Train a model on the shards of a finished run; an interrupted training goes on from its last checkpoint."""
+def train(
+    config: ConfigArgument,
+    rest: Rest = None,
+    quiet: Quiet = False,
+    replay: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train nothing; make this update again and tell of its documents."),
+    ] = None,
+) -> None:
+    """Train a model on the shards of a finished run; an interrupted training goes on from its last checkpoint.
+
+    On several devices: torchrun --nproc-per-node 8 -m mixloom.cli train CONFIG
+    """
     from mixloom.pipeline.config import load_config
+    from mixloom.trainers.launch import rank_and_world
     from mixloom.trainers.recipe import TrainRecipe, train_recipe
 
     overrides, beam_flags = _split(rest)
@@ -55,11 +67,18 @@ def train(config: ConfigArgument, rest: Rest = None, quiet: Quiet = False) -> No
         raise UserError(
             f"'{beam_flags[0]}' is a flag for Beam, and training does not use Beam", fix="leave it out"
         )
-    console = Console(quiet)
     started = time.perf_counter()
     settings = load_config(TrainRecipe, config, overrides)
+    if replay is not None:
+        from mixloom.trainers.replay import replay_recipe, told
+
+        print(told(replay_recipe(settings, replay)))
+        return
+    first = rank_and_world()[0] == 0
+    console = Console(quiet or not first)
     worked = train_recipe(settings, console)
-    _finish(settings.run_dir, worked, started, console)
+    if first:
+        _finish(settings.run_dir, worked, started, console)
 
 
 def _finish(run_dir: str, worked: bool, started: float, console: Console) -> None:

@@ -38,11 +38,14 @@ Row = tuple[int, int]  # an update and the number of a context in it
 class Excluding(Protocol):
     """A stream that can leave out contexts from some update on."""
 
-    def exclude(self, from_step: int, rows: Sequence[Row], reason: str, *, write: bool) -> None:
-        """Serve the contexts that stood at `rows` no more from update `from_step` on.
+    def exclude(self, from_step: int, rows: Sequence[Row], reason: str, *, write: bool) -> list[str]:
+        """Serve the contexts that stood at `rows` no more from update `from_step` on; returns their documents.
 
         Args:
             rows: (update, number of the context in its batch). write: also into the log on disk; one rank does.
+
+        Raises:
+            UserError: too little would be left.
         """
         ...
 
@@ -103,9 +106,12 @@ class Incidents:
             if quarantined and isinstance(self._stream, Excluding):
                 reason = f"spike in update {one.step + 1}: loss {one.loss:.4g}"
                 rows = [(one.step, row) for row in found or []]
-                self._stream.exclude(step, rows, reason, write=self._world.first)
-                incident["excluded_from"] = step + 1
-                changed = True
+                try:
+                    self._stream.exclude(step, rows, reason, write=self._world.first)
+                    incident["excluded_from"] = step + 1
+                    changed = True
+                except UserError as error:  # a cap on epochs: training goes on with the contexts in
+                    incident["not_excluded"] = error.what
             if self._world.first:
                 _write(self.path, [incident], "a")
             self._stop_if(incident)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+from mixloom.pipeline.console import Console
 
 Record = dict[str, Any]
 OnRecord = Callable[[Record], None]
@@ -17,8 +21,10 @@ class MetricsLog:
     """Appends records to `metrics.jsonl`; opening it drops the lines after `last_step`, which a resumed run redoes.
 
     A record has: step (from 1), steps, loss (nats per target), loss_by_modality and targets_by_modality (by
-    name), loss_by_domain and targets_by_domain (by number), lr, grad_norm (before clipping), tokens
-    (targets), tokens_per_second, data_wait (share of the time), seconds (since the last record).
+    name), loss_by_domain and targets_by_domain (by number), lr, grad_norm (before clipping) and grad_norm_by_tower
+    (both of the last update), tokens (targets), tokens_per_second, data_wait (share of the time), seconds (since the last
+    record), flops_per_second, mfu and mfu_full_attention (see `flops`; null where the peak is not known). Some have
+    more: eval_loss, skipped (updates that were left out), attention_logits, residual_rms, update_to_weight, caution.
     """
 
     def __init__(self, path: Path, *, last_step: int = 0) -> None:
@@ -51,20 +57,82 @@ def read_metrics(path: Path) -> list[Record]:
 
 
 def plain_lines(every: int = 10) -> OnRecord:
-    """A callback for records that prints one line every so many steps."""
+    """A callback for records that prints a line every so many steps (see `progress_line`)."""
+    left = TimeLeft()
 
     def show(record: Record) -> None:
+        rest = left.after(record)
         step, steps = record["step"], record["steps"]
-        if step != 1 and step != steps and step % every:
-            return
-        parts = " ".join(f"{k} {v:.3f}" for k, v in record["loss_by_modality"].items() if v is not None)
-        print(
-            f"step {step}/{steps}  loss {record['loss']:.3f}  {parts}  lr {record['lr']:.2e}  "
-            f"{record['tokens_per_second']:,.0f} tokens/s",
-            flush=True,
-        )
+        if step == 1 or step == steps or not step % every:
+            print(progress_line(record, rest), flush=True)
 
     return show
+
+
+def said(console: Console, seconds: float = 10.0) -> OnRecord:
+    """A callback for records that says a line on the console, the first and last and one every so many seconds."""
+    left, last = TimeLeft(), -seconds
+
+    def show(record: Record) -> None:
+        nonlocal last
+        rest, now = left.after(record), time.monotonic()
+        if now - last >= seconds or record["step"] == record["steps"] or "caution" in record:
+            last = now
+            console.say("  " + progress_line(record, rest))
+
+    return show
+
+
+class TimeLeft:
+    """Seconds to the end of a run, from the time its last updates took.
+
+    Nothing is said before the third record, for the first updates warm up, and only their median counts after that, so
+    a pause for a checkpoint or a compilation does not move it.
+    """
+
+    def __init__(self, window: int = 50) -> None:
+        self._window = window
+        self._each: list[float] = []
+        self._step: int | None = None
+
+    def after(self, record: Record) -> float | None:
+        """Seconds left after a record, None while that is not known."""
+        step, before = record["step"], self._step
+        self._step = step
+        if before is not None and step > before:
+            self._each = [*self._each, record["seconds"] / (step - before)][-self._window :]
+        if len(self._each) < 2:
+            return None
+        return float(median(self._each) * (record["steps"] - step))
+
+
+def progress_line(record: Record, left: float | None = None) -> str:
+    """One line on a record: step, losses, rate, speed, MFU where it is known, and the time left."""
+    parts = " ".join(f"{k} {v:.3f}" for k, v in record["loss_by_modality"].items() if v is not None)
+    items = [
+        f"step {record['step']}/{record['steps']}",
+        f"loss {record['loss']:.3f}",
+        parts,
+        f"lr {record['lr']:.2e}",
+        f"{record['tokens_per_second']:,.0f} tokens/s",
+    ]
+    if record.get("mfu") is not None:
+        items.append(f"MFU {100 * record['mfu']:.1f} %")
+    if left is not None and record["step"] < record["steps"]:
+        items.append(f"{_duration(left)} left")
+    if record.get("skipped"):
+        items.append(f"left out: {', '.join(map(str, record['skipped']))}")
+    if record.get("caution"):
+        items.append(record["caution"])
+    return "  ".join(items)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    if whole < 60:
+        return f"{whole} s"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {whole % 60:02d} s"
 
 
 @dataclass(frozen=True)

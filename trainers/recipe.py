@@ -50,6 +50,7 @@ from mixloom.tokenizers.image_embedder import IMAGE_MODELS
 from mixloom.tokenizers.stages import PackStage, ShardsConfig, ShardsStage, TokenizeStage
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.heldout_stage import HeldOutStage
+from mixloom.trainers.launch import rank_and_world
 from mixloom.trainers.stage import TrainStage
 from mixloom.trainers.utilities_config import UtilitiesConfig
 from mixloom.trainers.utilities_stage import UtilitiesStage
@@ -383,7 +384,7 @@ class TrainRecipe(BaseModel):
 
 
 def train_recipe(config: TrainRecipe, console: Console) -> bool:
-    """Train on a run; returns whether there was anything to do.
+    """Train on a run; returns whether there was anything to do. Under torchrun rank 0 runs the stage, and others follow.
 
     Raises:
         UserError: the run is not there or has no shards.
@@ -392,7 +393,13 @@ def train_recipe(config: TrainRecipe, console: Console) -> bool:
     shards = run.stage("shards").manifest()
     if shards is None:
         raise UserError(f"{run.store.root} has no finished shards", fix="run `mixloom run` on it first")
-    with run.lock():
-        stage = TrainStage(config.model, config.train, config.mixture, config.name)
-        run.save_plan(training=stage.name)
-        return run_stages([stage], run, RunSettings(config.train.seed), console, {"shards": shards})
+    stage = TrainStage(config.model, config.train, config.mixture, config.name)
+    if rank_and_world()[0]:
+        stage.follow(run)
+        return False
+    try:
+        with run.lock():
+            run.save_plan(training=stage.name)
+            return run_stages([stage], run, RunSettings(config.train.seed), console, {"shards": shards})
+    finally:
+        stage.release()

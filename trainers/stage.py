@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mixloom.mixers.stream import Stream
+    from mixloom.trainers.data import Arrays
 
 
 class StreamSource:
@@ -35,12 +36,14 @@ class StreamSource:
         """As it is served now: with what was excluded while training."""
         return self._stream
 
-    def batch_arrays(
-        self, step: int, rank: int = 0, world: int = 1
-    ) -> tuple[np.ndarray, list[Any], np.ndarray]:
-        """Input ids [b, L], lengths of the pieces of each context, domain of each context; a rank's own contexts."""
+    def batch_arrays(self, step: int, rank: int = 0, world: int = 1) -> Arrays:
+        """Input ids [b, L], lengths of the pieces of each context, domain of each context; a rank's own contexts.
+
+        Where objectives leave targets out, also which tokens count as targets, bool [b, L].
+        """
         batch = self._stream.contexts(step, rank, world)
-        return batch.input_ids, list(batch.doc_lengths), batch.domains
+        arrays = batch.input_ids, list(batch.doc_lengths), batch.domains
+        return arrays if batch.counted is None else (*arrays, batch.counted)
 
     def state(self, step: int) -> dict[str, Any]:
         return self._stream.state(step)
@@ -116,7 +119,7 @@ class TrainStage(Stage):
     def expected_in(self, ctx: StageContext) -> int | None:
         return None  # contexts pass, not documents
 
-    def _image_vectors(self, run: RunDirectory) -> np.ndarray | None:
+    def image_vectors(self, run: RunDirectory) -> np.ndarray | None:
         """What the run's image codec decodes its codes from, where the model learns images as vectors."""
         if self.model.flow is None:
             return None
@@ -137,6 +140,7 @@ class TrainStage(Stage):
             mixture: of its domains; None: the one that is saved in the folder of the training.
         """
         from mixloom.mixers.mixture_log import LOG_NAME, MixtureLog
+        from mixloom.mixers.objective_stream import with_objectives
         from mixloom.mixers.stream import Stream
         from mixloom.pipeline.shard_reader import ShardReader
 
@@ -149,7 +153,7 @@ class TrainStage(Stage):
             steps=config.steps,
             log=MixtureLog.load(Path(folder) / LOG_NAME),
         )
-        return StreamSource(stream)
+        return StreamSource(with_objectives(stream, config.objectives, config.objective_room))
 
     def follow(self, run: RunDirectory) -> None:
         """What every rank but the first does: wait for it to say that there is something to train, and train along."""
@@ -167,7 +171,7 @@ class TrainStage(Stage):
             self.train,
             run.stage(self.name).store.root,
             world=world,
-            image_vectors=self._image_vectors(run),
+            image_vectors=self.image_vectors(run),
         )
 
     def release(self) -> None:
@@ -180,6 +184,7 @@ class TrainStage(Stage):
             join(self.train).told(0)
 
     def execute(self, ctx: StageContext) -> None:
+        from mixloom.mixers.objective_stream import sampled_shares
         from mixloom.trainers.distributed import join
         from mixloom.trainers.trainer import train
 
@@ -207,7 +212,7 @@ class TrainStage(Stage):
                 progress=advance,
                 on_record=said(ctx.console),
                 world=world,
-                image_vectors=self._image_vectors(ctx.run),
+                image_vectors=self.image_vectors(ctx.run),
             )
         if result.stopped_early:
             raise UserError(
@@ -215,5 +220,6 @@ class TrainStage(Stage):
                 fix="run the same command again to go on from it",
             )
         exposure = [e._asdict() for e in source.stream.exposure(self.train.steps)]
-        info = {**result.to_json(), "exposure": exposure}
+        shares = [s._asdict() for s in sampled_shares(source.stream)]
+        info = {**result.to_json(), "exposure": exposure, "objectives": shares}
         ctx.commit(UnitOutput("train", info=info, seconds=time.perf_counter() - started))

@@ -95,16 +95,18 @@ class Totals:
                 done.step,
                 float(done.sums.sum() / max(1, int(done.counts.sum()))),
                 float(done.squares.sum().sqrt()),
-                self._contexts(n, "sums").astype(np.float64),
-                self._contexts(n, "counts").astype(np.int64),
+                *self.contexts(n),
             )
             for n, done in enumerate(self._done)
             if bool(done.skipped)
         ]
 
-    def _contexts(self, update: int, what: str) -> NDArray[np.generic]:
-        own = torch.cat([getattr(part, what) for part in self._parts if part.update == update])
-        return self._world.gather(own.cpu().numpy())
+    def contexts(self, update: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Nats and targets of every context of the `update`-th update since the last record, over all ranks [B, K]."""
+        parts = [p for p in self._parts if p.update == update]
+        sums, counts = torch.cat([p.sums for p in parts]), torch.cat([p.counts for p in parts])
+        own = sums.double().cpu().numpy(), counts.cpu().numpy().astype(np.int64)
+        return self._world.gather(own[0]), self._world.gather(own[1])
 
     def record(
         self, names: Sequence[str], config: ModelConfig | None = None, peak: float | None = None
@@ -153,13 +155,15 @@ class Totals:
         parts = [p for p in self._parts if not bad[p.update]]
         domains = np.concatenate([p.domains.cpu().numpy() for p in parts] or [np.zeros(0, np.int64)])
         size = self._world.largest(int(domains.max(initial=0))) + 1
-        weights, counted = np.zeros(size), np.zeros(size)
+        weights: NDArray[np.float64] = np.zeros(size)
+        counted: NDArray[np.float64] = np.zeros(size)
         if parts:
             sums = torch.cat([p.sums.double().sum(1) for p in parts]).cpu().numpy()
             counts = torch.cat([p.counts.sum(1) for p in parts]).cpu().numpy()
-            weights = np.bincount(domains, sums, size)
-            counted = np.bincount(domains, counts, size).astype(np.float64)
-        weights, counted = self._world.sum_numbers(np.stack([weights, counted]))
+            weights += np.bincount(domains, sums, size)
+            counted += np.bincount(domains, counts, size)
+        both = self._world.sum_numbers(np.stack([weights, counted]))
+        weights, counted = both[0], both[1]
         seen = np.flatnonzero(counted)
         return {
             "loss_by_domain": {str(d): float(weights[d] / counted[d]) for d in seen},

@@ -109,7 +109,7 @@ def train(
     if config.threads:
         torch.set_num_threads(config.threads)
     model_config = with_flow_setting(
-        _fitted(stream, vocabulary, model_config, config), vocabulary, image_vectors
+        fitted(stream, vocabulary, model_config, config), vocabulary, image_vectors
     )
     out_dir.mkdir(parents=True, exist_ok=True)
     run = Run(model_config, config, vocabulary, world=world, start=start, image_vectors=image_vectors)
@@ -291,7 +291,7 @@ class _Loop:
         )
 
 
-def _fitted(
+def fitted(
     stream: StreamLike, vocabulary: dict[str, Any], model_config: ModelConfig, config: TrainConfig
 ) -> ModelConfig:
     """The model configuration with the sizes of the data, checked against them."""
