@@ -139,6 +139,14 @@ def reproduce_command(
     raise typer.Exit(1)
 
 
+def _beside(mixture: Path) -> Path | None:
+    """Held-out losses that lie beside a mixture, or were measured by the run it belongs to."""
+    for file in (mixture.with_name(HELDOUT_NAME), mixture.parent.parent / "heldout" / HELDOUT_NAME):
+        if file.is_file():
+            return file
+    return None
+
+
 def _judge(mixture: Mixture, heldout: Path | None, strict: bool, console: Console) -> None:
     """Say how the mixture does against UniMax, where that was measured."""
     if heldout is None:

@@ -166,15 +166,22 @@ def _mixture(run: RunDirectory, curation: Curation) -> Section:
     body: Content = nothing("There is no mixture yet.")
     if "mixture" in curation.manifests:
         m = Mixture.model_validate(yaml.safe_load(run.stage("mixture").store.read(MIXTURE_NAME)))
+        from mixloom.mixers.compare import beside_unimax, compared
+        from mixloom.mixers.picture import picture_of
+
+        weights, epochs, capped, other = m.weights, m.epochs, set(m.capped), beside_unimax(m)
         rows = [
             tokens.MixtureRow(
-                d.name, d.tokens, m.weights[d.name], m.epochs[d.name], d.max_epochs, d.name in m.capped
+                d.name,
+                d.tokens,
+                weights[d.name],
+                epochs[d.name],
+                d.max_epochs,
+                d.name in capped,
+                other[d.name],
             )
             for d in m.domains
         ]
-        from mixloom.mixers.compare import compared
-        from mixloom.mixers.picture import picture_of
-
         drawn = draw(picture_of(m, compared(m)))
         body = [
             el("div", drawn, cls="scroll", tabindex="0", role="region", aria_label="Picture of the mixture"),

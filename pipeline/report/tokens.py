@@ -22,6 +22,7 @@ class MixtureRow:
     epochs: float
     max_epochs: float
     capped: bool
+    unimax: float | None = None
 
 
 def token_sections(
@@ -129,13 +130,10 @@ def _shown(value: object) -> str:
 def mixture_section(
     rows: Sequence[MixtureRow], estimator: str, budget: int, notes: Sequence[str]
 ) -> list[Content]:
-    """Weights, epochs and caps per domain."""
-    columns = [
-        Column("Domain", False),
-        Column("Weight", False),
-        Column("of training"),
-        Column("of all tokens"),
-    ]
+    """Weights beside UniMax's where they are known, epochs and caps per domain."""
+    beside = any(r.unimax is not None for r in rows)
+    columns = [Column("Domain", False), Column("Weight", False), Column("of training")]
+    columns += [*([Column("UniMax")] if beside else []), Column("of all tokens")]
     columns += [Column("Tokens"), Column("Tokens served"), Column("Epochs"), Column("Cap"), Column("", False)]
     most = max((r.weight for r in rows), default=0.0)
     whole = sum(r.tokens for r in rows)
@@ -144,6 +142,7 @@ def mixture_section(
             name(r.domain),
             el("div", stack([("plain", r.weight, percent(r.weight, 2))], most), cls="cellbar"),
             percent(r.weight),
+            *([percent(r.unimax)] if beside else []),
             percent(r.tokens / whole if whole else None),
             number(r.tokens),
             number(r.weight * budget),
@@ -153,5 +152,9 @@ def mixture_section(
         ]
         for r in rows
     ]
-    caption = f"Mixture by {estimator}, for {number(budget)} tokens of training"
+    spread = 1.0 / sum(r.weight**2 for r in rows) if rows else 0.0
+    caption = (
+        f"Mixture by {estimator}, for {number(budget)} tokens of training; effective number of domains"
+        f" {significant(spread)}; caps bind for {number(sum(r.capped for r in rows))}"
+    )
     return [table(caption, columns, body), [el("p", n, cls="note", dir="auto") for n in notes]]
