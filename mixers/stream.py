@@ -98,6 +98,7 @@ class StreamBatch:
         doc_lengths: per context, int32 [pieces]; their sum is its number of real tokens.
         domains: int32 [b], index into Stream.domains.
         refs: the contexts; Stream.documents(ref) names their documents.
+        counted: bool like input_ids, False where a token is no target; None: all are. See `objective_stream`.
     """
 
     step: int
@@ -105,6 +106,7 @@ class StreamBatch:
     doc_lengths: list[NDArray[np.int32]]
     domains: NDArray[np.int32]
     refs: Sequence[ContextRef]
+    counted: NDArray[np.bool_] | None = None
 
 
 class Stream:
@@ -290,9 +292,9 @@ class Stream:
         Raises:
             UserError: the state belongs to another stream, or to one with other changes before its step.
         """
-        mine = {"log": "", **self.state(int(state.get("step", 0)))}
+        mine = {"log": "", "objectives": "none", **self.state(int(state.get("step", 0)))}
         for name, value in mine.items():
-            found = state.get(name, "" if name == "log" else None)
+            found = state.get(name, {"log": "", "objectives": "none"}.get(name))
             if found == value:
                 continue
             if name == "log":
@@ -303,7 +305,7 @@ class Stream:
                 )
             raise UserError(
                 f"the checkpoint's stream has {name} {found!r}, this one {value!r}",
-                fix="resume with the shards, mixture, seed and batch size the run was started with,"
+                fix="resume with the shards, mixture, seed, batch size and objectives the run was started with,"
                 " or start a new run",
             )
         return int(state["step"])
@@ -380,6 +382,7 @@ def as_iterable_dataset(
                     "input_ids": torch.from_numpy(b.input_ids.astype(np.int32)),
                     "doc_lengths": torch.from_numpy(_padded(b.doc_lengths)),
                     "domains": torch.from_numpy(b.domains),
+                    **({} if b.counted is None else {"counted": torch.from_numpy(b.counted)}),
                 }
 
     return Batches()

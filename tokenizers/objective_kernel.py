@@ -182,7 +182,7 @@ def _plan_ul2(cuts, count, key, denoisers, first, last, plan):  # type: ignore[n
     mode, mean, rate = np.int64(denoisers[which, 0]), denoisers[which, 1], denoisers[which, 2]
     plan[0], plan[1] = SPANS, mode
     if mode != DENOISE_R and mode != DENOISE_X:
-        noise = np.int64(np.ceil(_uniform(key, 3) * min(1.0, 2.0 * rate) * units))
+        noise = int(np.ceil(_uniform(key, 3) * min(1.0, 2.0 * rate) * units))
         noise = min(max(noise, 1), units - 1)
         plan[2], plan[3], plan[4] = 1, cuts[units - noise], cuts[units]
         return True

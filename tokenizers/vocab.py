@@ -287,6 +287,15 @@ class Vocabulary:
         return cls.from_json(value)
 
 
+def modality_table(vocabulary: dict[str, Any]) -> npt.NDArray[np.uint8]:
+    """Modality of every id, uint8 [V], from a serialised vocabulary; ids outside all ranges are text (0)."""
+    table = np.zeros(int(vocabulary["size"]), dtype=np.uint8)
+    for item in vocabulary["ranges"]:
+        start = int(item["start"])
+        table[start : start + int(item["size"])] = int(item["modality"])
+    return table
+
+
 def require_same_vocabulary(model: dict[str, Any], shards: dict[str, Any], *, what: str) -> Vocabulary:
     """The vocabulary that a model and shards share, from its serialised forms (`Vocabulary.to_json`).
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mixloom.tokenizers.objective_settings import Objective
 from mixloom.trainers.model_config import DENSE, MOT, ExpertsConfig, ModelConfig, Untied
 from mixloom.trainers.watch_config import SpikeConfig, WandbConfig
 
@@ -84,6 +85,19 @@ class TrainConfig(BaseModel):
     reshard_after_forward: bool = Field(
         default=True,
         description="Give the gathered weights of a block back after its forward pass: less memory, more traffic.",
+    )
+    objectives: tuple[Objective, ...] = Field(
+        default=(),
+        max_length=100,
+        description="Documents to rearrange when they are served, for example [{kind: fim, rate: 0.5, domains: [code]}]; "
+        "kinds are cm3, fim and ul2. Empty: plain next-token prediction.",
+    )
+    objective_room: int | None = Field(
+        default=None,
+        ge=0,
+        le=1 << 16,
+        description="Tokens by which contexts are served wider than stored, for the sentinels of objectives. Empty: 64, "
+        "or an eighth of seq_len where ul2 is among them and that is more.",
     )
     spike: SpikeConfig = Field(default=SpikeConfig(), description="Spikes of the loss, and what to do.")
     tensorboard: bool = Field(

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixloom.tokenizers.vocab import modality_table
 from mixloom.trainers.batch_kernel import (
     ID_OUTSIDE,
     IGNORE,
@@ -112,15 +113,6 @@ class Batch:
             if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
-
-
-def modality_table(vocabulary: dict[str, Any]) -> np.ndarray:
-    """Modality of every id, uint8 [V], from a serialised vocabulary; ids outside all ranges are text (0)."""
-    table = np.zeros(int(vocabulary["size"]), dtype=np.uint8)
-    for item in vocabulary["ranges"]:
-        start = int(item["start"])
-        table[start : start + int(item["size"])] = int(item["modality"])
-    return table
 
 
 def modality_names(vocabulary: dict[str, Any]) -> list[str]:

@@ -70,7 +70,7 @@ def doremi_proxy(
     weights, latest = np.full(k, 1 / k), np.zeros(k)
     excess = np.full((steps, k), np.nan)
     for t in range(steps):
-        batches = proxy.by_domain(stream.batch_arrays(t))
+        batches = proxy.by_domain(stream.batch_arrays(t)[:3])
         for d, batch in batches.items():
             latest[d] = excess[t, d] = proxy.excess(batch)
         weights = step(weights, latest, eta, smoothing)
