@@ -144,7 +144,7 @@ def rates_by_group(
             f" {total.max():g}; a document is rearranged by one objective at most",
             fix="lower the rates to a sum of at most 1, or give each objective domains or sources of its own",
         )
-    return out.reshape(-1, len(objectives))
+    return out.reshape(len(domains) * len(sources), len(objectives))
 
 
 def _require_known(field: str, kind: str, asked: Sequence[str] | None, there: Sequence[str]) -> None:
