@@ -259,10 +259,12 @@ class ShardDecoder:
     """Contexts of the shards, decoded by the fitted tokenizers of the run."""
 
     def __init__(self, run: RunDirectory, reader: ShardReader, documents: Documents) -> None:
+        from mixloom.tokenizers.devices import decoding_only
         from mixloom.tokenizers.fitted import Codecs
 
         self._run, self._reader, self._documents = run, reader, documents
-        codecs = Codecs.load(run.stage("tokenizer").store)
+        with decoding_only():  # also where the GPU they were made on is not
+            codecs = Codecs.load(run.stage("tokenizer").store)
         self._vocabulary, self._text = codecs.vocabulary, codecs.text
         self._image, self._speech = codecs.image, codecs.speech
 
@@ -303,6 +305,7 @@ class ShardDecoder:
         ids, lengths = self._reader.context(domain, number)
         info = self._reader.info(domain, number)
         first = np.concatenate([[0], np.cumsum(lengths)])
+        steps = self._steps(domain, number, ids)
         shown = self._first_documents(ids, lengths)
         origins = self._origins([info["doc_ids"][i] for i in shown])
         room = {"image": PICTURES, "speech": CLIPS}
@@ -310,7 +313,8 @@ class ShardDecoder:
         for i in shown:
             piece = ids[first[i] : first[i + 1]]
             origin = origins.get(info["doc_ids"][i])
-            pieces, more = self._pieces(piece, info["starts"][i], origin, room)
+            lasting = None if steps is None else steps[first[i] : first[i + 1]]
+            pieces, more = self._pieces(piece, info["starts"][i], origin, room, lasting)
             documents.append(
                 decoded.DecodedDocument(
                     info["doc_ids"][i],
@@ -332,6 +336,16 @@ class ShardDecoder:
             len(lengths) - len(shown),
         )
 
+    def _steps(self, domain: str, number: int, ids: np.ndarray) -> np.ndarray | None:
+        """Steps of each unit of speech in the context, 0 for other tokens: int32 [slots]; None where shards do not tell."""
+        durations = self._reader.durations(domain, number)
+        if durations is None:
+            return None
+        units = self._vocabulary.block("speech")
+        out = np.zeros(len(ids), np.int32)
+        out[(ids >= units.start) & (ids < units.stop)] = durations
+        return out
+
     def _first_documents(self, ids: np.ndarray, lengths: np.ndarray) -> list[int]:
         """Documents to show: the first of each combination of modalities, then the first of all, in their order."""
         table = self._vocabulary.modality_table()
@@ -352,7 +366,12 @@ class ShardDecoder:
         }
 
     def _pieces(
-        self, ids: np.ndarray, start: int, origin: _Origin | None, room: dict[str, int]
+        self,
+        ids: np.ndarray,
+        start: int,
+        origin: _Origin | None,
+        room: dict[str, int],
+        steps: np.ndarray | None,
     ) -> tuple[list[decoded.DecodedPiece], int]:
         """Segments of one document in a context, and how many are left out. `room` is used up."""
         from mixloom.tokenizers.interleave import decode_tokens
@@ -370,8 +389,10 @@ class ShardDecoder:
             segment = origin.segment_at(start + s.start) if origin else None
             media = (segment or {}).get("media")
             original = (origin.source, media) if origin and media else None
-            make = self._picture if s.kind == "image" else self._clip
-            pieces.append(make(s, original))
+            lasting = None if steps is None else steps[s.start : s.start + len(s.ids)]
+            pieces.append(
+                self._picture(s, original) if s.kind == "image" else self._clip(s, original, lasting)
+            )
         return pieces, len(found) - len(pieces)
 
     def _picture(self, s: Any, original: tuple[str, Any] | None) -> decoded.DecodedPiece:
@@ -390,7 +411,9 @@ class ShardDecoder:
             note = f"PSNR {psnr(codec.prepare(source)[None], drawn[None]):.1f} dB"
         return decoded.DecodedPiece("image", len(s.ids), picture=picture, original_picture=before, note=note)
 
-    def _clip(self, s: Any, original: tuple[str, Any] | None) -> decoded.DecodedPiece:
+    def _clip(
+        self, s: Any, original: tuple[str, Any] | None, lasting: np.ndarray | None
+    ) -> decoded.DecodedPiece:
         codec = self._speech
         before = self._documents.clip(*original, "the recording it was made from") if original else None
         if codec is None or not codec.can_decode:
@@ -398,8 +421,9 @@ class ShardDecoder:
             return decoded.DecodedPiece("speech", len(s.ids), original_clip=before, note=note)
         # Long recordings are cut before decoding: most of the time would go into what nobody hears.
         units = s.ids[: int(2 * CLIP_SECONDS * codec.units_per_second)]
+        lasting = None if lasting is None else lasting[: len(units)]
         label = "the recording as decoded from its units"
-        sound = clip(codec.decode(units), codec.rate, label)
+        sound = clip(codec.decode(units, lasting), codec.rate, label)
         note = "" if len(units) == len(s.ids) else f"from the first {plural(len(units), 'unit')}"
         note = note if s.complete else "the recording goes on in another context"
         return decoded.DecodedPiece("speech", len(s.ids), clip=sound, original_clip=before, note=note)
