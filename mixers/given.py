@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixloom.mixers.mix_config import MixtureConfig
-from mixloom.mixers.tables import Trace, Trials
+from mixloom.mixers.tables import Trace, Trials, csv_line
 from mixloom.mixers.utility import Utilities
 
 
@@ -50,7 +51,9 @@ class Given:
         for name in used:
             table = getattr(self, name)
             if isinstance(table, Utilities):
-                rows = [[s, *map(repr, row)] for s, row in zip(table.sources, table.values.tolist())]
+                rows = [
+                    csv_line([s, *map(repr, row)]) for s, row in zip(table.sources, table.values.tolist())
+                ]
                 about = {"method": table.method, "loss_only": table.loss_only, "skills": list(table.skills)}
                 more = {"notes": list(table.notes), "details": table.details}
                 out[name] = {**about, "rows": rows, **more, "fingerprint": table.fingerprint}
@@ -70,11 +73,12 @@ class Given:
             data = record.get(name)
             if data is None:
                 return None
-            values = np.array([[float(x) for x in row[1:]] for row in data["rows"]], np.float64)
+            rows = list(csv.reader(data["rows"]))
+            values = np.array([[float(x) for x in row[1:]] for row in rows], np.float64)
             return Utilities(
-                tuple(row[0] for row in data["rows"]),
+                tuple(row[0] for row in rows),
                 tuple(data["skills"]),
-                values.reshape(len(data["rows"]), len(data["skills"])),
+                values.reshape(len(rows), len(data["skills"])),
                 data["method"],
                 data["loss_only"],
                 tuple(data["notes"]),

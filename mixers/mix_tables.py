@@ -64,7 +64,7 @@ def show_comparison(rows: Sequence[Compared], console: Console) -> None:
     done = [(r, r.mixture) for r in rows if r.mixture is not None]
     first = done[0][1]
     table = Table(title=Text(f"weights for {first.budget_tokens:,} tokens"), title_justify="left")
-    table.add_column("domain")
+    table.add_column("domain", min_width=len("apart from UniMax"))
     table.add_column("tokens", justify="right")
     for row, _ in done:
         table.add_column(row.method, justify="right")

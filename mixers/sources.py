@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mixloom.mixers.tables import csv_line
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import MODALITIES, ShardManifest
 
@@ -133,7 +134,7 @@ class Sources:
             given = ["" if getattr(d, c) is None else str(getattr(d, c)) for c in extra]
             counts = [str(known.get(m, "")) for m in modalities] + [str(own.get(s, "")) for s in sources]
             lines.append([d.name, str(d.tokens), *given, *counts])
-        return [_csv_line(line) for line in lines]
+        return [csv_line(line) for line in lines]
 
     @classmethod
     def from_rows(
@@ -264,9 +265,3 @@ def _whole(row: Mapping[str, Any], column: str, where: str, empty: bool = False)
     if not text.isdecimal():
         raise UserError(f"{where}: {column} is '{row[column]}', not a whole number", fix=_FIX)
     return int(text)
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="").writerow(cells)
-    return out.getvalue()

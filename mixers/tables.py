@@ -190,12 +190,14 @@ def _order(found: Sequence[str], names: Sequence[str], origin: str) -> list[int]
 
 
 def _lines(header: Sequence[str], rows: Iterable[Sequence[float]]) -> list[str]:
-    out = []
-    for cells in [header, *([repr(x) if x == x else "" for x in row] for row in rows)]:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow(cells)
-        out.append(text.getvalue())
-    return out
+    return [csv_line(header), *(csv_line([repr(x) if x == x else "" for x in row]) for row in rows)]
+
+
+def csv_line(cells: Sequence[str]) -> str:
+    """Cells as one line of a CSV, quoted where they must be; no line end."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="").writerow(cells)
+    return out.getvalue()
 
 
 def _hash(lines: Sequence[str]) -> str:

@@ -151,7 +151,7 @@ class _Pen:
 
 def _bars(pen: _Pen, p: MixturePicture, top: float) -> tuple[list[Html], float]:
     """Weights with UniMax's as a mark, and epochs with the cap as a line, a row per domain."""
-    rows = _largest(p.domains)
+    rows, rest = _largest(p.domains)
     left, wide, second, narrow = 210.0, 330.0, 660.0, 190.0
     most = max([*(r.weight for r in rows), *(r.unimax for r in rows)]) or 1.0
     epochs = max([*(r.epochs for r in rows), *(r.max_epochs for r in rows if r.capped)], default=1.0) or 1.0
@@ -189,19 +189,20 @@ def _bars(pen: _Pen, p: MixturePicture, top: float) -> tuple[list[Html], float]:
             out.append(pen.line(cap, y, cap, y + ROW - 4, "failed", 2))
         out.append(pen.text(second + narrow + 8, y + 13, f"{significant(r.epochs)}", "soft"))
         y += ROW
+    if rest:
+        mine, other = sum(r.weight for r in rest), sum(r.unimax for r in rest)
+        words = (
+            f"{number(len(rest))} other domains: {percent(mine, 2)} together, by UniMax {percent(other, 2)}"
+        )
+        out.append(pen.text(left, y + 13, words, "soft"))
+        y += ROW
     return out, y + 12
 
 
-def _largest(domains: Sequence[DomainBar]) -> list[DomainBar]:
-    """The domains of most weight in their own order, and one bar for what is left."""
-    if len(domains) <= MOST:
-        return list(domains)
-    kept = {d.name for d in sorted(domains, key=lambda d: (-max(d.weight, d.unimax), d.name))[: MOST - 1]}
-    rest = [d for d in domains if d.name not in kept]
-    parts = tuple(sum(d.parts[i] for d in rest) for i in range(len(rest[0].parts)))
-    epochs = sum(d.epochs for d in rest) / len(rest)
-    other = DomainBar(f"{len(rest)} others", parts, sum(d.unimax for d in rest), epochs, 0.0, False)
-    return [*(d for d in domains if d.name in kept), other]
+def _largest(domains: Sequence[DomainBar]) -> tuple[list[DomainBar], list[DomainBar]]:
+    """The domains of most weight in their own order, and those that are only summed up."""
+    kept = {d.name for d in sorted(domains, key=lambda d: (-max(d.weight, d.unimax), d.name))[:MOST]}
+    return [d for d in domains if d.name in kept], [d for d in domains if d.name not in kept]
 
 
 def _modalities(pen: _Pen, p: MixturePicture, top: float) -> tuple[list[Html], float]:
