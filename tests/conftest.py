@@ -13,6 +13,9 @@ from typing import Any
 
 # Before torch, faiss or a BLAS is imported. Two threads at most: tests share the machine, and none needs more.
 os.environ["OMP_NUM_THREADS"] = "2"
+os.environ["OMP_WAIT_POLICY"] = (
+    "PASSIVE"  # a thread that spins at a barrier takes the processor from the other
+)
 os.environ["OPENBLAS_NUM_THREADS"] = "2"
 os.environ["MKL_NUM_THREADS"] = "2"
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, whatever a test does

@@ -215,7 +215,9 @@ def trained(tmp_path_factory, request):
     }
     folder = tmp_path_factory.mktemp("flow")
     model = ModelConfig(dim=48, layers=2, heads=4, modalities=2, flow=FlowConfig(steps=16))
-    config = TrainConfig(steps=250, batch_contexts=16, lr=4e-3, min_lr=4e-4, log_every=50, checkpoint_every=0)
+    config = TrainConfig(
+        steps=250, batch_contexts=16, lr=4e-3, min_lr=4e-4, log_every=50, checkpoint_every=0, threads=1
+    )
     result = train(
         Same(16), vocabulary, model, config, folder, image_vectors=VECTORS, on_record=lambda r: None
     )
