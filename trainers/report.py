@@ -84,7 +84,7 @@ def render_report(run: RunDirectory) -> str:
             _domains(curation),
             order.section(curation.manifests),
             _tokens(curation, shards),
-            *report_utilities.sections(run, curation.manifests),
+            *report_utilities.sections(run, curation.manifests, shards),
             _mixture(run, curation),
             *_trainings(run, curation),
             _decoded(run, shards, documents),

@@ -10,29 +10,48 @@ import yaml
 
 from mixloom.mixers.stage import UTILITIES_NAME
 from mixloom.mixers.utility import METHODS
-from mixloom.pipeline.report.markup import Content, el, name, number, significant
+from mixloom.pipeline.manifest import ShardManifest
+from mixloom.pipeline.report.markup import Content, el, name, number, percent, plural, significant
 from mixloom.pipeline.report.page import Section
 from mixloom.pipeline.report.tables import Column, table
 from mixloom.pipeline.run import RunDirectory, StageManifest
 
 
-def sections(run: RunDirectory, manifests: Mapping[str, StageManifest]) -> list[Section]:
+def sections(
+    run: RunDirectory, manifests: Mapping[str, StageManifest], shards: ShardManifest | None
+) -> list[Section]:
     """What stages `utilities` and `heldout` found, where they ran."""
     out = []
     if "utilities" in manifests:
-        out.append(_utilities(yaml.safe_load(run.stage("utilities").store.read(UTILITIES_NAME))))
+        data = yaml.safe_load(run.stage("utilities").store.read(UTILITIES_NAME))
+        out.append(_utilities(data, _mostly(shards)))
     if "heldout" in manifests:
         out.append(_heldout(manifests["heldout"].info["heldout"]))
     return out
 
 
-def _utilities(data: Mapping[str, Any]) -> Section:
+def _mostly(shards: ShardManifest | None) -> dict[str, str]:
+    """The source that gives most of each domain, with its share."""
+    out = {}
+    for d in shards.domains if shards is not None else ():
+        if d.tokens_by_source:
+            source, n = max(d.tokens_by_source.items(), key=lambda x: (x[1], x[0]))
+            out[d.name] = f"{source} {percent(n / max(1, d.tokens))}"
+    return out
+
+
+def _utilities(data: Mapping[str, Any], mostly: Mapping[str, str]) -> Section:
     skills, details = data["skills"], data["details"]
     rows = []
     for source, values in data["values"].items():
         cells = [el("span", f"{v:.2f}", cls=f"heat h{round(4 * v)}") for v in values]
-        rows.append([name(source), number(details["contexts"][source]), *cells])
-    columns = [Column("Domain", False), Column("Contexts read"), *(Column(s) for s in skills)]
+        rows.append([name(source), mostly.get(source, ""), number(details["contexts"][source]), *cells])
+    columns = [
+        Column("Domain", False),
+        Column("Mostly", False),
+        Column("Contexts read"),
+        *(Column(s) for s in skills),
+    ]
     body: list[Content] = [table("Utilities: 1 is the best domain for a skill, 0 the worst", columns, rows)]
     losses = details.get("losses")
     if losses:
@@ -44,7 +63,7 @@ def _utilities(data: Mapping[str, Any]) -> Section:
     sets = [[name(s), number(about[s]["documents"]), number(about[s]["tokens"])] for s in skills]
     body.append(table("Held-out sets", [Column("Skill", False), Column("Documents"), Column("Tokens")], sets))
     notes = [
-        f"{details['seeds']} training(s) per domain of {number(details['small_contexts'])} contexts each"
+        f"{plural(details['seeds'], 'training')} per domain, of {number(details['small_contexts'])} contexts each"
         + _simulated(details)
         + ".",
         *(["Rests on losses alone: a lower loss need not mean a better model."] if data["loss_only"] else []),
