@@ -1,4 +1,4 @@
-"""What goes on inside a model in training, and what a rising loss means."""
+"""What goes on inside a model in training, and what a loss that does not fall means."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from mixloom.trainers.attention import Kind
 from mixloom.trainers.data import Batch
 from mixloom.trainers.metrics import Record
 from mixloom.trainers.model import Attend, Model
+
+LOOKS = 4  # that are compared
+FALL = 0.98  # of the loss: less has fallen
+GROWTH = 2.0  # of logits or residual stream: more has grown
 
 
 @dataclass
@@ -60,13 +64,46 @@ def look(model: Model, batch: Batch, kind: Kind, dtype: torch.dtype) -> dict[str
 
 
 class Watchman:
-    """Placeholder until the rule is settled by experiment."""
+    """Tells a learning rate that is too high from a loss that has levelled out, by looks some updates apart (`look`).
+
+    The rule: over the last four looks the loss has not fallen by 2 % (mean of the last two stretches against that of
+    the first two), while the attention logits or the residual stream have doubled. A model that has learnt what it can
+    stands still inside as well; one whose rate is too high goes on growing. That attention logits grow before a run
+    diverges, and that norms drift apart in mixed-modal ones, is from Wortsman et al. (arXiv 2309.14322, section
+    3.1) and the Chameleon team (arXiv 2405.09818, section 2.2); the numbers are ours.
+    """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
-        self._state = state or {}
+        state = state or {"looks": [], "loss": 0.0, "tokens": 0}
+        self._looks: list[list[float]] = [list(x) for x in state["looks"]]
+        self._loss, self._tokens = float(state["loss"]), int(state["tokens"])
 
     def see(self, record: Record) -> str | None:
-        return None
+        """Take in a record; returns a caution, or None where there is nothing to say or nothing new was looked at."""
+        self._loss += record["loss"] * record["tokens"]
+        self._tokens += record["tokens"]
+        if "attention_logits" not in record:
+            return None
+        mean = self._loss / max(1, self._tokens)
+        self._loss, self._tokens = 0.0, 0
+        now = [mean, max(record["attention_logits"]), max(record["residual_rms"])]
+        self._looks = [*self._looks, now][-LOOKS:]
+        return self.caution()
+
+    def caution(self) -> str | None:
+        """What the last looks say."""
+        if len(self._looks) < LOOKS:
+            return None
+        half = LOOKS // 2
+        losses, logits, residual = (list(column) for column in zip(*self._looks))
+        fell = sum(losses[half:]) < FALL * sum(losses[:half])
+        if fell or max(logits[-1] / logits[0], residual[-1] / residual[0]) < GROWTH:
+            return None
+        return (
+            f"the learning rate may be too high: the loss does not fall, but attention logits went from "
+            f"{logits[0]:.3g} to {logits[-1]:.3g} and the residual stream from {residual[0]:.3g} to {residual[-1]:.3g}"
+        )
 
     def state(self) -> dict[str, Any]:
-        return self._state
+        """JSON value for a checkpoint."""
+        return {"looks": self._looks, "loss": self._loss, "tokens": self._tokens}

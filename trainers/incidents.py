@@ -1,13 +1,13 @@
 """Updates that were left out: their documents are named, their contexts excluded from then on, or the run stopped.
 
-What is told apart, and how (`judge`):
+What is told apart, and how:
 
     data      without a few of its contexts (a quarter at most) the update would have been no spike: the weights
               read everything else as well as before, so the fault lies in these contexts
     weights   more than `patience` updates in a row were left out, and not because of a few contexts: nothing was
               applied in between, so different data meet the same weights, and the weights are at fault (learning
-              rate too high, warmup too short)
-    unclear   a single update whose contexts are all bad
+              rate too high, warmup too short); or activations were growing already (`diagnostics.Watchman`)
+    unclear   an update whose contexts are all bad, or whose gradient alone is
 
 Spikes of bad data go away when the batch is left out, others come again: Chowdhery et al., PaLM (arXiv 2204.02311,
 section 5.1) skipped batches for the first kind; for the second, Wortsman et al. (arXiv 2309.14322).
@@ -85,11 +85,12 @@ class Incidents:
             kept = [line for line in read_incidents(self.path) if line["step"] <= last_step]
             _write(self.path, kept, "w")
 
-    def deal(self, skipped: Sequence[Skipped], level: Level, step: int) -> bool:
+    def deal(self, skipped: Sequence[Skipped], level: Level, step: int, caution: str | None = None) -> bool:
         """Name, write down and exclude; returns whether later batches have changed.
 
         Args:
             step: updates made so far; the next batch that can change is that of update `step` from 0.
+            caution: what the activations say.
 
         Raises:
             UserError: the run has to stop: `action: stop`, or too many in a row.
@@ -101,7 +102,7 @@ class Incidents:
                 self.streak = 0
             self._last = one.step + 1
             self.streak = 0 if found else self.streak + 1
-            incident = self._describe(one, found, level)
+            incident = self._describe(one, found, level, caution)
             quarantined = bool(found) and self.config.action == "skip" and self.config.quarantine
             if quarantined and isinstance(self._stream, Excluding):
                 reason = f"spike in update {one.step + 1}: loss {one.loss:.4g}"
@@ -121,9 +122,12 @@ class Incidents:
         """The last update that was left out, and how many in a row were up to it, not because of a few contexts."""
         return {"last": self._last, "streak": self.streak}
 
-    def _describe(self, one: Skipped, found: list[int] | None, level: Level) -> dict[str, Any]:
+    def _describe(
+        self, one: Skipped, found: list[int] | None, level: Level, caution: str | None
+    ) -> dict[str, Any]:
         rows = self._rows(one, found)
-        cause = "data" if found else ("weights" if self.streak > self.config.patience else "unclear")
+        weights = caution is not None or self.streak > self.config.patience
+        cause = "data" if found else ("weights" if weights else "unclear")
         finite = math.isfinite(one.loss) and math.isfinite(one.grad_norm)
         expected = _finite(_expected(one, level))
         return {

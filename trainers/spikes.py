@@ -1,12 +1,12 @@
 """Which updates are spikes, decided on the device before their update is applied, and which contexts carry one.
 
-The loss of an update is held against what it should be: every modality against the median of its own losses in the
-window, weighed by this update's targets, so that an update with many images is no spike because images cost more.
-What is left over, the excess, is a spike where it lies `sigmas` robust standard deviations above its own median
-and 2 % of the loss besides; so is a gradient norm that lies as far out and at ten times its median, and anything that
-is not finite. Looking back on a window of updates, with 6 deviations and half a window of patience, follows
-the SkipStep optimisers of OLMo-core (Groeneveld et al., OLMo, arXiv 2402.00838, and its code); medians in the place of
-means, so that one spike does not hide the next.
+The loss of an update is held against what it should be: every modality against the median of its own last losses
+(an eighth of the window, so that a falling loss is followed), weighed by this update's targets, so that an update with
+many images is no spike because images cost more. What is left over, the excess, is a spike where it lies `sigmas`
+robust standard deviations above its own median over the window and 2 % of the loss besides; so is a gradient norm that
+lies as far out and at ten times its median, and anything that is not finite. Looking back on a window of updates, with 6
+deviations and half a window of patience, follows the SkipStep optimisers of OLMo-core (Groeneveld et al., OLMo, arXiv
+2402.00838, and its code); medians in the place of means, so that one spike does not hide the next.
 
 The verdict stays on the device as a number that fused AdamW reads (`found_inf`): an update that is left out touches
 neither weights nor moments, and nothing is waited for.
@@ -92,7 +92,7 @@ class SpikeWatch:
     def __init__(self, config: SpikeConfig, modalities: int, device: torch.device) -> None:
         self.config = config
         self._warm = config.window // 2 if config.warmup is None else min(config.warmup, config.window)
-        self._by_modality = _Window(config.window, modalities, device)
+        self._by_modality = _Window(max(8, config.window // 8), modalities, device)
         self._both = _Window(config.window, 2, device)  # excess, gradient norm
 
     def judge(self, sums: Tensor, counts: Tensor, norm: Tensor) -> Tensor:

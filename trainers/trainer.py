@@ -233,7 +233,9 @@ class _Loop:
         """Write what has happened since the last record; returns whether later batches have changed."""
         run = self.run
         left_out = self.totals.left_out()
-        changed = bool(left_out) and self.incidents.deal(left_out, run.watch.level(), self.step)
+        changed = bool(left_out) and self.incidents.deal(
+            left_out, run.watch.level(), self.step, self.watchman.caution()
+        )
         record = self.totals.record(run.names, run.model.config, self.peak)
         if record is not None:
             record |= {"step": self.step, "steps": self.config.steps, "lr": update.rate, **seen}
