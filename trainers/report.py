@@ -254,6 +254,12 @@ class _Origin:
                 return self.segments[span["segment"]]
         return None
 
+    def cut_at(self, position: int) -> bool:
+        """Whether the segment that holds a token is written in several pieces, between which others may stand."""
+        own = [(s["segment"], s["kind"]) for s in self.spans]
+        here = (s for s, span in zip(own, self.spans) if span["start"] <= position < span["stop"])
+        return any(own.count(s) > 1 for s in here)
+
 
 class ShardDecoder:
     """Contexts of the shards, decoded by the fitted tokenizers of the run."""
@@ -390,8 +396,9 @@ class ShardDecoder:
             media = (segment or {}).get("media")
             original = (origin.source, media) if origin and media else None
             lasting = None if steps is None else steps[s.start : s.start + len(s.ids)]
+            cut = origin is not None and origin.cut_at(start + s.start)
             pieces.append(
-                self._picture(s, original) if s.kind == "image" else self._clip(s, original, lasting)
+                self._picture(s, original) if s.kind == "image" else self._clip(s, original, lasting, cut)
             )
         return pieces, len(found) - len(pieces)
 
@@ -412,10 +419,12 @@ class ShardDecoder:
         return decoded.DecodedPiece("image", len(s.ids), picture=picture, original_picture=before, note=note)
 
     def _clip(
-        self, s: Any, original: tuple[str, Any] | None, lasting: np.ndarray | None
+        self, s: Any, original: tuple[str, Any] | None, lasting: np.ndarray | None, cut: bool
     ) -> decoded.DecodedPiece:
+        """`cut`: the units are a stretch of the recording."""
         codec = self._speech
-        before = self._documents.clip(*original, "the recording it was made from") if original else None
+        made_from = "the recording of which this is a stretch" if cut else "the recording it was made from"
+        before = self._documents.clip(*original, made_from) if original else None
         if codec is None or not codec.can_decode:
             note = "this codec cannot sound its units"
             return decoded.DecodedPiece("speech", len(s.ids), original_clip=before, note=note)
