@@ -48,6 +48,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "losses",
         "Losses of documents under trained models (for PreSelect)",
     ),
+    "evaluate": (
+        "mixloom.trainers.model_cli",
+        "evaluate",
+        "Losses of a trained model on held-out shards, per modality and domain",
+    ),
+    "generate": (
+        "mixloom.trainers.model_cli",
+        "generate",
+        "Sample text, pictures and speech from a trained model, as files and a page",
+    ),
+    "export": (
+        "mixloom.trainers.model_cli",
+        "export",
+        "Write a trained model as a Hugging Face style folder with its loader",
+    ),
     "report": ("mixloom.trainers.cli", "report", "Write report.html for a run"),
     "mix": ("mixloom.mixers.cli", "app", "Estimate and show mixture weights"),
 }

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.errors import UserError, nearest
 from mixloom.tokenizers.vocab import (
     BREAK,
     DOC,
@@ -25,6 +25,7 @@ from mixloom.tokenizers.vocab import (
     END_SPEECH,
     IMAGE,
     IMAGE_MODALITY,
+    MODALITIES,
     SPEECH,
     SPEECH_MODALITY,
     TEXT_MODALITY,
@@ -142,11 +143,16 @@ class Grammar:
     Args:
         vocabulary: serialised, as in the manifest of the shards.
         image_tokens: codes of one image; 0 forbids images.
+        limit: tokens a document may have in all, its end included; 0: no limit.
+        modalities: names of what may be sampled; None: all. Sentinels may always be.
+        end: the id that ends a document: </doc>, or <eom> where a gap is filled.
     """
 
     vocabulary: dict[str, Any]
     image_tokens: int = 0
-    limit: int = 0  # tokens a document may have in all, its end included; 0: no limit
+    limit: int = 0
+    modalities: Sequence[str] | None = None
+    end: int = END_DOC
     _count: int = field(default=0, init=False)
     _inside: int = field(default=TEXT_MODALITY, init=False)
     _run: int = field(default=0, init=False)
@@ -155,9 +161,10 @@ class Grammar:
         size = int(self.vocabulary["size"])
         ranges = {item["name"]: item for item in self.vocabulary["ranges"]}
         self._codes = {}
+        may = tuple(MODALITIES) if self.modalities is None else tuple(self.modalities)
         for name, kind in (("text", TEXT_MODALITY), ("image", IMAGE_MODALITY), ("speech", SPEECH_MODALITY)):
             mask = np.zeros(size, dtype=bool)
-            if name in ranges:
+            if name in ranges and name in may:
                 start = int(ranges[name]["start"])
                 mask[start : start + int(ranges[name]["used"])] = True
             self._codes[kind] = mask
@@ -171,7 +178,7 @@ class Grammar:
         if token in (IMAGE, SPEECH):
             self._inside = IMAGE_MODALITY if token == IMAGE else SPEECH_MODALITY
             self._run = 0
-        elif token in (END_IMAGE, END_SPEECH, DOC, END_DOC):
+        elif token in (END_IMAGE, END_SPEECH, DOC, self.end):
             self._inside = TEXT_MODALITY
 
     def allowed(self) -> np.ndarray:
@@ -187,9 +194,10 @@ class Grammar:
             mask[END_SPEECH] = self._run > 0
             return mask
         if left <= 1:
-            return self._only(END_DOC)
+            return self._only(self.end)
         mask = self._codes[TEXT_MODALITY].copy()
-        mask[[END_DOC, BREAK]] = True
+        mask[self.end] = True
+        mask[BREAK] = bool(self._codes[TEXT_MODALITY].any())
         # An element may only be opened where it can also be closed: start, content, end, and the </doc>.
         mask[IMAGE] = self._image and left >= self.image_tokens + 3
         mask[SPEECH] = self._speech and left >= 4
@@ -209,35 +217,44 @@ def generate(
     image_tokens: int = 0,
     max_tokens: int = 256,
     temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    modalities: Sequence[str] | None = None,
+    end: int = END_DOC,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> list[int]:
-    """Continue a prompt until </doc>, or until the document has `max_tokens` in all; the prompt is included.
+    """Continue a prompt until its end, or until the document has `max_tokens` in all; the prompt is included.
 
     Args:
         prompt: ids, normally beginning with <doc>.
         image_tokens: codes of one image, from the image codec; 0 forbids images.
         temperature: 0 takes the likeliest token each time.
+        top_k: draw among so many of the likeliest tokens; None: all.
+        top_p: draw among the likeliest tokens that together have this probability (Holtzman et al. 2020, section 3.1).
+        modalities: names of what may be sampled (text, image, speech); None: all.
+        end: the id that ends the document, see `Grammar`.
         seed: of the draws; the same seed gives the same tokens.
 
     Raises:
-        UserError: an empty prompt, one longer than `max_tokens`, more than the model has positions, or an id
+        UserError: settings out of range, an empty prompt, one longer than `max_tokens`, more than the model has positions, or an id
             outside the vocabulary.
     """
     _check_prompt(model, prompt, max_tokens)
+    _check_draws(temperature, top_k, top_p, modalities)
     table = modality_table(vocabulary)
-    grammar = Grammar(vocabulary, image_tokens=image_tokens, limit=max_tokens)
+    grammar = Grammar(vocabulary, image_tokens, max_tokens, modalities, end)
     for token in prompt:
         grammar.push(token)
     cache = Cache(model, max_tokens, dtype)
     rng = np.random.Generator(np.random.PCG64(seed))
     tokens, new = list(prompt), list(prompt)
-    while len(tokens) < max_tokens and tokens[-1] != END_DOC:
+    while len(tokens) < max_tokens and tokens[-1] != end:
         logits = decode(model, cache, new, table).double().cpu().numpy()
         if model.flow is not None and tokens[-1] == IMAGE:
             new = sample_image(model, cache, image_tokens, table, rng)
         else:
-            new = [_choose(np.where(grammar.allowed(), logits, -np.inf), temperature, rng)]
+            new = [_choose(np.where(grammar.allowed(), logits, -np.inf), temperature, rng, top_k, top_p)]
         for token in new:
             grammar.push(token)
         tokens += new
@@ -263,9 +280,38 @@ def _check_prompt(model: Model, prompt: Sequence[int], max_tokens: int) -> None:
         )
 
 
-def _choose(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
+def _check_draws(
+    temperature: float, top_k: int | None, top_p: float, modalities: Sequence[str] | None
+) -> None:
+    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < top_p <= 1:
+        raise UserError(
+            f"temperature is {temperature}, top_k {top_k} and top_p {top_p}",
+            fix="temperature is at least 0, top_k at least 1, and top_p above 0 and at most 1",
+        )
+    for name in modalities or ():
+        if name not in MODALITIES:
+            raise UserError(
+                f"'{name}' is no modality{nearest(name, MODALITIES)}", fix=f"use {', '.join(MODALITIES)}"
+            )
+
+
+def _choose(
+    logits: np.ndarray,
+    temperature: float,
+    rng: np.random.Generator,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+) -> int:
+    """Draw an id by its logit float64 [V]; of equal ones the lower id is the likelier."""
     if temperature == 0.0:
         return int(np.argmax(logits))
     scaled = (logits - logits.max()) / temperature
-    cumulative = np.cumsum(np.exp(scaled))
-    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    if top_k is None and top_p >= 1.0:
+        cumulative = np.cumsum(np.exp(scaled))
+        return int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    order = np.argsort(-scaled, kind="stable")[: top_k or len(scaled)]
+    chances = np.exp(scaled[order])
+    cumulative = np.cumsum(chances)
+    kept = int(np.searchsorted(cumulative, top_p * cumulative[-1])) + 1  # the last one passes the mark
+    cumulative = cumulative[: min(kept, int(np.count_nonzero(chances)))]
+    return int(order[np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")])
