@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixloom.mixers.constraints import Bounds, tilted_weights
+from mixloom.mixers.mixture import Mixture
+from mixloom.pipeline.errors import UserError
 
 Floats = NDArray[np.float64]
 
@@ -104,6 +106,50 @@ class OnlineState:
         """The state that `to_json` wrote."""
         rewards, policy = (np.array(data[k], np.float64) for k in ("rewards", "probabilities"))
         return cls(tuple(data["domains"]), rewards, policy, int(data["updates"]), float(data["smoothing"]))
+
+
+def mixture_from_here(
+    mixture: Mixture, state: OnlineState, served: Mapping[str, float], start: float, floor: float = 0.0
+) -> Mixture:
+    """The mixture for an entry of the mixture log: what was served as its first phase, the policy as its second.
+
+    So the caps of the whole run are checked as for any other mixture, and the policy is kept within what they leave.
+
+    Args:
+        mixture: the one the training began with; its sizes, caps and budget stay.
+        state: over the domains of the mixture, or those of them that have a weight.
+        served: tokens each domain has given so far, as `Stream.exposure` counts them; at least one above 0.
+        start: where the entry begins, as a share of the training (from_step / steps), above 0 and below 1.
+        floor: least share of a domain, where its cap allows it.
+
+    Raises:
+        ValueError: nothing served, or a start outside 0..1.
+        UserError: the caps leave too little for the rest of the budget.
+    """
+    given = np.array([float(served.get(d.name, 0.0)) for d in mixture.domains])
+    if not (0.0 < start < 1.0 and given.sum() > 0):
+        raise ValueError(
+            f"online mixing begins after the first step: start is {start}, {given.sum():.0f} tokens served"
+        )
+    # Steps and tokens do not quite keep pace; the first phase must stand for at least what was served.
+    given = given * max(1.0, start * mixture.budget_tokens / given.sum())
+    left = (1.0 - start) * mixture.budget_tokens
+    room = np.array([d.max_epochs * d.tokens for d in mixture.domains]) - given
+    place = {d.name: i for i, d in enumerate(mixture.domains)}
+    mine = [place[name] for name in state.domains]
+    if np.maximum(room[mine], 0.0).sum() < left:
+        raise UserError(
+            f"the caps leave {np.maximum(room[mine], 0.0).sum():,.0f} tokens for the {left:,.0f} that are left to train on",
+            fix="raise max_epochs, or train for fewer steps",
+        )
+    weights = np.zeros(len(given))
+    weights[mine] = state.weights(room[mine], left, floor)
+    phases = [
+        {"start": at, "weights": dict(zip(mixture.names, (w / w.sum()).tolist()))}
+        for at, w in ((0.0, given), (start, weights))
+    ]
+    kept = mixture.model_dump(exclude={"notes", "record", "phases"})
+    return Mixture.model_validate({**kept, "phases": phases})
 
 
 def exploration(domains: int, update: int) -> float:

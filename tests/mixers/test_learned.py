@@ -11,9 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixloom.mixers.doremi import doremi, doremi_step
+from mixloom.mixers.estimate import MixtureConfig, estimate
 from mixloom.mixers.heuristics import bounded_shares
-from mixloom.mixers.online import OnlineState, exploration, replay
+from mixloom.mixers.mixture_log import MixtureEntry, MixtureLog
+from mixloom.mixers.online import OnlineState, exploration, mixture_from_here, replay
 from mixloom.mixers.regmix import bounded_many, regmix, spearman
+from mixloom.mixers.sources import Domain, Sources
+from mixloom.mixers.stage import weigh
+from mixloom.mixers.stream import Stream
+from mixloom.pipeline.errors import UserError
 
 # DoReMi
 
@@ -118,6 +124,40 @@ def test_the_weights_that_are_served_keep_what_the_caps_leave():
     assert state.probabilities[0] > 0.3
     with pytest.raises(ValueError, match="no weights meet"):
         state.weights([1.0, 1.0, 1.0], left=10.0)
+
+
+def test_a_training_is_served_by_the_policy_through_the_log_and_no_cap_is_passed(reader):
+    steps, batch = 30, 4
+    mixture = weigh(reader.manifest, MixtureConfig(method="odm", max_epochs=4), steps * batch)
+    state = OnlineState.start(mixture.names, list(mixture.weights.values()))
+    log = MixtureLog()
+    hard = {"aa": 2.0, "bb": 1.0, "cc": 9.0}
+    for step in range(5, steps, 5):
+        stream = Stream(reader, mixture, seed=0, batch_contexts=batch, steps=steps, log=log)
+        served = {e.domain: e.tokens for e in stream.exposure(step)}
+        for _ in range(20):
+            state = state.update(hard)
+        later = mixture_from_here(mixture, state, served, step / steps)
+        log = log.extended(MixtureEntry(from_step=step, mixture=later), served=step)
+    stream = Stream(reader, mixture, seed=0, batch_contexts=batch, steps=steps, log=log)
+    whole = {e.domain: e.epochs for e in stream.exposure(steps)}
+    assert max(whole.values()) <= 4
+    assert whole["cc"] > 3.5  # what loses most is served up to its cap
+    assert state.probabilities.argmax() == 2
+
+
+def test_an_entry_needs_something_served_and_room_for_the_rest():
+    sizes = Sources((Domain("a", 100), Domain("b", 100)), "f", "x")
+    mixture = estimate(sizes, MixtureConfig(max_epochs=2, budget_tokens=380))
+    state = OnlineState.start(["a", "b"])
+    with pytest.raises(ValueError, match="after the first step"):
+        mixture_from_here(mixture, state, {}, 0.5)
+    with pytest.raises(UserError, match="the caps leave 100 tokens for the 190"):
+        mixture_from_here(mixture, OnlineState.start(["b"]), {"a": 90, "b": 100}, 0.5)
+    found = mixture_from_here(mixture, state, {"a": 150, "b": 40}, 0.5)
+    assert found.phases[0].weights["a"] == pytest.approx(150 / 190)
+    assert found.epochs["a"] <= 2 * (1 + 1e-6)
+    assert found.phases[1].weights["a"] == pytest.approx(50 / 190)
 
 
 # RegMix

@@ -13,6 +13,8 @@ from mixloom.mixers.given import Given, input_hashes
 from mixloom.mixers.mix_config import Exclude, FinalPhase
 from mixloom.mixers.mixture import Mixture
 from mixloom.mixers.sources import Domain, Sources
+from mixloom.mixers.stage import weigh
+from mixloom.mixers.stream import Stream
 from mixloom.mixers.tables import Trace, Trials
 from mixloom.mixers.utility import Utilities
 from mixloom.pipeline.errors import UserError
@@ -356,6 +358,15 @@ def test_a_mixture_written_by_hand_cannot_be_made_again(tmp_path):
 def test_the_record_changes_nothing_that_is_served():
     mixture = estimate(sources_of([10, 20]), MixtureConfig(), 5)
     assert mixture.model_copy(update={"record": {}}).fingerprint == mixture.fingerprint
+
+
+def test_a_mixture_over_sources_is_for_planning_and_the_stream_says_so(reader):
+    sizes = Sources.from_manifest(reader.manifest, group_by=("source", "domain"))
+    mixture = estimate(sizes, MixtureConfig(group_by=("source", "domain"), max_epochs=40), 500)
+    with pytest.raises(UserError, match="weighs tokens by source and domain, but the shards are served by"):
+        Stream(reader, mixture, seed=0, batch_contexts=2, steps=2)
+    with pytest.raises(UserError, match=r"mixture.group_by is \['source'\]"):
+        weigh(reader.manifest, MixtureConfig(group_by=("source",)), None)
 
 
 def test_every_method_is_compared_on_the_same_sizes_and_the_others_say_what_they_need(tmp_path):

@@ -114,6 +114,29 @@ def test_much_risk_gives_unimax_and_twice_the_skills_ask_for_root_two_of_the_ris
     np.testing.assert_allclose(twice.weights, once.weights, atol=slack)
 
 
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.floats(0.1, 10))
+def test_utilities_and_ideal_on_another_scale_ask_for_as_much_more_risk(seed, factor):
+    utilities, caps, risk = problem(seed)
+    n, skills = utilities.shape
+    one = solve(utilities, caps, risk)
+    other = utilimax(utilities * factor, np.zeros(n), caps, risk * factor, ideal=np.full(skills, factor))
+    assert other.objective == pytest.approx(one.objective * factor, rel=1e-7)
+    slack = np.sqrt(1e-8 * (1 + one.objective) * max(factor, 1 / factor) / (risk * n))
+    np.testing.assert_allclose(other.weights, one.weights, atol=slack)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_more_risk_spreads_the_weights_more_and_serves_the_skills_less(seed):
+    utilities, caps, risk = problem(seed)
+    bold, shy = solve(utilities, caps, risk), solve(utilities, caps, 10 * risk)
+    slack = 1e-8 * (1 + shy.objective) / risk
+    assert (shy.weights**2).sum() <= (bold.weights**2).sum() + slack
+    missing = [float(np.linalg.norm(1 - utilities.T @ f.weights)) for f in (bold, shy)]
+    assert missing[0] <= missing[1] + 1e-7 * (1 + shy.objective)
+
+
 def test_little_risk_goes_for_the_useful_domains_alone():
     utilities = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.2], [0.0, 0.0]])
     weights = solve(utilities, np.ones(4), 1e-4).weights
