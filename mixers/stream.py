@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch.utils.data import IterableDataset
 
 _STATE_VERSION = 1
+_LOOK_AHEAD = 4  # steps whose remote shards are copied ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +202,17 @@ class Stream:
         """The tokens of a step on a rank (see `batch` for the split and the errors)."""
         domain, index, epoch = self._rows(step, rank, world)
         ids, lengths = self.reader.batch(domain, index)
+        self._expect(step, rank, world)
         pieces = np.count_nonzero(lengths, axis=1).tolist()
         own = [row[:n] for row, n in zip(lengths, pieces)]
         return StreamBatch(step, ids, own, domain, ContextRefs(self.domains, domain, index, epoch))
+
+    def _expect(self, step: int, rank: int, world: int) -> None:
+        """Tell a reader of remote shards what the next steps will ask for."""
+        if getattr(self.reader, "cache", None) is None:
+            return
+        for later in range(step + 1, min(step + 1 + _LOOK_AHEAD, self.steps)):
+            self.reader.expect(*self._rows(later, rank, world)[:2])
 
     def documents(self, ref: ContextRef) -> dict[str, Any]:
         """Where a served context comes from: doc_ids, sources, starts, shard, key and row."""

@@ -18,9 +18,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixloom.pipeline.beside_tokens import row_durations, row_patches
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.manifest import ShardManifest, find_manifest, modality_table, token_dtype
+from mixloom.pipeline.manifest import ShardEntry, ShardManifest, find_manifest, modality_table, token_dtype
+from mixloom.pipeline.shard_cache import (
+    CACHE_BYTES,
+    ShardCache,
+    default_folder,
+    is_local,
+    remote_manifest,
+)
 from mixloom.pipeline.shard_table import ShardTable, copy_contexts, find
 from mixloom.pipeline.shards import check_size, damaged_sample
+
+_TRIES = 20  # a copy may be removed by another process between being made and being opened
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 Int64 = NDArray[np.int64]
@@ -34,26 +43,39 @@ class ShardReader:
     opens the files there.
 
     Args:
-        path: the shards directory, its manifest.json, or the run directory; local.
+        path: the shards directory, its manifest.json, or the run directory: a local path, or an fsspec URL (s3://,
+            gs://, https://, memory://), whose tars are copied to `cache` when they are first asked for.
         verify: compare every sample with its checksum when it is first read.
+        cache: local folder for the copies of remote shards; by default one in the user's cache folder.
+        cache_bytes: most bytes of copied tars to keep there; see `shard_cache.ShardCache`.
 
     Raises:
-        UserError: no manifest, a manifest that is not local; when used: a missing, truncated or foreign tar, and with
-            `verify` a damaged sample, named with its shard.
+        UserError: no manifest there, or one that cannot be read; when used: a missing, truncated or foreign tar, and
+            with `verify` a damaged sample, named with its shard.
     """
 
-    def __init__(self, path: str | Path, *, verify: bool = False) -> None:
-        file = find_manifest(path)
-        fs, inside = fsspec.core.url_to_fs(file)
-        protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-        if protocol not in ("file", "local"):
-            raise UserError(
-                f"{file} is not on a local disk", fix="copy the shards directory here: tars are memory-mapped"
-            )
-        self.manifest = ShardManifest.load(file)
-        self.directory = inside.rsplit("/", 1)[0]
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        verify: bool = False,
+        cache: str | Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.cache: ShardCache | None = None
+        if is_local(path):
+            file = find_manifest(path)
+            self.manifest = ShardManifest.load(file)
+            self.directory = fsspec.core.url_to_fs(file)[1].rsplit("/", 1)[0]
+            self._opening: tuple[Any, ...] = (self.directory, verify, None, cache_bytes)
+        else:
+            url, self.manifest = remote_manifest(str(path))
+            folder = default_folder() if cache is None else Path(cache)
+            self.cache = ShardCache(url, self.manifest, folder, cache_bytes)
+            self.directory = str(self.cache.folder)
+            self._opening = (url, verify, str(folder), cache_bytes)
         self.verify = verify
-        self._fs = fs
+        self._fs = fsspec.filesystem("file")
         self._dtype = token_dtype(self.manifest.vocabulary)
         self._number = {d.name: i for i, d in enumerate(self.manifest.domains)}
         self._sizes = np.array([d.contexts for d in self.manifest.domains], np.int64)
@@ -68,7 +90,7 @@ class ShardReader:
         self._checked = np.zeros(0, bool)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.directory, self.verify)
+        return _reopened, self._opening
 
     @property
     def domains(self) -> list[str]:
@@ -197,6 +219,8 @@ class ShardReader:
 
     def _loaded(self) -> ShardTable:
         if self._table is None:
+            if self.cache is not None:
+                self.cache.indexes()
             table = ShardTable.load(self.directory, self.manifest)
             self._checked = np.full(len(table.keys), not self.verify)
             self._table = table
@@ -227,7 +251,13 @@ class ShardReader:
     @property
     def _dropping(self) -> bool:
         """Whether there are more tars than may be mapped, so that one of them may go at any time."""
-        return len(self._bases) > self._most_maps
+        most = self._most_bytes
+        return len(self._bases) > self._most_maps or (most is not None and self.manifest.totals.bytes > most)
+
+    @property
+    def _most_bytes(self) -> int | None:
+        """Most bytes of tars to hold mapped: a removed copy takes up the disk for as long as it is mapped."""
+        return None if self.cache is None else self.cache.cache_bytes
 
     def _mapped(self, sample: Int64) -> dict[int, NDArray[np.uint8]]:
         """The tars of these samples, mapped for as long as they are held."""
@@ -248,28 +278,57 @@ class ShardReader:
         found = self._maps.get(shard)
         if found is not None:
             return found
-        entry = self.manifest.shards[shard]
-        path = f"{self.directory}/{entry.name}"
-        try:
-            with open(path, "rb") as f:
-                if os.fstat(f.fileno()).st_size != entry.bytes:
-                    check_size(self._fs, path, entry)  # raises
-                mapped = np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        except FileNotFoundError:
-            check_size(self._fs, path, entry)
-            raise
+        mapped = self._opened(self.manifest.shards[shard])
         self._maps[shard] = mapped
         self._bases[shard] = mapped.ctypes.data
         # Dropping a mapping never closes it under a view: the view holds it until the view itself is gone.
-        while len(self._maps) > self._most_maps:
+        while len(self._maps) > self._most_maps or self._too_much():
             dropped, _ = self._maps.popitem(last=False)
             self._bases[dropped] = 0
         return mapped
+
+    def _too_much(self) -> bool:
+        most = self._most_bytes
+        return most is not None and len(self._maps) > 1 and sum(len(m) for m in self._maps.values()) > most
+
+    def _opened(self, entry: ShardEntry) -> NDArray[np.uint8]:
+        path = f"{self.directory}/{entry.name}"
+        for _ in range(_TRIES):
+            if self.cache is not None:
+                self.cache.tar(entry)
+            try:
+                with open(path, "rb") as f:
+                    if os.fstat(f.fileno()).st_size != entry.bytes:
+                        check_size(self._fs, path, entry)  # raises
+                    return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            except FileNotFoundError:
+                if self.cache is None:
+                    check_size(self._fs, path, entry)
+                    raise
+        raise UserError(
+            f"the copy of {entry.name} is removed from {self.directory} again and again before it can be opened",
+            fix="give the cache more bytes, or each process a folder of its own: too many shards are asked for at once",
+        )
+
+    def expect(self, domains: ArrayLike, contexts: ArrayLike) -> None:
+        """Begin to copy, in a thread, the tars of contexts that will be asked for; does nothing for local shards.
+
+        Args:
+            domains: integers [n], places in `domains`.
+            contexts: integers [n], numbers inside their domains.
+        """
+        if self.cache is None:
+            return
+        table = self._loaded()
+        number = self._first[np.asarray(domains, np.int64)] + np.asarray(contexts, np.int64)
+        sample = np.searchsorted(table.first, number, side="right") - 1
+        shards = np.unique(table.shard[sample]).tolist()
+        self.cache.expect(self.manifest.shards[s] for s in shards if s not in self._maps)
 
 
 def _told(numbers: Int64) -> str:
     return f"{int(numbers.min())} to {int(numbers.max())}"
 
 
-def _reopened(directory: str, verify: bool) -> ShardReader:
-    return ShardReader(directory, verify=verify)
+def _reopened(path: str, verify: bool, cache: str | None, cache_bytes: int) -> ShardReader:
+    return ShardReader(path, verify=verify, cache=cache, cache_bytes=cache_bytes)
