@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from mixloom.trainers.attention import choose
 from mixloom.trainers.data import make_batch, modality_table
 from mixloom.trainers.model import Model
 from mixloom.trainers.step import token_losses
-from mixloom.trainers.utilities_config import ShardSkill
+from mixloom.trainers.utilities_config import ShardSkill, UtilitiesConfig
 
 if TYPE_CHECKING:
     from mixloom.pipeline.schema import Document
@@ -120,14 +120,9 @@ def packed_skill(
 
 
 def load_skills(
-    skills: Sequence[Source | ShardSkill],
-    data_root: str,
-    tokenizer: Store,
-    vocabulary: dict[str, Any],
-    seq_len: int,
-    most_tokens: int,
+    config: UtilitiesConfig, data_root: str, tokenizer: Store, vocabulary: dict[str, Any], seq_len: int
 ) -> list[SkillSet]:
-    """Read and tokenise held-out sets, each down to about `most_tokens`, drawn by hash of the documents.
+    """Read and tokenise the held-out sets of a section, as many documents of each, in the order of a hash, as it says.
 
     Args:
         data_root: against which the paths of skills are resolved.
@@ -136,14 +131,14 @@ def load_skills(
     Raises:
         UserError: a set that is not there or empty, a document of it that cannot be read, or shards of another vocabulary.
     """
-    out = []
-    for s in skills:
+    out, most = [], config.skill_tokens
+    for s in config.skills:
+        path = resolve(data_root, s.path)
         if isinstance(s, ShardSkill):
-            out.append(_from_shards(s, resolve(data_root, s.path), vocabulary, seq_len, most_tokens))
+            out.append(_from_shards(s, path, vocabulary, seq_len, most))
         else:
-            out.append(
-                _from_source(s, resolve(data_root, s.path), tokenizer, vocabulary, seq_len, most_tokens)
-            )
+            cut = [_cut(d, config.skill_characters) for d in _documents(s, path)]
+            out.append(_tokenised(s.name, cut, {s.name: path}, tokenizer, vocabulary, seq_len, most))
     return out
 
 
@@ -177,14 +172,11 @@ def _from_shards(
     return SkillSet(skill.name, np.stack(ids), lengths, documents, size, "byte" if size else "token")
 
 
-def _from_source(
-    skill: Source, path: str, tokenizer: Store, vocabulary: dict[str, Any], seq_len: int, most: int
-) -> SkillSet:
+def _documents(skill: Source, path: str) -> list[Document]:
+    """All documents of a held-out set, in the order of a hash."""
     from mixloom.pipeline.ingest.plan import plan_splits
     from mixloom.pipeline.ingest.readers import read_split
-    from mixloom.pipeline.schema import Failure, documents_batch
-    from mixloom.tokenizers.fitted import Codecs
-    from mixloom.tokenizers.transform import tokenize
+    from mixloom.pipeline.schema import Failure
 
     found: list[Document] = []
     for split in plan_splits(skill, path):
@@ -195,7 +187,35 @@ def _from_source(
                     fix="leave the file out with `exclude`, or correct it; a held-out set is read whole or not at all",
                 )
             found.append(item)
-    found.sort(key=lambda d: d.doc_id)  # a hash: a draw that new documents do not change
+    found.sort(key=lambda d: d.doc_id)  # a hash: a draw that new documents do not change much
+    return found
+
+
+def _cut(document: Document, most: int) -> Document:
+    """The first characters of a document of text alone; any other as it is."""
+    if any(s.kind != "text" for s in document.segments):
+        return document
+    kept, left = [], most
+    for s in document.segments:
+        if left > 0 and s.text:
+            kept.append(replace(s, text=s.text[:left]))
+            left -= len(s.text)
+    return replace(document, segments=tuple(kept))
+
+
+def _tokenised(
+    name: str,
+    found: Sequence[Document],
+    roots: dict[str, str],
+    tokenizer: Store,
+    vocabulary: dict[str, Any],
+    seq_len: int,
+    most: int,
+) -> SkillSet:
+    from mixloom.pipeline.schema import documents_batch
+    from mixloom.tokenizers.fitted import Codecs
+    from mixloom.tokenizers.transform import tokenize
+
     codecs = Codecs.load(tokenizer)
     documents, sizes = [], []
     tokens = 0
@@ -203,10 +223,10 @@ def _from_source(
         if tokens >= most:
             break
         some = found[at : at + _HEIGHT]
-        encoded, failures = tokenize(documents_batch(some), codecs, {skill.name: path})
+        encoded, failures = tokenize(documents_batch(some), codecs, roots)
         if failures:
             raise UserError(
-                f"the skill '{skill.name}': {failures[0][1]}", fix="leave the document out, or correct it"
+                f"the skill '{name}': {failures[0][1]}", fix="leave the document out, or correct it"
             )
         for document, e in zip(some, encoded):
             if tokens < most:  # whole documents, and at least one
@@ -214,7 +234,7 @@ def _from_source(
                 documents.append(np.asarray(e.ids))
                 sizes.append(_text_bytes(document))
                 tokens += len(e.ids)
-    return packed_skill(skill.name, documents, sizes, seq_len, str(vocabulary["dtype"]))
+    return packed_skill(name, documents, sizes, seq_len, str(vocabulary["dtype"]))
 
 
 def _text_bytes(document: Document) -> int:

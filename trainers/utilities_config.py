@@ -48,6 +48,12 @@ class UtilitiesConfig(BaseModel):
         ge=100,
         description="tokens of a skill that are evaluated, at most; documents are drawn by hash",
     )
+    skill_characters: int = Field(
+        4000,
+        ge=1,
+        description="characters of a held-out document of text that are read; the rest is left out, so that many"
+        " documents fit into skill_tokens",
+    )
     model: ModelConfig = Field(
         ModelConfig(dim=64, layers=2, heads=2, untie=(), tie_embeddings=True, init_std=0.1),
         description="the small model; its context length is that of the shards",

@@ -62,9 +62,7 @@ def small_runs(ctx: StageContext, config: UtilitiesConfig, data_root: str, conte
         )
     manifest = shards_of(ctx)
     tokenizer = ctx.run.stage("tokenizer").store
-    skills = load_skills(
-        config.skills, data_root, tokenizer, manifest.vocabulary, manifest.seq_len, config.skill_tokens
-    )
+    skills = load_skills(config, data_root, tokenizer, manifest.vocabulary, manifest.seq_len)
     reader = ShardReader(ctx.run.stage("shards").store.root)
     run_contexts = (contexts or manifest.totals.contexts) if config.simulate_epochs else None
     train = config.train.model_copy(update={"seed": config.seed})

@@ -17,6 +17,7 @@ from mixloom.pipeline.run import RunDirectory
 from mixloom.trainers.recipe import RunConfig, run_recipe
 from mixloom.trainers.report import write_report
 from mixloom.trainers.skills import load_skills
+from mixloom.trainers.utilities_config import UtilitiesConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import prose
@@ -113,25 +114,29 @@ def test_a_skill_more_trains_no_model_and_a_second_run_does_nothing(finished):
 
 def test_a_held_out_set_is_told_in_bytes_of_its_own_text(finished):
     tmp, tree, _ = finished
-    config = validate(RunConfig, tree, "test")
     run = RunDirectory(tree["run_dir"])
     vocabulary = run.stage("shards").store.read_json("manifest.json")["vocabulary"]
     tokenizer = run.stage("tokenizer").store
-    [sea, _] = load_skills(config.utilities.skills, tree["data_root"], tokenizer, vocabulary, 128, 10**6)
+
+    def load(seq_len=128, **changed):
+        config = UtilitiesConfig.model_validate({**tree["utilities"], **changed})
+        return load_skills(config, tree["data_root"], tokenizer, vocabulary, seq_len)
+
+    sea = load(skill_tokens=10**6)[0]
     texts = [json.loads(x)["text"] for x in (tmp / "corpus" / "sea.jsonl").read_text().splitlines()]
     assert sea.unit == "byte"
     assert sea.documents == 6
     assert sea.bytes == sum(len(t.strip().encode()) for t in texts)
     assert sea.bits(np.log(2) * sea.bytes) == pytest.approx(1)
-    [few, _] = load_skills(config.utilities.skills, tree["data_root"], tokenizer, vocabulary, 128, 100)
-    assert few.documents == 1
-    shards = {"name": "own", "format": "shards", "path": str(tmp / "run")}
-    own = validate(RunConfig, {**tree, "utilities": {**tree["utilities"], "skills": [shards]}}, "test")
-    [skill] = load_skills(own.utilities.skills, tree["data_root"], tokenizer, vocabulary, 128, 300)
-    assert skill.unit == "byte"
-    assert skill.tokens >= 128
+    few = load(skill_tokens=100, skill_characters=200)[0]
+    assert few.bytes == 200 * few.documents
+    assert 100 <= few.tokens < 250
+    shards = [{"name": "own", "format": "shards", "path": str(tmp / "run")}]
+    own = load(skills=shards, skill_tokens=300)[0]
+    assert own.unit == "byte"
+    assert own.tokens >= 128
     with pytest.raises(UserError, match="'own' names shards of another vocabulary or context length"):
-        load_skills(own.utilities.skills, tree["data_root"], tokenizer, vocabulary, 64, 300)
+        load(64, skills=shards)
 
 
 def refused(tree, **changed):
