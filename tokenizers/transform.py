@@ -90,8 +90,12 @@ def tokenize(
     Returns:
         Per document what it became, or None where it failed; and the failures as (row, what happened).
     """
-    names = [name for name in ("doc_id", "source", "segments", "meta") if name in documents.schema.names]
-    rows = documents.select(names).to_pylist()
+    rows = documents.select(["doc_id", "source", "segments"]).to_pylist()
+    if "meta" in documents.schema.names:
+        meta = documents.column("meta")
+        for i, row in enumerate(rows):  # maps are slow to convert, and most documents have no recording
+            if any(s["kind"] == "speech" for s in row["segments"]):
+                row["meta"] = meta[i].as_py()
     media, failed = encode_media(rows, codecs, roots, micro_batch, speech_patches)
     texts: list[str] = []
     plan: list[_Planned | None] = []
