@@ -1,7 +1,9 @@
 """A trained model as a folder of safetensors and JSON, and a dense one as a Llama or Qwen3 checkpoint.
 
-    config.json         every setting of the model, its architecture and the vocabulary
-    model.safetensors   weights by their names in `model.Model`
+    config.json           every setting of the model, its architecture and the vocabulary
+    model.safetensors     weights by their names in `model.Model`
+    modeling_mixloom.py   the model for transformers, in a file of its own (`hf_model`)
+    tokenizer.json        text alone, with the ids of the model; tokenizer/ holds the tokenizers of all modalities
 
 A dense model with norms before its parts is, weight for weight, a Llama (with qk_norm: a Qwen3), so any
 program that reads those can run it: `export_transformers`.
@@ -11,20 +13,26 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mixloom.pipeline.errors import UserError
-from mixloom.tokenizers.vocab import DOC, END_DOC, PAD
+from mixloom.tokenizers.vocab import DOC, END_DOC, PAD, Vocabulary
 from mixloom.trainers.checkpoint import load_weights, read_state
 from mixloom.trainers.config import ModelConfig
+from mixloom.trainers.export_tokenizer import write_tokenizer
 from mixloom.trainers.model import Model
 
+if TYPE_CHECKING:
+    from mixloom.trainers.trained import Trained
+
 MODEL_TYPE = "mixloom"
+LOADER_FILE = "modeling_mixloom.py"
 
 
 def load_checkpoint_model(checkpoint: Path) -> Model:
@@ -39,19 +47,107 @@ def load_checkpoint_model(checkpoint: Path) -> Model:
     return model.eval()
 
 
-def export_model(model: Model, vocabulary: dict[str, Any], folder: Path) -> None:
-    """Write config.json and model.safetensors; the config is written last."""
+def export_model(model: Model, vocabulary: dict[str, Any], folder: Path, dtype: str = "float32") -> None:
+    """Write config.json and model.safetensors, and the loader for transformers where it can run the model.
+
+    The config is written last.
+
+    Args:
+        dtype: of the stored weights, float32 or bfloat16.
+
+    Raises:
+        UserError: another dtype.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"--dtype is '{dtype}'; allowed: float32, bfloat16", fix="leave it out for float32")
     folder.mkdir(parents=True, exist_ok=True)
-    _save_weights({k: v.detach().cpu() for k, v in model.state_dict().items()}, folder)
-    _save_json(
-        {
-            "architectures": ["MixloomForCausalLM"],
-            "model_type": MODEL_TYPE,
-            "model": model.config.model_dump(mode="json"),
-            "vocabulary": vocabulary,
+    kind = getattr(torch, dtype)
+    _save_weights({k: v.detach().cpu().to(kind) for k, v in model.state_dict().items()}, folder)
+    config: dict[str, Any] = {
+        "architectures": ["MixloomForCausalLM"],
+        "model_type": MODEL_TYPE,
+        "model": model.config.model_dump(mode="json"),
+        "vocabulary": vocabulary,
+    }
+    if runs_in_transformers(model.config):
+        shutil.copyfile(Path(__file__).with_name("hf_model.py"), folder / LOADER_FILE)
+        config |= _transformers_config(model.config, vocabulary, dtype)
+    _save_json(config, folder)
+
+
+def runs_in_transformers(config: ModelConfig) -> bool:
+    """Whether the loader that is written beside the weights can run such a model."""
+    return config.experts is None and config.flow is None
+
+
+def _transformers_config(config: ModelConfig, vocabulary: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """What `hf_model.MixloomConfig` reads, and where transformers finds it."""
+    module = LOADER_FILE.removesuffix(".py")
+    ranges = [
+        [r["start"], r["start"] + r["size"], r["modality"]]
+        for r in vocabulary["ranges"]
+        if r["modality"] != 0
+    ]
+    return {
+        "auto_map": {
+            "AutoConfig": f"{module}.MixloomConfig",
+            "AutoModelForCausalLM": f"{module}.MixloomForCausalLM",
         },
-        folder,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.dim,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "max_position_embeddings": config.seq_len,
+        "modalities": config.modalities,
+        "modality_ranges": ranges,
+        "untie": list(config.untie),
+        "norm_placement": config.norm,
+        "qk_norm": config.qk_norm,
+        "rope_theta": config.rope_theta,
+        "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": DOC,
+        "eos_token_id": END_DOC,
+        "pad_token_id": PAD,
+        "dtype": dtype,
+    }
+
+
+def export_folder(
+    trained: Trained, folder: Path, *, llama: bool = False, dtype: str = "float32", tokenizer: str = ""
+) -> list[str]:
+    """Write a model with its tokenizers; returns the names of what was written.
+
+    Args:
+        llama: as a Llama or Qwen3, see `export_transformers`. tokenizer: a folder of tokenizers, or a run, to use
+            instead of those beside the model.
+
+    Raises:
+        UserError: tokenizers of another vocabulary, or a model that is no Llama where one is asked for.
+    """
+    source = _tokenizers(trained, tokenizer)
+    if llama:
+        export_transformers(trained.model, folder)
+    else:
+        export_model(trained.model, trained.vocabulary, folder, dtype)
+    if source is not None:
+        shutil.copytree(
+            source, folder / "tokenizer", dirs_exist_ok=True, ignore=shutil.ignore_patterns("sample")
+        )
+        write_tokenizer(source / "text", trained.vocabulary, folder)
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def _tokenizers(trained: Trained, given: str) -> Path | None:
+    """The folder of the tokenizers of a model, checked against its vocabulary; None where there is none."""
+    if not given:
+        return trained.tokenizers
+    folder = Path(given)
+    folder = folder if (folder / "vocab.json").is_file() else folder / "tokenizer"
+    Vocabulary.from_json(trained.vocabulary).require_same(
+        Vocabulary.load(folder / "vocab.json"), what=f"the tokenizers in {folder}"
     )
+    return folder
 
 
 def load_exported(folder: Path) -> tuple[Model, dict[str, Any]]:
@@ -73,7 +169,7 @@ def load_exported(folder: Path) -> tuple[Model, dict[str, Any]]:
             fix="read that folder with the transformers library",
         )
     model = Model(ModelConfig.model_validate(config["model"]))
-    model.load_state_dict(weights)
+    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
     return model.eval(), config["vocabulary"]
 
 
