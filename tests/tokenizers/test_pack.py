@@ -3,18 +3,23 @@
 from collections import defaultdict
 from itertools import pairwise
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
+from apache_beam.testing import test_pipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixloom.pipeline.engine import Commit
 from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.manifest import ShardEntry, build_manifest
 from mixloom.pipeline.order import ORDER
 from mixloom.pipeline.run import PartReader, RunDirectory
+from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.tokenizers.interleave import encode_document
 from mixloom.tokenizers.pack import pack_cell, shuffle_keys
-from mixloom.tokenizers.shard_transform import ShardSpec, _begun, _contexts, contexts_of
+from mixloom.tokenizers.shard_transform import ShardSpec, WriteShards, _begun, _contexts, contexts_of
 from mixloom.tokenizers.stages import DomainLayout, ShardsConfig
 from mixloom.tokenizers.tails import TailSpec, join_tails
 from mixloom.tokenizers.transform import TOKENS
@@ -316,3 +321,40 @@ def test_shuffle_keys_are_distinct_uniform_and_change_with_cell_and_seed():
 @pytest.mark.parametrize("seed", [0, 7, 2**31 - 1])
 def test_shuffle_keys_are_the_same_on_every_call(seed):
     assert np.array_equal(shuffle_keys(seed, 5, 100), shuffle_keys(seed, 5, 100))
+
+
+def test_shards_of_a_run_carry_patches_and_durations_a_reader_finds(tmp_path):
+    tokens, order, documents = world(tmp_path, [(30, 2), (200, 1), (5, 3)] * 4, spoken=True)
+    config = ShardsConfig(seq_len=64, window=4, block=3)
+    contexts, _, _ = packed(tmp_path, tokens, order, config)
+    directory = RunDirectory(str(tmp_path)).stage("shards")
+    specs = [ShardSpec(1, i, 2, tuple(contexts.parts)) for i in range(2)]
+    with test_pipeline.TestPipeline(runner="FnApiRunner") as p:
+        written_ = (
+            p | beam.Create(specs) | WriteShards(directory, contexts, tokens, config, VOCABULARY.to_json())
+        )
+        written_ | Commit(directory)
+    entries = [ShardEntry.model_validate(u.info["entry"]) for u in directory.units()]
+    build_manifest(entries, VOCABULARY.to_json(), seq_len=64).save(directory.store.root)
+    stored = {r["doc_id"]: r for name in tokens.parts for r in tokens.read(name).to_pylist()}
+    reader, cut = ShardReader(tmp_path, verify=True), 0
+    for i in range(reader.contexts("domain-001")):
+        ids, lengths = reader.context("domain-001", i)
+        info, at = reader.info("domain-001", i), 0
+        edges = np.cumsum([0, *reader.patches("domain-001", i)])
+        durations = reader.durations("domain-001", i)
+        heard = 0
+        for doc_id, length, start in zip(info["doc_ids"], lengths.tolist(), info["starts"]):
+            row = stored[doc_id]
+            inside = edges[(edges > at) & (edges < at + length)] - at + start
+            whole = np.cumsum(row["patch_lengths"])
+            assert inside.tolist() == whole[(whole > start) & (whole < start + length)].tolist()
+            own = np.isin(documents[doc_id], UNITS)
+            before, count = own[:start].sum(), own[start : start + length].sum()
+            if count:
+                assert durations[heard : heard + count].tolist() == row["durations"][before : before + count]
+            heard += count
+            cut += start > 0
+            at += length
+        assert edges[-1] == at == np.count_nonzero(ids)
+    assert cut > 0, "no document was cut"
