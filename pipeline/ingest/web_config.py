@@ -170,7 +170,7 @@ class MatchedImages(Model):
 Interleaved = Annotated[SegmentList | ParallelLists | MatchedImages, Field(discriminator="kind")]
 
 
-class WebDatasetSource(BaseSource):
+class WebDatasetSource(BaseSource, AltText):
     """WebDataset tars: members that share a name up to its first dot are a sample, and a document."""
 
     format: Literal["webdataset"]

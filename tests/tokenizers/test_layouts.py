@@ -143,6 +143,13 @@ def test_times_of_other_words_are_not_used():
     assert counts["mismatched"] == 1
 
 
+@pytest.mark.parametrize("untimed", ["whole", "proportional"])
+def test_an_empty_transcript_stays_beside_its_recording(untimed):
+    for known in ({"word_times": TIMES}, {"word_times": "[]"}, {}):
+        written = told([speech(**known), transcript("")], speech="word_switch", untimed=untimed)
+        assert sorted(map(str, written)) == ["", "0"]
+
+
 def test_one_word_cannot_be_switched():
     counts = Counter()
     times = json.dumps([["hello", 0.0, 1.0]])
