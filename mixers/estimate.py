@@ -18,6 +18,7 @@ from mixloom.mixers.limits import bounds_of, check_budget, left_out
 from mixloom.mixers.mix_config import Exclude, FinalPhase, MixtureConfig, parse_settings, used_settings
 from mixloom.mixers.mixture import Mixture, MixtureDomain, Phase
 from mixloom.mixers.sources import Domain, Sources
+from mixloom.mixers.tables import Trace, Trials
 from mixloom.mixers.utility import Utilities
 from mixloom.pipeline.errors import UserError
 
@@ -73,7 +74,7 @@ def estimate(
     kept = [d for d in sources.domains if d.name not in out]
     budget = config.budget_tokens if config.budget_tokens != "steps" else budget_tokens
     budget = check_budget(sources, kept, config, budget)
-    own = _aligned(given, _used_tables(config), [d.name for d in kept], set(out))
+    own = _aligned(given, _used_tables(config), [d.name for d in kept], list(out))
     plan = _weigh(kept, config, own, budget)
     alone = config == _as_unimax(config)
     beside = plan if alone else _weigh(kept, _as_unimax(config), own, budget)
@@ -185,7 +186,8 @@ def _before(sources: Sources, config: MixtureConfig, given: Given, budget: int) 
     """The weights had nothing been left out; by UniMax where the method cannot weigh the domains left out."""
     config = config.model_copy(update={"exclude": Exclude()})
     try:
-        plan = _weigh(sources.domains, config, given, budget)
+        own = _aligned(given, _used_tables(config), sources.names, ())
+        plan = _weigh(sources.domains, config, own, budget)
     except UserError:
         plan = _weigh(sources.domains, _as_unimax(config), given, budget)
     return _named(sources.domains, plan.mean, sources)
@@ -202,25 +204,37 @@ def _used_tables(config: MixtureConfig) -> list[str]:
     return [*own.get(config.method, []), *(["final"] if final else [])]
 
 
-def _aligned(given: Given, used: Sequence[str], names: Sequence[str], out: set[str]) -> Given:
-    """The utilities that are used, with the rows of these domains in this order; rows of domains that are left out are no mistake.
+def _aligned(given: Given, used: Sequence[str], names: Sequence[str], out: Sequence[str]) -> Given:
+    """The tables that are used, over these domains in this order; what they say of domains left out is no mistake.
+
+    Trials keep the columns of domains left out, behind the others: their losses depend on those weights too.
 
     Raises:
-        UserError: a domain without a row, or a row of a domain nobody knows.
+        UserError: a domain that a table lacks, or one in it that nobody knows.
     """
 
-    def own(table: Utilities | None) -> Utilities | None:
+    def utilities(table: Utilities | None) -> Utilities | None:
         if table is None:
             return None
         rows = [i for i, s in enumerate(table.sources) if s not in out]
         kept = tuple(table.sources[i] for i in rows)
         return replace(table, sources=kept, values=table.values[rows]).aligned(names)
 
-    return replace(
-        given,
-        utilities=own(given.utilities) if "utilities" in used else given.utilities,
-        final=own(given.final) if "final" in used else given.final,
-    )
+    def trace(table: Trace | None) -> Trace | None:
+        if table is None:
+            return None
+        columns = [i for i, d in enumerate(table.domains) if d not in out]
+        kept = tuple(table.domains[i] for i in columns)
+        return replace(table, domains=kept, values=table.values[:, columns]).aligned(names)
+
+    def trials(table: Trials | None) -> Trials | None:
+        return table and table.aligned([*names, *(d for d in out if d in table.domains)])
+
+    found: dict[str, Any] = {}
+    for name, own in (("utilities", utilities), ("final", utilities), ("excess", trace), ("losses", trace)):
+        found[name] = own(getattr(given, name)) if name in used else getattr(given, name)
+    found["trials"] = trials(given.trials) if "trials" in used else given.trials
+    return Given(**found)
 
 
 def _skill_notes(config: MixtureConfig, given: Given, weights: Floats, beside: Floats) -> list[str]:

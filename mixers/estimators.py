@@ -97,7 +97,6 @@ def weigh_by_utilities(p: Problem, utilities: Utilities, risk: float) -> Found:
     Raises:
         UserError: utilities that do not have exactly these domains, or skill weights of skills they do not have.
     """
-    # Rows of domains that the mixture leaves out are no mistake; rows nobody knows are, and `aligned` says so.
     u = utilities.aligned(p.names)
     v = skill_weights(p.config, u.skills)
     root = np.sqrt(v * len(v))
@@ -151,7 +150,7 @@ def concentration(weights: dict[str, float]) -> list[str]:
 
 def _doremi(p: Problem) -> Found:
     assert p.given.excess is not None
-    trace = p.given.excess.aligned(p.names)
+    trace = p.given.excess
     mean, _ = doremi(trace.values, None, p.config.eta, p.config.smoothing)
     notes = [
         f"mean weights of {len(trace.steps)} steps of a proxy model; published results change much with its size"
@@ -163,18 +162,29 @@ def _regmix(p: Problem) -> Found:
     from mixloom.mixers.regmix import regmix
 
     assert p.given.trials is not None
-    trials = p.given.trials.aligned(p.names)
+    trials = p.given.trials
     v = skill_weights(p.config, trials.skills)
-    lower, upper = p.bounds.lower, np.minimum(p.bounds.upper, 1.0)
     loss = trials.losses @ v
-    prior = proportional(p.tokens)
-    c = p.config
+
+    def padded(
+        values: Floats,
+    ) -> Floats:  # domains left out are in the trials, behind the others; they get nothing
+        return np.concatenate([values, np.zeros(len(trials.domains) - len(p.names))])
+
     found = regmix(
-        trials.weights, loss, prior, lower, upper, regressor=c.regressor, candidates=c.candidates, seed=c.seed
+        trials.weights,
+        loss,
+        padded(proportional(p.tokens)),
+        padded(p.bounds.lower),
+        padded(np.minimum(p.bounds.upper, 1.0)),
+        regressor=p.config.regressor,
+        candidates=p.config.candidates,
+        seed=p.config.seed,
     )
-    weights = _towards(found.weights, p)
-    predicted = float(found.fitted.predict(weights[None])[0])
-    beside = float(found.fitted.predict(_unimax(p).weights[None])[0])
+    weights = _towards(found.weights[: len(p.names)], p)
+    predicted, beside = (
+        float(found.fitted.predict(padded(w)[None])[0]) for w in (weights, _unimax(p).weights)
+    )
     rank = found.rank_correlation[found.regressor]
     notes = [
         f"{len(loss)} trials, regressor {found.regressor}: loss {predicted:.4f} predicted, of UniMax {beside:.4f};"
@@ -195,7 +205,7 @@ def _odm(p: Problem) -> Found:
     if p.given.losses is None:
         note = "weights of the warm-up (UniMax): online mixing changes them during training, through the mixture log"
         return Found(start, [note])
-    trace = p.given.losses.aligned(p.names)
+    trace = p.given.losses
     state, path = replay(OnlineState.start(p.names, start, p.config.reward_smoothing), trace.values)
     note = f"mean policy over {state.updates} updates of a training that was replayed"
     return Found(_towards(path.mean(axis=0), p), [note])
