@@ -64,8 +64,12 @@ class MixtureLog:
     def __init__(
         self, entries: Iterable[MixtureEntry | ExcludeEntry] = (), path: str | Path | None = None
     ) -> None:
-        self.entries: tuple[MixtureEntry | ExcludeEntry, ...] = tuple(entries)
+        self.entries: tuple[MixtureEntry | ExcludeEntry, ...] = ()
         self.path = None if path is None else Path(path)
+        self._lines: tuple[str, ...] = ()
+        self.fingerprint = ""  # hash of the last line, which covers all before it; '' for an empty log
+        for entry in entries:
+            self._add(entry)
 
     @classmethod
     def load(cls, path: str | Path) -> MixtureLog:
@@ -77,11 +81,12 @@ class MixtureLog:
         file = Path(path)
         if not file.exists():
             return cls(path=file)
-        entries, previous = [], ""
+        log = cls(path=file)
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            entry, previous = _read(line, previous, f"{file} line {number}")
-            entries.append(entry)
-        return cls(entries, file)
+            entry, stated = _read(line, log.fingerprint, f"{file} line {number}")
+            log.entries, log.fingerprint = (*log.entries, entry), stated
+            log._lines = (*log._lines, line)
+        return log
 
     def append(self, entry: MixtureEntry | ExcludeEntry, *, served: int = 0) -> None:
         """Add an entry, on disk too where the log has a file (written under a temporary name, then renamed).
@@ -103,11 +108,12 @@ class MixtureLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_name(f".{self.path.name}.tmp")
             with temporary.open("w", encoding="utf-8") as f:
-                f.write("".join(f"{line}\n" for line in longer.lines()))
+                f.write("".join(f"{line}\n" for line in longer._lines))
                 f.flush()
                 os.fsync(f.fileno())
             os.replace(temporary, self.path)
-        self.entries = longer.entries
+        self.entries, self._lines = longer.entries, longer._lines
+        self.fingerprint = longer.fingerprint
 
     def extended(self, entry: MixtureEntry | ExcludeEntry, *, served: int = 0) -> MixtureLog:
         """The log with one more entry, not written. Raises UserError where the entry begins before `served`."""
@@ -116,15 +122,23 @@ class MixtureLog:
                 f"an entry of the mixture log begins at step {entry.from_step}, but {served} steps have been served",
                 fix=f"let it begin at step {served} or later; what was served cannot be changed",
             )
-        return MixtureLog((*self.entries, entry), self.path)
+        longer = self.copy()
+        longer._add(entry)
+        return longer
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the last line, which covers all before it; '' for an empty log."""
-        previous = ""
-        for entry in self.entries:
-            previous = _hash(previous, _plain(entry))
-        return previous
+    def copy(self) -> MixtureLog:
+        """The log as it is now, unchanged by what is appended to this one later."""
+        same = MixtureLog(path=self.path)
+        same.entries, same._lines, same.fingerprint = self.entries, self._lines, self.fingerprint
+        return same
+
+    def _add(self, entry: MixtureEntry | ExcludeEntry) -> None:
+        plain = entry.model_dump(mode="json")
+        line = {"version": VERSION, "entry": plain, "previous": self.fingerprint}
+        self.fingerprint = _hash(self.fingerprint, plain)
+        self.entries = (*self.entries, entry)
+        text = json.dumps({**line, "hash": self.fingerprint}, ensure_ascii=False)
+        self._lines = (*self._lines, text)
 
     def before(self, step: int) -> str:
         """Fingerprint of what steps 0..step (not including `step`) depend on: the entries that begin before it.
@@ -135,26 +149,20 @@ class MixtureLog:
         previous = ""
         for entry in self.effective():
             if entry.from_step < step:
-                previous = _hash(previous, _plain(entry))
+                previous = _hash(previous, _essence(entry))
         return previous
 
     def effective(self) -> Sequence[MixtureEntry | ExcludeEntry]:
         """Entries in the order they take effect: by step, then as they were made."""
         return sorted(self.entries, key=lambda e: e.from_step)
 
-    def lines(self) -> list[str]:
-        """The log as it stands in its file."""
-        out, previous = [], ""
-        for entry in self.entries:
-            plain = _plain(entry)
-            line = {"version": VERSION, "entry": plain, "previous": previous}
-            previous = _hash(previous, plain)
-            out.append(json.dumps({**line, "hash": previous}, ensure_ascii=False))
-        return out
 
-
-def _plain(entry: MixtureEntry | ExcludeEntry) -> dict[str, Any]:
-    return entry.model_dump(mode="json")
+def _essence(entry: MixtureEntry | ExcludeEntry) -> dict[str, Any]:
+    """What the order depends on; not why, and nothing that a later version may add to a mixture file."""
+    own = {"kind": entry.kind, "from_step": entry.from_step}
+    if isinstance(entry, MixtureEntry):
+        return {**own, "mixture": entry.mixture.fingerprint}
+    return {**own, "contexts": [list(c) for c in entry.contexts]}
 
 
 def _hash(previous: str, entry: dict[str, Any]) -> str:

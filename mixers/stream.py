@@ -150,7 +150,7 @@ class Stream:
             )
         self.reader, self.mixture = reader, mixture
         self.seed, self.batch_contexts, self.steps = seed, batch_contexts, steps
-        self.log = MixtureLog() if log is None else MixtureLog(log.entries, log.path)
+        self.log = MixtureLog() if log is None else log.copy()
         entries = reader.manifest.domains
         self.domains: list[str] = [d.name for d in entries]
         for used in (mixture, *(e.mixture for e in self.log.entries if isinstance(e, MixtureEntry))):
@@ -343,7 +343,7 @@ class Stream:
             like=self,
         )
         if write:
-            MixtureLog(self.log.entries, self.log.path).append(entry, served=served)
+            self.log.copy().append(entry, served=served)
         return made
 
     def quarantine(self, step: int, reason: str = "") -> ExcludeEntry:
