@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mixloom.mixers.estimate import MixtureConfig, estimate
-from mixloom.mixers.given import input_hashes
+from mixloom.mixers.given import Given, input_hashes
 from mixloom.mixers.mixture import MIXTURE_NAME, Mixture
 from mixloom.mixers.sources import Sources
+from mixloom.mixers.tables import Trace, Trials
 from mixloom.mixers.utility import Utilities
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import ShardManifest
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
-UTILITIES_NAME = "utilities.yaml"
+UTILITIES_NAME, TRIALS_NAME, EXCESS_NAME = "utilities.yaml", "trials.csv", "excess.csv"
 
 
 def shards_of(ctx: StageContext) -> ShardManifest:
@@ -27,11 +30,12 @@ def weigh(
     manifest: ShardManifest,
     config: MixtureConfig,
     contexts: int | None,
-    utilities: Utilities | None = None,
+    given: Given | None = None,
 ) -> Mixture:
     """Estimate a mixture over the domains of a manifest.
 
     Args:
+        given: tables the method needs, instead of the files of the settings.
         contexts: contexts the training will be served; None: one pass over everything. The budget is their real
             tokens (the mean of the shards), for padding is neither served nor counted.
     """
@@ -42,7 +46,7 @@ def weigh(
         )
     totals = manifest.totals
     tokens = totals.tokens if contexts is None else contexts * totals.tokens // totals.contexts
-    return estimate(Sources.from_manifest(manifest), config, tokens, utilities=utilities)
+    return estimate(Sources.from_manifest(manifest), config, tokens, given=given)
 
 
 class MixtureStage(Stage):
@@ -51,7 +55,7 @@ class MixtureStage(Stage):
     Args:
         config: how to weigh.
         contexts: contexts served by the training it is for, when known.
-        measured: the stage whose utilities are used where the settings name no file of them.
+        measured: the stage whose tables are used where the settings name no file of them.
     """
 
     name = "mixture"
@@ -60,9 +64,9 @@ class MixtureStage(Stage):
 
     def __init__(self, config: MixtureConfig, contexts: int | None, measured: str | None = None) -> None:
         self.config, self.contexts = config, contexts
-        self.measured = measured if config.utilities is None else None
-        if self.measured is not None:
-            self.inputs = (*MixtureStage.inputs, self.measured)
+        self.measured = measured
+        if measured is not None:
+            self.inputs = (*MixtureStage.inputs, measured)
 
     def settings(self) -> dict[str, Any]:
         found = {**self.config.model_dump(mode="json"), "contexts": self.contexts}
@@ -73,11 +77,10 @@ class MixtureStage(Stage):
         return None  # no document passes through
 
     def execute(self, ctx: StageContext) -> None:
-        utilities = None
+        given = Given.load(self.config)
         if self.measured is not None:
-            ctx.reader(self.measured).read_bytes(UTILITIES_NAME)  # unchanged since it was written
-            utilities = Utilities.load(ctx.run.stage(self.measured).store.url(UTILITIES_NAME))
-        mixture = weigh(shards_of(ctx), self.config, self.contexts, utilities)
+            given = _measured(ctx, self.measured, given)
+        mixture = weigh(shards_of(ctx), self.config, self.contexts, given)
 
         def save(folder: Path) -> None:
             mixture.save(folder / MIXTURE_NAME)
@@ -85,3 +88,19 @@ class MixtureStage(Stage):
         files = ctx.save_model("", save)
         info = {"weights": mixture.weights, "epochs": mixture.epochs, "capped": list(mixture.capped)}
         ctx.commit(UnitOutput("mixture", files=files, info=info))
+
+
+def _measured(ctx: StageContext, stage: str, given: Given) -> Given:
+    """The tables given, and where there is none that of a stage before this one, if it made one."""
+    store, made = ctx.run.stage(stage).store, {p.name for p in ctx.manifest(stage).parts}
+    loads: dict[str, tuple[str, Callable[[str], Any]]] = {
+        "utilities": (UTILITIES_NAME, Utilities.load),
+        "trials": (TRIALS_NAME, Trials.load),
+        "excess": (EXCESS_NAME, Trace.load),
+    }
+    found = {}
+    for field, (name, load) in loads.items():
+        if getattr(given, field) is None and name in made:
+            ctx.reader(stage).read_bytes(name)  # unchanged since it was written
+            found[field] = load(store.url(name))
+    return replace(given, **found)

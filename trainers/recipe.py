@@ -178,12 +178,27 @@ class RunConfig(BaseModel):
                 f"tokenizer.layout.by_source.{unseen[0]}: alt writes attributes of images, which pii and decontaminate do "
                 "not see; set alt_text: true of the source instead, which makes them texts"
             )
-        if self.mixture.method == "utilimax" and self.mixture.utilities is None and self.utilities is None:
+        self._tables()
+        return self
+
+    def _tables(self) -> None:
+        """What the method of the mixture needs is named or measured; told before anything runs."""
+        method, measured = self.mixture.method, self.utilities
+        if method == "utilimax" and self.mixture.utilities is None and measured is None:
             raise ValueError(
                 "mixture.method is utilimax, and no utilities are given: name a file in mixture.utilities, or add a"
                 " section `utilities` with the skills to measure them for"
             )
-        return self
+        if method == "regmix" and self.mixture.trials is None and not (measured and measured.trials > 1):
+            raise ValueError(
+                "mixture.method is regmix, and no trials are given: name a file in mixture.trials, or add a section"
+                " `utilities` with skills and `trials: 64` or more"
+            )
+        if method == "doremi" and self.mixture.excess is None and not (measured and measured.excess):
+            raise ValueError(
+                "mixture.method is doremi, and no excess losses are given: name a file in mixture.excess, or add a"
+                " section `utilities` with skills and `excess: true`"
+            )
 
     @property
     def training_contexts(self) -> int | None:

@@ -76,6 +76,15 @@ class UtilitiesConfig(BaseModel):
     branch_steps: int = Field(
         60, ge=1, description="for merge: steps of the model that all others branch from"
     )
+    trials: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="small trainings on random mixtures, for mixture.method: regmix; the authors take 512; 0: none",
+    )
+    excess: bool = Field(
+        False, description="train the reference and the proxy of DoReMi, for mixture.method: doremi"
+    )
     compare: int = Field(
         3,
         ge=0,

@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mixloom.mixers.stage import UTILITIES_NAME, shards_of
+from mixloom.mixers.stage import EXCESS_NAME, TRIALS_NAME, UTILITIES_NAME, shards_of
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 from mixloom.pipeline.storage import resolve
 from mixloom.trainers.utilities_config import ShardSkill, UtilitiesConfig
 
 if TYPE_CHECKING:
+    from mixloom.mixers.tables import Trace, Trials
+    from mixloom.pipeline.console import Advance
     from mixloom.trainers.ablate import SmallRuns
     from mixloom.trainers.model_cache import ModelCache
 
@@ -102,6 +104,7 @@ class UtilitiesStage(Stage):
     def execute(self, ctx: StageContext) -> None:
         from mixloom.trainers.ablate import ablation_losses, utilities_of
         from mixloom.trainers.merging import merge_losses, merge_utilities
+        from mixloom.trainers.proxies import save_table
 
         started = time.perf_counter()
         runs, cache = (
@@ -116,6 +119,7 @@ class UtilitiesStage(Stage):
                 found = merge_utilities(
                     merge_losses(runs, cache, branch_steps=steps, advance=advance), runs, steps
                 )
+            tables = self._tables(runs, cache, advance)
         ctx.console.say(
             f"{self.name}: {cache.trained} small models trained, {cache.evaluated} evaluations;"
             " what was known already was not done again"
@@ -123,7 +127,22 @@ class UtilitiesStage(Stage):
 
         def save(folder: Path) -> None:
             found.save(folder / UTILITIES_NAME)
+            for name, table in tables.items():
+                save_table(folder / name, table)
 
         files = ctx.save_model("", save)
         info = {"method": found.method, "skills": list(found.skills), "sources": len(found.sources)}
         ctx.commit(UnitOutput("utilities", files=files, info=info, seconds=time.perf_counter() - started))
+
+    def _tables(self, runs: SmallRuns, cache: ModelCache, advance: Advance) -> dict[str, Trace | Trials]:
+        """What RegMix and DoReMi need, where it is asked for, by the name of its file."""
+        from mixloom.trainers.proxies import doremi_proxy, regmix_trials
+
+        out: dict[str, Trace | Trials] = {}
+        if self.config.trials:
+            out[TRIALS_NAME] = regmix_trials(
+                runs, cache, self.config.trials, seed=self.config.seed, advance=advance
+            )
+        if self.config.excess:
+            out[EXCESS_NAME] = doremi_proxy(runs, cache, advance=advance)
+        return out

@@ -112,6 +112,21 @@ def test_a_skill_more_trains_no_model_and_a_second_run_does_nothing(finished):
     assert f"utilities: 0 small models trained, {len(domains)} evaluations" in line(lines, "utilities:")
 
 
+def test_regmix_and_doremi_take_their_tables_from_the_small_trainings(finished):
+    tmp, tree, _ = finished
+    utilities = {**tree["utilities"], "trials": 5, "excess": True, "compare": 0}
+    base = {**tree, "train": None, "utilities": utilities}
+    do({**base, "mixture": {"method": "regmix", "max_epochs": 100, "candidates": 200}})
+    mixture = Mixture.load(tmp / "run")
+    assert mixture.estimator == "regmix"
+    assert len(mixture.record["given"]["trials"]["rows"]) == 6  # a header and five mixtures
+    lines = do({**base, "mixture": {"method": "doremi", "max_epochs": 100}})
+    assert [x.split()[0] for x in lines] == ["mixture"]
+    mixture = Mixture.load(tmp / "run")
+    assert mixture.estimator == "doremi"
+    assert len(mixture.record["given"]["excess"]["rows"]) == 5
+
+
 def test_a_held_out_set_is_told_in_bytes_of_its_own_text(finished):
     tmp, tree, _ = finished
     run = RunDirectory(tree["run_dir"])
@@ -149,6 +164,12 @@ def test_utilimax_without_utilities_is_refused_before_anything_runs(finished):
     tree = {k: v for k, v in finished[1].items() if k != "utilities"}
     assert "mixture.method is utilimax, and no utilities are given" in refused(tree)
     assert "name a file in mixture.utilities, or add a section `utilities`" in refused(tree)
+
+
+def test_regmix_and_doremi_without_tables_are_refused_before_anything_runs(finished):
+    tree = finished[1]
+    assert "`trials: 64` or more" in refused(tree, mixture={"method": "regmix"})
+    assert "`excess: true`" in refused(tree, mixture={"method": "doremi"})
 
 
 def test_mistakes_in_the_section_name_the_field_and_what_is_allowed(finished):
