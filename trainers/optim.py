@@ -57,7 +57,10 @@ class Towers:
         self._replicas = replicas
         tower = {id(p): 1 + m for m in range(model.config.modalities) for p in model.tower(m)}
         self._groups: list[list[nn.Parameter]] = [[] for _ in range(1 + model.config.modalities)]
-        for parameter in model.parameters():
+        apart = {
+            id(p) for p in model.foretelling()
+        }  # they learn beside the model, and must not change its step
+        for parameter in (p for p in model.parameters() if id(p) not in apart):
             self._groups[tower.get(id(parameter), 0)].append(parameter)
 
     def squares(self) -> Tensor:

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from mixloom.trainers.config import ExpertsConfig, ModelConfig
+from mixloom.trainers.config import ExpertsConfig, ModelConfig, TrainConfig
 from mixloom.trainers.data import make_batch, modality_table
 from mixloom.trainers.generate import Cache, decode
 from mixloom.trainers.model import Model
 from mixloom.trainers.moma import Experts, token_seeds
-from mixloom.trainers.step import batch_losses
+from mixloom.trainers.step import Run, Totals, batch_losses
 
 SMALL = {"dim": 32, "layers": 2, "heads": 4, "vocab_size": 1024, "seq_len": 64, "init_std": 0.1}
 MOMA = {"untie": (), "experts": {"counts": (4, 3, 1)}}
@@ -134,6 +134,19 @@ def test_the_foretelling_network_changes_nothing_the_model_learns(batch_of):
         if "foretell" not in name:
             torch.testing.assert_close(parameter.grad, grads[name], rtol=0, atol=0)
     assert all(bool(g.abs().sum() > 0) for g in told)
+
+
+def test_what_foretells_has_no_part_in_the_clipping_of_the_gradient(batch_of, vocabulary):
+    config = TrainConfig(grad_clip=0.1, batch_contexts=3, threads=1)
+    weights = []
+    for scale in (1.0, -30.0):
+        run = Run(ModelConfig(**SMALL, **MOMA), config, vocabulary)
+        with torch.no_grad():
+            for p in run.model.foretelling():
+                p.mul_(scale)
+        run.update([batch_of()], 0, Totals(3))
+        weights.append({n: p.detach() for n, p in run.model.named_parameters() if "foretell" not in n})
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
 
 
 def test_the_reported_losses_do_not_hold_the_foretelling_loss(batch_of):
