@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
@@ -273,4 +273,17 @@ class ShardsStage(Stage):
         )
         manifest.save(ctx.directory.store.root)
         file = ctx.directory.write_file("manifest.json", ctx.directory.store.read("manifest.json"))
-        return UnitOutput("manifest", files=(file,), info={"totals": manifest.totals.model_dump(mode="json")})
+        info: dict[str, Any] = {"totals": manifest.totals.model_dump(mode="json")}
+        layouts = layout_totals(ctx.manifest("tokenize").info.values())
+        if layouts:
+            info["layouts"] = layouts
+        return UnitOutput("manifest", files=(file,), info=info)
+
+
+def layout_totals(units: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """What the layouts of all documents met, by source, sorted, from what stage `tokenize` tells of each part."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for unit in units:
+        for source, counts in unit.get("layouts", {}).items():
+            found[source].update(counts)
+    return {source: dict(sorted(found[source].items())) for source in sorted(found)}

@@ -319,7 +319,10 @@ def test_another_order_of_segments_is_tokenized_again_with_the_same_tokenizers(c
     assert after["shards"] != before["shards"]
     manifest = RunDirectory(copied["run_dir"]).stage("tokenize").manifest()
     met = [info["layouts"]["scenes"] for info in manifest.info.values() if "layouts" in info]
-    assert sum(m["images_with_caption"] for m in met) > 0
+    captioned = sum(m["images_with_caption"] for m in met)
+    assert captioned > 0
+    told = RunDirectory(copied["run_dir"]).stage("shards").manifest().info["manifest"]
+    assert told["layouts"]["scenes"]["images_with_caption"] == captioned
 
 
 @pytest.mark.parametrize(
