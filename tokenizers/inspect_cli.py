@@ -40,6 +40,9 @@ def inspect(
     ] = "",
     out: Annotated[str, typer.Option(metavar="FILE", help="Where to write the page.")] = "inspect.html",
     tokens: Annotated[bool, typer.Option("--tokens", help="Begin with token boundaries shown.")] = False,
+    patches: Annotated[
+        bool, typer.Option("--patches", help="Begin with patch boundaries shown, where shards carry patches.")
+    ] = False,
     text: Annotated[bool, typer.Option("--text", help="Print to the terminal instead of a page.")] = False,
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve pages with search to this machine until Ctrl+C.")
@@ -71,11 +74,11 @@ def inspect(
         console = Console(highlight=False)
         for note in notes:
             console.print(note, markup=False)
-        print_contexts(read, console, tokens=tokens)
+        print_contexts(read, console, tokens=tokens, patches=patches)
         return 0
     from mixloom.tokenizers.inspect_page import inspect_page
 
-    page = inspect_page(title, read, notes=notes, tokens=tokens)
+    page = inspect_page(title, read, notes=notes, tokens=tokens, patches=patches)
     _write(out, page)
     print(f"{len(read)} of {shards.contexts:,} contexts in {out} ({len(page.encode()) / 1e6:.1f} MB)")
     for note in notes:

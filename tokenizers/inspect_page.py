@@ -43,21 +43,22 @@ def inspect_page(
     *,
     notes: Sequence[str] = (),
     tokens: bool = False,
+    patches: bool = False,
     paging: Paging | None = None,
     budget: int = 24_000_000,
 ) -> str:
     """The page. Pictures and sound that do not fit into `budget` bytes of base64 are left out, and it says so.
 
     Args:
-        notes: what cannot be decoded and why. tokens: begin with token boundaries shown. paging: of a server; a page
+        notes: what cannot be decoded and why. tokens, patches: begin with their boundaries shown. paging: of a server; a page
             without it has no search.
     """
     room = media.Budget(budget)
     shown = [context_html(c, room) for c in contexts]
     pieces = [p for c in contexts for d in c.documents for p in d.pieces]
-    patches = any(p.patches or any(g.patch for g in p.groups) for p in pieces)
+    there = any(p.patches or any(g.patch for g in p.groups) for p in pieces)
     body = [
-        _bar(tokens, patches, paging),
+        _bar(tokens, patches if there else None, paging),
         el(
             "main",
             el("h1", title),
@@ -66,7 +67,8 @@ def inspect_page(
             id="main",
         ),
     ]
-    return document(title, body, classes="inspect show-tokens" if tokens else "inspect")
+    shown_too = [f"show-{name}" for name, on in (("tokens", tokens), ("patches", patches and there)) if on]
+    return document(title, body, classes=" ".join(["inspect", *shown_too]))
 
 
 def message_page(title: str, text: str) -> str:
@@ -101,10 +103,11 @@ def _hash(source: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
 
 
-def _bar(tokens: bool, patches: bool, paging: Paging | None) -> Html:
+def _bar(tokens: bool, patches: bool | None, paging: Paging | None) -> Html:
+    """The switches and the search; `patches` is None where there are none."""
     boxes = [_toggle("tokens", "token boundaries", tokens)]
-    if patches:
-        boxes.append(_toggle("patches", "patch boundaries", False))
+    if patches is not None:
+        boxes.append(_toggle("patches", "patch boundaries", patches))
     keys = el("span", [_key(m) for m in MODALITIES], cls="keys small")
     return el("div", boxes, keys, [_search(paging), _pages(paging)] if paging else None, cls="bar-top")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +17,23 @@ if TYPE_CHECKING:
 
 _COLOURS = {"text": "blue", "image": "dark_orange3", "speech": "medium_purple3"}
 _WIDE = 32  # characters of a picture
+_PATCH = "\u2016"
 
 
-def print_contexts(contexts: list[ReadContext], console: Console, *, tokens: bool = False) -> None:
-    """Write contexts to a console; with `tokens`, alternate tokens are underlined (or set off by bars without styles)."""
+def print_contexts(
+    contexts: list[ReadContext], console: Console, *, tokens: bool = False, patches: bool = False
+) -> None:
+    """Write contexts to a console.
+
+    With `tokens`, alternate tokens are underlined (or set off by bars without styles); with `patches`, a double bar stands
+    where a stored patch begins.
+    """
     for c in contexts:
         console.rule(f"context {number(c.number)} of {_plain(c.domain)}", align="left")
         filled = f"{number(c.tokens)} tokens in {number(c.slots)} slots"
         console.print(_line(f"{filled}, row {c.row} of {c.key} in {c.shard}"), soft_wrap=True)
         for d in c.documents:
-            for part in _document(d, console.color_system is not None, tokens):
+            for part in _document(d, _Shown(console.color_system is not None, tokens, patches)):
                 console.print(part, soft_wrap=True)
         if c.slots > c.tokens:
             console.print(_line(f"<pad> {plural(c.slots - c.tokens, 'slot')} of padding"))
@@ -43,7 +50,13 @@ def _plain(text: str) -> str:
     return clean(text).replace("\n", "\\n")
 
 
-def _document(d: Document, coloured: bool, tokens: bool) -> Iterator[Text]:
+class _Shown(NamedTuple):
+    coloured: bool
+    tokens: bool
+    patches: bool
+
+
+def _document(d: Document, shown: _Shown) -> Iterator[Text]:
     from rich.text import Text
 
     place = f"tokens {number(d.start)} to {number(d.start + d.tokens - 1)}"
@@ -51,8 +64,8 @@ def _document(d: Document, coloured: bool, tokens: bool) -> Iterator[Text]:
     yield Text(f"\n{_plain(d.source)}  {_plain(d.doc_id)}  {place}{ends}", style="bold")
     line = Text()
     for p in d.pieces:
-        line.append_text(_inline(p, coloured, tokens))
-        if p.picture is not None and coloured:
+        line.append_text(_inline(p, shown))
+        if p.picture is not None and shown.coloured:
             yield line
             yield _blocks(p.picture)
             line = Text()
@@ -60,7 +73,7 @@ def _document(d: Document, coloured: bool, tokens: bool) -> Iterator[Text]:
         yield line
 
 
-def _inline(p: Piece, coloured: bool, tokens: bool) -> Text:
+def _inline(p: Piece, shown: _Shown) -> Text:
     """A piece inside the running text."""
     from rich.text import Text
 
@@ -72,17 +85,21 @@ def _inline(p: Piece, coloured: bool, tokens: bool) -> Text:
         about += [f"{p.picture.shape[1]} x {p.picture.shape[0]} pixels"] if p.picture is not None else []
         about += [f"{len(p.wave) / p.rate:.1f} s"] if p.wave is not None else []
         about += [_plain(p.note)] if p.note else []
-        ids = f": {' '.join(map(str, p.ids.tolist()))}" if tokens else ""
+        marked = p.patches if shown.patches else ()
+        ids = " ".join(f"{_PATCH if i in marked else ''}{n}" for i, n in enumerate(p.ids.tolist()))
+        ids = f": {ids}" if shown.tokens or marked else ""
         return Text(f"[{p.kind} of {', '.join(about)}{ids}]", style=_COLOURS[p.kind])
     if not p.text:
         return Text(f"[{plural(len(p.ids), 'text token')}, {_plain(p.note)}]", style=_COLOURS["text"])
-    if not tokens:
+    if not (shown.tokens or (shown.patches and any(g.patch for g in p.groups))):
         return Text(clean(p.text))
-    if not coloured:
-        return Text("|".join(clean(g.text) for g in p.groups))
     out = Text()
     for i, g in enumerate(p.groups):
-        out.append(clean(g.text), style="underline" if i % 2 else "")
+        if shown.patches and g.patch:
+            out.append(_PATCH, style="red" if shown.coloured else "")
+        elif shown.tokens and i and not shown.coloured:
+            out.append("|")
+        out.append(clean(g.text), style="underline" if shown.tokens and shown.coloured and i % 2 else "")
     return out
 
 

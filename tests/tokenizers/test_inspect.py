@@ -200,6 +200,21 @@ def test_patches_begin_where_it_is_stored_that_they_do(run, decoders):
     assert tree.xpath("//*[@id='show-patches']")
 
 
+def test_patch_boundaries_are_shown_from_the_start_where_that_is_asked_for(run, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    assert command(run.root, "--document", "bb01", "--patches", "--out", str(out)) == 0
+    body = lxml.html.fromstring(out.read_text()).xpath("//body")[0]
+    assert body.get("class").split() == ["inspect", "show-patches"]
+    assert body.xpath("//*[@id='show-patches']/@checked")
+    capsys.readouterr()
+    assert command(run.root, "--document", "bb01", "--patches", "--text") == 0
+    shown = capsys.readouterr().out
+    assert "\u2016said</doc>" in shown
+    assert shown.count("\u2016") == 1 + -(-len(run.units) // 2)
+    assert command(run.root, "--document", "bb01", "--patches", "--tokens", "--text") == 0
+    assert "\u2016s|a|i|d</doc>" in capsys.readouterr().out
+
+
 def test_a_patch_that_was_cut_with_its_document_is_drawn_as_it_is_stored(run, decoders):
     """The document begins with <doc>, so after a cut at 160 the patches of four bytes begin at the second token."""
     _, after = contexts(run, decoders, Query(domain="second"))
