@@ -17,6 +17,7 @@ from mixloom.trainers.model import Attend, Model
 LOOKS = 4  # that are compared
 FALL = 0.98  # of the loss: less has fallen
 GROWTH = 2.0  # of logits or residual stream: more has grown
+LOGITS = 1e4
 
 
 @dataclass
@@ -68,7 +69,8 @@ class Watchman:
 
     The rule: over the last four looks the loss has not fallen by 2 % (mean of the last two stretches against that of
     the first two), while the attention logits or the residual stream have doubled. A model that has learnt what it can
-    stands still inside as well; one whose rate is too high goes on growing. That attention logits grow before a run
+    stands still inside as well; one whose rate is too high goes on growing. Logits from about 10,000 on are told of
+    whatever the loss does: there Wortsman et al. found runs to become unstable. That attention logits grow before a run
     diverges, and that norms drift apart in mixed-modal ones, is from Wortsman et al. (arXiv 2309.14322, section
     3.1) and the Chameleon team (arXiv 2405.09818, section 2.2); the numbers are ours.
     """
@@ -94,6 +96,9 @@ class Watchman:
         """What the last looks say."""
         if len(self._looks) < LOOKS:
             return None
+        if self._looks[-1][1] >= LOGITS:
+            reach = self._looks[-1][1]
+            return f"the learning rate may be too high: attention logits reach {reach:.3g}; model.qk_norm bounds them"
         half = LOOKS // 2
         losses, logits, residual = (list(column) for column in zip(*self._looks))
         fell = sum(losses[half:]) < FALL * sum(losses[:half])

@@ -92,7 +92,7 @@ def _examine(run: Run, stream: StreamLike, step: int) -> dict[str, Any]:
     update = run.update(parts, step, totals)
     sums, counts = totals.contexts(0)
     return {
-        "loss": float(sums.sum() / max(1, counts.sum())),
+        "loss": totals.loss(0),
         "loss_expected": float(counts.sum(0) @ base / max(1, counts.sum())),
         "grad_norm": float(update.norm),
         "grad_norm_usual": level.norm,

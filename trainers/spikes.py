@@ -3,10 +3,12 @@
 The loss of an update is held against what it should be: every modality against the median of its own last losses
 (an eighth of the window, so that a falling loss is followed), weighed by this update's targets, so that an update with
 many images is no spike because images cost more. What is left over, the excess, is a spike where it lies `sigmas`
-robust standard deviations above its own median over the window and 2 % of the loss besides; so is a gradient norm that
-lies as far out and at ten times its median, and anything that is not finite. Looking back on a window of updates, with 6
-deviations and half a window of patience, follows the SkipStep optimisers of OLMo-core (Groeneveld et al., OLMo, arXiv
-2402.00838, and its code); medians in the place of means, so that one spike does not hide the next.
+robust standard deviations above its last median, or above zero where that is below (the loss falls), and 5 % of the
+loss besides. The noise is that of the window, by the differences of neighbours, which a trend only shifts. A gradient
+norm is one where it lies as far above its median and at ten times it; and so is anything that is not finite. Looking
+back on a window of updates, with 6 deviations and half a window of patience, follows the SkipStep optimisers of
+OLMo-core (Groeneveld et al., OLMo, arXiv 2402.00838, and its code); medians in the place of means, so that one spike
+does not hide the next.
 
 The verdict stays on the device as a number that fused AdamW reads (`found_inf`): an update that is left out touches
 neither weights nor moments, and nothing is waited for.
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from mixloom.trainers.watch_config import SpikeConfig
 
-LEAST_RISE = 0.02  # of the expected loss; less is no spike however quiet the window
+LEAST_RISE = 0.05  # of the expected loss; less is no spike however quiet the window
 NORM_FACTOR = 10.0  # times the median: a gradient norm is clipped anyway, so only gross ones count
 _SCALE = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
 
@@ -55,19 +57,20 @@ class _Window:
         """values float64 [C], which bool [C]."""
         moved = torch.cat([self.values[1:], values[None]])
         self.values = torch.where(which, moved, self.values)
-        self.seen += which
+        self.seen = (self.seen + which).clamp(max=len(self.values))
 
-    def median(self, values: Tensor | None = None) -> Tensor:
-        """Lower median of what has been seen, float64 [C]; inf before."""
-        ordered = (self.values if values is None else values).sort(0).values
-        filled = self.seen.clamp(max=len(ordered))
-        return ordered.gather(0, ((filled - 1).clamp(min=0) // 2)[None])[0]
+    def median(self, newest: int | None = None) -> Tensor:
+        """Lower median of the newest values that have been seen, float64 [C]; inf before."""
+        rows = self.values if newest is None else self.values[-newest:]
+        return _median(rows, self.seen.clamp(max=len(rows)))
 
     def deviation(self) -> Tensor:
-        """Standard deviation by the median absolute deviation, float64 [C]."""
-        unseen = torch.isinf(self.values)
-        off = (self.values - self.median()).abs().masked_fill(unseen, math.inf)
-        return _SCALE * self.median(off)
+        """Standard deviation of the noise, float64 [C]: from the differences of neighbours, which a trend only shifts."""
+        unseen = torch.isinf(self.values[:-1])
+        steps = self.values.diff(dim=0).masked_fill(unseen, math.inf)
+        seen = (self.seen - 1).clamp(min=0)
+        off = (steps - _median(steps, seen)).abs().masked_fill(unseen, math.inf)
+        return _SCALE * _median(off, seen) / math.sqrt(2)
 
     def state(self) -> dict[str, Any]:
         rows = self.values.cpu().numpy()
@@ -86,13 +89,19 @@ class _Window:
         self.seen.copy_(torch.tensor(state["seen"]).clamp(max=len(rows)))
 
 
+def _median(rows: Tensor, seen: Tensor) -> Tensor:
+    """Lower median of the `seen` [C] smallest of each column of float64 [W, C]; what is not seen is inf."""
+    return rows.sort(0).values.gather(0, ((seen - 1).clamp(min=0) // 2)[None])[0]
+
+
 class SpikeWatch:
     """Judges updates as they come. `action: off` judges only what is not finite."""
 
     def __init__(self, config: SpikeConfig, modalities: int, device: torch.device) -> None:
         self.config = config
         self._warm = config.window // 2 if config.warmup is None else min(config.warmup, config.window)
-        self._by_modality = _Window(max(8, config.window // 8), modalities, device)
+        self._recent = max(8, config.window // 8)
+        self._by_modality = _Window(self._recent, modalities, device)
         self._both = _Window(config.window, 2, device)  # excess, gradient norm
 
     def judge(self, sums: Tensor, counts: Tensor, norm: Tensor) -> Tensor:
@@ -109,7 +118,7 @@ class SpikeWatch:
         now = torch.stack([excess, norm])
         bad = ~torch.isfinite(now).all()
         if self.config.action != "off":
-            middle = self._both.median()
+            middle = self._middle()
             rise = torch.stack([LEAST_RISE * known.sum() / total, (NORM_FACTOR - 1) * middle[1]])
             limit = middle + torch.maximum(self.config.sigmas * self._both.deviation(), rise)
             bad |= ((now > limit) & (self._both.seen >= self._warm)).any()
@@ -118,12 +127,16 @@ class SpikeWatch:
         self._by_modality.push(sums / counts.clamp(min=1), sound & (counts > 0))
         return bad.float()
 
+    def _middle(self) -> Tensor:
+        """Usual excess, not below zero, and gradient norm, float64 [2]."""
+        return self._both.median(self._recent).clamp(min=0)
+
     def _base(self) -> Tensor:
         return self._by_modality.median()
 
     def level(self) -> Level:
         """What is normal now; waits for the device."""
-        middle, off = self._both.median(), self._both.deviation()
+        middle, off = self._middle(), self._both.deviation()
         base = self._base()
         warm = bool(self._both.seen[0] >= self._warm)
         loss = float(torch.where(torch.isfinite(base), base, 0).mean())
@@ -143,14 +156,14 @@ class SpikeWatch:
 def locate(sums: NDArray[np.float64], counts: NDArray[np.int64], level: Level) -> list[int] | None:
     """The fewest contexts without which an update is no spike, worst first; None where that takes too many.
 
-    A quarter of the contexts is the most, but one may always be blamed where there are two. [] says that the loss is
-    no spike as it stands (its gradient was).
+    A quarter of the contexts is the most, but one may always be blamed where there are two. Where the loss is no spike as
+    it stands (its gradient was), contexts far above the others of the update are blamed, by the same measure and with
+    the same share at most; [] where there are none.
 
     Args:
         sums: nats of each context by modality of the target [B, K]. counts: targets [B, K].
     """
-    base = np.where(np.isnan(level.by_modality), np.nan, level.by_modality)
-    expected = np.where(counts > 0, counts * base, 0.0)
+    expected = np.where(counts > 0, counts * level.by_modality, 0.0)
     unknown = (counts > 0) & np.isnan(expected)
     expected[unknown] = sums[unknown]
     excess, targets = (sums - expected).sum(1), counts.sum(1)
@@ -161,8 +174,17 @@ def locate(sums: NDArray[np.float64], counts: NDArray[np.int64], level: Level) -
         rest = order[taken:]
         left, n = float(excess[rest].sum()), int(targets[rest].sum())
         if n and math.isfinite(left) and left / n <= level.limit:
-            return [int(i) for i in order[:taken]]
+            return [int(i) for i in order[:taken]] if taken else _outliers(excess, targets, level.limit, most)
     return None
+
+
+def _outliers(excess: NDArray[np.float64], targets: NDArray[np.int64], limit: float, most: int) -> list[int]:
+    """Contexts whose excess per target lies far above that of the others, worst first; [] for more than `most`."""
+    each = excess / np.maximum(targets, 1)
+    middle = np.median(each)
+    off = 6.0 * _SCALE * np.median(np.abs(each - middle))
+    found = [int(i) for i in np.argsort(-each, kind="stable") if each[i] - middle > max(off, limit)]
+    return found if len(found) <= most else []
 
 
 def shares(excess: Sequence[float]) -> list[float]:

@@ -38,6 +38,9 @@ class _Done(NamedTuple):
     squares: Tensor
     skipped: Tensor
 
+    def loss(self) -> float:
+        return float(sum(self.sums.double().tolist()) / max(1, int(self.counts.sum())))
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -88,12 +91,16 @@ class Totals:
         """The end of update `step`, with its sums over all ranks."""
         self._done.append(_Done(step, sums, counts, squares, skipped))
 
+    def loss(self, update: int) -> float:
+        """Nats per target of the `update`-th update since the last record; waits for the device."""
+        return self._done[update].loss()
+
     def left_out(self) -> list[Skipped]:
         """Updates that were left out, the same on every rank; waits for the device."""
         return [
             Skipped(
                 done.step,
-                float(done.sums.sum() / max(1, int(done.counts.sum()))),
+                done.loss(),
                 float(done.squares.sum().sqrt()),
                 *self.contexts(n),
             )

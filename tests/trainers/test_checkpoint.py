@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mixloom.pipeline.errors import UserError
 from mixloom.tokenizers.vocab import Vocabulary
+from mixloom.trainers import checkpoint
 from mixloom.trainers.checkpoint import (
+    Saver,
     latest_checkpoint,
     list_checkpoints,
     load_optimizer,
@@ -81,6 +89,89 @@ def test_a_checkpoint_cut_off_while_writing_is_not_seen(tmp_path):
     (tmp_path / "latest").write_text("step-00000030\n")
     assert latest_checkpoint(tmp_path) == whole
     assert save(tmp_path, 20).name == "step-00000020"
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys, torch
+from pathlib import Path
+from mixloom.trainers import checkpoint
+from mixloom.trainers.checkpoint import Saver
+from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.model import Model
+from mixloom.trainers.optim import build_optimizer
+
+model = Model(ModelConfig(dim=16, heads=2, layers=1, vocab_size=32))
+saver = Saver(Path(sys.argv[1]), keep_last=2, background=sys.argv[2] == "thread")
+def save(step):
+    saver.save(model=model, optimizer=build_optimizer(model, TrainConfig()), step=step, stream={}, configs={})
+save(10)
+saver.wait()
+real = checkpoint.save_file
+def half(tensors, path):
+    real(tensors, path)
+    os.truncate(path, path.stat().st_size // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.save_file = half if sys.argv[3] == "files" else real
+if sys.argv[3] == "rename":
+    checkpoint.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+save(20)
+saver.wait()
+"""
+
+
+@pytest.mark.parametrize(("way", "where"), [("thread", "files"), ("at once", "rename")])
+def test_a_process_killed_while_it_writes_leaves_the_checkpoint_before(tmp_path, way, where):
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(tmp_path), way, where]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / ".step-00000020.tmp").exists()
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000010"]
+    assert latest_checkpoint(tmp_path).name == "step-00000010"
+    load_weights(latest_checkpoint(tmp_path), Model(CONFIG))
+    save(tmp_path, 20)
+    assert not (tmp_path / ".step-00000020.tmp").exists()
+
+
+def test_what_is_saved_is_the_model_as_it_was_however_it_changes_meanwhile(tmp_path, monkeypatch):
+    model = Model(CONFIG)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    changed = threading.Event()
+    real = checkpoint.save_file
+    monkeypatch.setattr(checkpoint, "save_file", lambda *a: (changed.wait(10), real(*a)))
+    saver = Saver(tmp_path, keep_last=1, background=True)
+    monkeypatch.setattr(saver, "_prepare", lambda temporary: temporary.mkdir(parents=True))
+    saver.save(model=model, optimizer=build_optimizer(model, TrainConfig()), step=1, stream={}, configs={})
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    changed.set()
+    saver.wait()
+    saved = load_file(tmp_path / "step-00000001" / "model.safetensors")
+    assert all(torch.equal(saved[k], before[k]) for k in before)
+
+
+def test_an_error_in_the_thread_is_raised_at_the_next_checkpoint(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    model = Model(CONFIG)
+    optimizer = build_optimizer(model, TrainConfig())
+    saver = Saver(tmp_path, keep_last=1, background=True)
+    monkeypatch.setattr(checkpoint.Saver, "_publish", full)
+    saver.save(model=model, optimizer=optimizer, step=1, stream={}, configs={})
+    with pytest.raises(OSError, match="No space left"):
+        saver.save(model=model, optimizer=optimizer, step=2, stream={}, configs={})
+    saver.close()
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_checkpoints_at_multiples_are_kept_beside_the_newest(tmp_path):
+    model = Model(CONFIG)
+    optimizer = build_optimizer(model, TrainConfig())
+    saver = Saver(tmp_path, keep_last=1, keep_every=20, background=False)
+    for step in (10, 20, 30, 40, 50):
+        saver.save(model=model, optimizer=optimizer, step=step, stream={}, configs={})
+    assert [p.name for p in list_checkpoints(tmp_path)] == [f"step-000000{n}" for n in (20, 40, 50)]
 
 
 def test_a_lost_or_foreign_pointer_is_made_up_for(tmp_path):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixloom.trainers.metrics import MetricsLog, ends, read_metrics
+from mixloom.trainers.metrics import MetricsLog, TimeLeft, ends, progress_line, read_metrics
 
 
 def record(step: int, loss: float, text: int = 10, image: int = 0) -> dict:
@@ -70,3 +70,30 @@ def test_the_ends_of_a_rare_modality_are_those_of_the_steps_that_had_it():
     assert found.first_by_modality["speech"] == pytest.approx(4.7)
     assert found.last_by_modality["speech"] == pytest.approx(3.0)
     assert found.first_by_modality["image"] is None
+
+
+def full_record(step: int, seconds: float = 1.0, **more):
+    losses = {"text": 2.0, "image": None}
+    return {"step": step, "steps": 1000, "loss": 2.0, "loss_by_modality": losses, "lr": 1e-3} | {
+        "tokens_per_second": 1234.0,
+        "seconds": seconds,
+        **more,
+    }
+
+
+def test_the_time_left_is_said_only_once_it_is_known_and_a_pause_does_not_move_it():
+    left = TimeLeft()
+    assert left.after(full_record(10, 60.0)) is None  # the first holds the warming up
+    assert left.after(full_record(20)) is None
+    assert left.after(full_record(30)) == pytest.approx(97.0)
+    for step in range(40, 100, 10):
+        left.after(full_record(step))
+    assert left.after(full_record(100, 300.0)) == pytest.approx(90.0)
+
+
+def test_a_progress_line_says_what_is_known():
+    line = progress_line(full_record(10), 3725.0)
+    assert line == "step 10/1000  loss 2.000  text 2.000  lr 1.00e-03  1,234 tokens/s  1 h 02 min left"
+    more = progress_line(full_record(10, mfu=0.4321, skipped=[7, 9], caution="look out"), 75.0)
+    assert more.endswith("MFU 43.2 %  1 min 15 s left  left out: 7, 9  look out")
+    assert "left" not in progress_line(full_record(1000), 0.0)
