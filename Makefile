@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(BIN)/mypy -p mixloom
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench-tables: $(STAMP)
 	$(BIN)/python benchmarks/tables.py
