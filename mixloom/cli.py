@@ -63,6 +63,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "export",
         "Write a trained model as a Hugging Face style folder with its loader",
     ),
+    "experts": (
+        "mixloom.trainers.model_cli",
+        "experts",
+        "Branch, train, merge: an expert per domain of a run, one model of them all, their ensemble",
+    ),
     "report": ("mixloom.trainers.cli", "report", "Write report.html for a run"),
     "mix": ("mixloom.mixers.cli", "app", "Estimate and show mixture weights"),
 }

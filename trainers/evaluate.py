@@ -67,7 +67,7 @@ def evaluate(
     _check(model, vocabulary, reader)
     names = [*modality_names(vocabulary), *(f"modality{m}" for m in range(model.config.modalities))]
     names = names[: model.config.modalities]
-    chosen = {d: _spread(reader.contexts(d), most) for d in _domains(reader, domains)}
+    chosen = {d: spread(reader.contexts(d), most) for d in _domains(reader, domains)}
     total, done = sum(map(len, chosen.values())), 0
     sums = np.zeros((len(chosen), len(names)))
     counts = np.zeros((len(chosen), len(names)), np.int64)
@@ -88,10 +88,10 @@ def _losses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Summed losses float64 [K] and targets int64 [K] of some contexts, by modality of the target."""
     device = model.embedding.device
-    found = [reader.context(domain, i) for i in numbers]
+    ids, lengths = contexts_of(reader, domain, numbers)
     batch = make_batch(
-        np.stack([ids for ids, _ in found]),
-        [lengths for _, lengths in found],
+        ids,
+        lengths,
         modality_table(vocabulary),
         modalities=model.config.modalities,
         document_mask=model.config.document_mask,
@@ -100,6 +100,14 @@ def _losses(
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     losses = batch_losses(model, batch.to(device), kind, dtype, _CHUNK, causal=True)
     return losses.sums.double().cpu().numpy(), np.asarray(batch.target_counts)
+
+
+def contexts_of(
+    reader: ShardReader, domain: str, numbers: Sequence[int]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Some contexts of a domain: input ids [n, seq_len], and the lengths of the pieces of each."""
+    found = [reader.context(domain, i) for i in numbers]
+    return np.stack([ids for ids, _ in found]), [lengths for _, lengths in found]
 
 
 def _check(model: Model, vocabulary: dict[str, Any], reader: ShardReader) -> None:
@@ -124,7 +132,7 @@ def _domains(reader: ShardReader, asked: Sequence[str] | None) -> list[str]:
     return list(asked or reader.domains)
 
 
-def _spread(count: int, most: int | None) -> list[int]:
+def spread(count: int, most: int | None) -> list[int]:
     """At most `most` of the numbers below `count`, evenly spread."""
     if most is None or most >= count:
         return list(range(count))

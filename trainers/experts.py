@@ -30,7 +30,8 @@ from mixloom.trainers.trainer import TrainResult, train
 if TYPE_CHECKING:
     from mixloom.pipeline.embedder import Embedder
     from mixloom.pipeline.shard_reader import ShardReader
-    from mixloom.tokenizers.text import TextTokenizer
+    from mixloom.tokenizers.text_bytes import TextCoder
+    from mixloom.trainers.stage import StreamSource
 
 Embed = Callable[[Sequence[str]], np.ndarray]
 Read = Callable[[np.ndarray], str]
@@ -73,22 +74,26 @@ def domain_streams(
     Raises:
         UserError: a domain would be served more often than `max_epochs`.
     """
+    settings = {"seed": seed, "batch_contexts": batch_contexts, "steps": steps, "max_epochs": max_epochs}
+    return {name: domain_stream(reader, name, **settings) for name in reader.domains}  # type: ignore[arg-type]
+
+
+def domain_stream(
+    reader: ShardReader, name: str, *, seed: int, batch_contexts: int, steps: int, max_epochs: float
+) -> StreamSource:
+    """The contexts of one domain of some shards; raises as `domain_streams`."""
     from mixloom.mixers.estimate import MixtureConfig
     from mixloom.mixers.stage import weigh
     from mixloom.mixers.stream import Stream
     from mixloom.trainers.stage import StreamSource
 
-    out: dict[str, StreamLike] = {}
-    for name in reader.domains:
-        alone = {d: float(d == name) for d in reader.domains}
-        mixing = MixtureConfig(method="fixed", weights=alone, max_epochs=max_epochs)
-        mixture = weigh(reader.manifest, mixing, steps * batch_contexts)
-        stream = Stream(reader, mixture, seed=seed, batch_contexts=batch_contexts, steps=steps)
-        out[name] = StreamSource(stream)
-    return out
+    alone = {d: float(d == name) for d in reader.domains}
+    mixing = MixtureConfig(method="fixed", weights=alone, max_epochs=max_epochs)
+    mixture = weigh(reader.manifest, mixing, steps * batch_contexts)
+    return StreamSource(Stream(reader, mixture, seed=seed, batch_contexts=batch_contexts, steps=steps))
 
 
-def text_reader(vocabulary: dict[str, Any], tokenizer: TextTokenizer) -> Read:
+def text_reader(vocabulary: dict[str, Any], tokenizer: TextCoder) -> Read:
     """The words of token ids, int [n], as a function; ids of other modalities are left out."""
     block = next(item for item in vocabulary["ranges"] if item["name"] == "text")
     first, used = int(block["start"]), int(block["used"])

@@ -49,19 +49,21 @@ class MixloomConfig(PretrainedConfig):  # type: ignore[misc]
         self.untie, self.norm_placement = list(untie or []), norm_placement
         self.qk_norm, self.rope_theta = qk_norm, rope_theta
         self.num_key_value_heads, self.head_dim = num_attention_heads, hidden_size // num_attention_heads
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **rest)
+        rest["tie_word_embeddings"] = tie_word_embeddings
+        super().__init__(**rest)
 
 
 def by_modality(x: Tensor, kinds: Tensor, weights: nn.ParameterList, use: Any) -> Tensor:
     """use(rows of one modality, its weight) for every modality, rows back in their places; x [T, ...], kinds [T]."""
     if len(weights) == 1:
         return use(x, weights[0])
-    out = None
+    out = x.new_empty(0)
     for m, weight in enumerate(weights):
         rows = (kinds == m).nonzero(as_tuple=True)[0]
         made = use(x[rows], weight)
-        out = x.new_empty(x.shape[0], *made.shape[1:]) if out is None else out
-        out[rows] = made.to(out.dtype)
+        if m == 0:
+            out = made.new_empty(x.shape[0], *made.shape[1:])
+        out[rows] = made
     return out
 
 
@@ -174,7 +176,7 @@ class MixloomForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
 
     def forward(
         self,
-        input_ids: Tensor | None = None,
+        input_ids: Tensor,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Any = None,
@@ -211,7 +213,7 @@ class MixloomForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc
             loss = F.cross_entropy(flat, labels[:, 1:].reshape(-1), ignore_index=-100)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=past_key_values)
 
-    def get_input_embeddings(self) -> None:
+    def get_input_embeddings(self) -> None:  # type: ignore[override]
         return None
 
     def get_output_embeddings(self) -> None:

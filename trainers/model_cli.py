@@ -190,6 +190,34 @@ def export(
     print(f"wrote {out}: {', '.join(written)}")
 
 
+def experts(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML configuration file.")],
+    rest: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides such as train.steps=50."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
+) -> None:
+    """Branch, train, merge: an expert per domain of a run, one model made of them, and their ensemble, compared.
+
+    An interrupted command goes on where it was; experts that are done are not trained again.
+    """
+    from mixloom.pipeline.config import load_config
+    from mixloom.pipeline.console import Console
+    from mixloom.trainers.experts_config import ExpertsRecipe
+    from mixloom.trainers.experts_run import FILE, experts_recipe
+
+    settings = load_config(ExpertsRecipe, config, rest or [])
+    about = experts_recipe(settings, Console(quiet))
+    names = list(next(iter(about["losses"].values())))
+    print(f"{'nats per target':<16}" + "".join(f"{n:>10}" for n in names))
+    for who, losses in about["losses"].items():
+        print(f"{who:<16}" + "".join(f"{losses[n]:>10.4f}" for n in names))
+    if not about["held_out"]:
+        print("on contexts of the run itself, which the models were trained on; held_out names others")
+    print(f"wrote {Path(settings.run_dir) / settings.name / FILE}")
+
+
 def _write_json(path: str, value: Any) -> None:
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
