@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,10 @@ from mixloom.trainers.batch_kernel import (
     number_pieces,
 )
 
+if TYPE_CHECKING:
+    from mixloom.trainers.model_config import ModelConfig
+    from mixloom.trainers.speech_batch import Patched
+
 __all__ = [
     "IGNORE",
     "Arrays",
@@ -45,9 +49,11 @@ __all__ = [
     "modality_table",
 ]
 
+Patches = Sequence[np.ndarray | None]
 Arrays = (
     tuple[np.ndarray, Sequence[np.ndarray], np.ndarray]
     | tuple[np.ndarray, Sequence[np.ndarray], np.ndarray, np.ndarray]
+    | tuple[np.ndarray, Sequence[np.ndarray], np.ndarray, np.ndarray | None, Patches]
 )
 
 
@@ -57,7 +63,8 @@ class StreamLike(Protocol):
     def batch_arrays(self, step: int) -> Arrays:
         """`(input_ids uint16|uint32 [B, L], doc_lengths: B int arrays, domains int32 [B])` of update `step` from 0.
 
-        Objectives that leave targets out add a fourth array, see `counted` of `make_batch`.
+        Objectives that leave targets out add a fourth array, see `counted` of `make_batch`. For a model that reads speech in
+        patches their lengths may be the fifth, see `speech_batch.patched`; the fourth is then None where all targets count.
         """
         ...
 
@@ -83,7 +90,8 @@ class Batch:
     without a document mask the pieces of a context count as one, and so do their positions and lengths.
     perm: int64 [T], sequence index of every row of the modality-major order (stable); inverse: the way back.
     sizes: tokens per modality, padding counted as text. piece_lengths: int64 [P], in sequence order, sum T.
-    target_counts: targets per modality. domains: int64 [B].
+    target_counts: targets per modality. domains: int64 [B]. speech: the batch with speech in patches, where a model reads it
+    so; see `speech_batch.patched`.
     """
 
     shape: tuple[int, int]
@@ -98,6 +106,7 @@ class Batch:
     sizes: list[int]
     target_counts: list[int]
     piece_lengths: np.ndarray
+    speech: Patched | None = None
 
     @property
     def targets_total(self) -> int:
@@ -112,6 +121,8 @@ class Batch:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
+        if self.speech is not None:
+            moved["speech"] = self.speech.to(device)
         return replace(self, **moved)
 
 
@@ -220,13 +231,26 @@ def _joined(pieces: np.ndarray, padding: np.ndarray, length: int) -> np.ndarray:
 
 
 def micro_batches(
-    arrays: Arrays, parts: int, modality: np.ndarray, modalities: int, *, document_mask: bool = True
+    arrays: Arrays,
+    parts: int,
+    modality: np.ndarray,
+    modalities: int,
+    *,
+    document_mask: bool = True,
+    config: ModelConfig | None = None,
 ) -> list[Batch]:
-    """The contexts of one update cut into `parts` batches of equal height."""
+    """The contexts of one update cut into `parts` batches of equal height.
+
+    Args:
+        config: of a model that may read speech in patches, for which they are made here.
+    """
+    from mixloom.trainers.speech_batch import patched  # which builds on this module
+
     input_ids, doc_lengths, domains = arrays[:3]
-    counted = arrays[3] if len(arrays) == 4 else None
+    counted = arrays[3] if len(arrays) > 3 else None
+    patches = arrays[4] if len(arrays) == 5 else None
     height = input_ids.shape[0] // parts
-    return [
+    batches = [
         make_batch(
             input_ids[i : i + height],
             doc_lengths[i : i + height],
@@ -238,6 +262,10 @@ def micro_batches(
         )
         for i in range(0, height * parts, height)
     ]
+    if config is None:
+        return batches
+    own = [None if patches is None else patches[i * height : (i + 1) * height] for i in range(parts)]
+    return [patched(batch, config, lengths) for batch, lengths in zip(batches, own)]
 
 
 class Prefetcher:
@@ -249,7 +277,7 @@ class Prefetcher:
         stream: where the contexts come from.
         start, stop: first step, and the step after the last.
         parts: batches per step, see `micro_batches`.
-        modality, modalities, document_mask: see `make_batch`.
+        modality, modalities, document_mask: see `make_batch`. config: see `micro_batches`.
         depth: steps made ahead.
         threads: steps made at once; reading and making run outside the interpreter's lock.
     """
@@ -264,12 +292,13 @@ class Prefetcher:
         modality: np.ndarray,
         modalities: int,
         document_mask: bool = True,
+        config: ModelConfig | None = None,
         depth: int = 1,
         threads: int = 1,
     ) -> None:
         self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
-        self._document_mask = document_mask
+        self._document_mask, self._config = document_mask, config
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
         self._ahead: deque[Future[list[Batch]]] = deque()
         for _ in range(max(depth, threads)):
@@ -287,6 +316,7 @@ class Prefetcher:
             self._modality,
             self._modalities,
             document_mask=self._document_mask,
+            config=self._config,
         )
 
     def next(self) -> list[Batch]:

@@ -7,6 +7,7 @@ model believes, the result can be decoded.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ from mixloom.tokenizers.vocab import (
 from mixloom.trainers.attention import rotate
 from mixloom.trainers.data import modality_table
 from mixloom.trainers.flow import Noised, by_row, image_numbers
+from mixloom.trainers.latent_speech import next_in_patch, prompt_rows
 from mixloom.trainers.model import Model, Rows
 
 
@@ -54,6 +56,7 @@ class Cache:
         self.images: Tensor | None = (
             None  # number of the image of each new token or -1, int64 [n], in sequence order
         )
+        self.state: Tensor | None = None  # [D], of the last token read
 
     def attend(self, qkv_TE: Tensor, layer: int) -> Tensor:
         """Attention output [n, D] of the n new tokens over the cached ones and themselves."""
@@ -79,28 +82,47 @@ class Cache:
 
 
 @torch.no_grad()
-def decode(model: Model, cache: Cache, ids: Sequence[int], modality: np.ndarray) -> Tensor:
-    """Logits float32 [V] for the token after `ids`, which are appended to the cache. modality: uint8 [V].
+def decode(
+    model: Model,
+    cache: Cache,
+    ids: Sequence[int],
+    modality: np.ndarray,
+    patches: Sequence[int] | None = None,
+) -> Tensor:
+    """Logits float32 [V] for the token after `ids`, which are appended to the cache.
+
+    Args:
+        modality: uint8 [V].
+        patches: where the model reads speech in patches: tokens of each, together all of `ids`; None: patches of the size
+            in its settings. The last patch is read as one that has ended.
 
     Raises:
         ValueError: more tokens than the cache holds.
     """
     if cache.length + len(ids) > cache.keys.shape[2]:
         raise ValueError(f"{cache.length + len(ids)} tokens, but the cache holds {cache.keys.shape[2]}")
-    hidden, last = _read(model, cache, ids, modality)
-    cache.length += len(ids)
-    return (model.head_weight.to(hidden.dtype) @ hidden[last]).float()
+    hidden, last = _read(model, cache, ids, modality, patches=patches)
+    cache.length += hidden.shape[0]
+    cache.state = hidden[last]
+    return (model.head_weight.to(hidden.dtype) @ cache.state).float()
 
 
 def _read(
-    model: Model, cache: Cache, ids: Sequence[int], modality: np.ndarray, noised: Noised | None = None
+    model: Model,
+    cache: Cache,
+    ids: Sequence[int],
+    modality: np.ndarray,
+    noised: Noised | None = None,
+    patches: Sequence[int] | None = None,
 ) -> tuple[Tensor, int]:
     """Hidden states [n, D] of new tokens by row, and the row of the last; keys and values lie in the cache, behind its end.
 
-    noised: what stands for the images among them, in sequence order; the images as they are by default.
+    noised: what stands for the images among them, in sequence order; the images as they are by default. patches: see `decode`.
     """
-    tokens = np.asarray(ids, dtype=np.int64)
-    kinds = modality[tokens] if model.config.streams > 1 else np.zeros(len(ids), dtype=np.uint8)
+    tokens, entering = np.asarray(ids, dtype=np.int64), None
+    if model.config.speech_patches is not None:
+        tokens, entering = prompt_rows(ids, modality, model.config.speech_patches, patches)
+    kinds = modality[tokens] if model.config.streams > 1 else np.zeros(len(tokens), dtype=np.uint8)
     order = np.argsort(kinds, kind="stable")
     device, dtype = cache.keys.device, cache.keys.dtype
     cache.order = torch.from_numpy(order).to(device)
@@ -110,8 +132,11 @@ def _read(
         sequence = torch.from_numpy(tokens).to(device)
         cache.images = image_numbers(model.flow.is_image(sequence)[None], torch.zeros_like(sequence)[None])[0]
         noised = by_row(noised or model.flow.clean(sequence), cache.order)
+    if entering is not None:
+        entering = entering.in_order(order).to(device)
     own = torch.from_numpy(tokens[order]).to(device), sizes, cache, positions
-    return model(Rows(*own, noised=noised), dtype), int(np.flatnonzero(order == len(ids) - 1)[0])
+    hidden = model(Rows(*own, noised=noised, patches=entering), dtype)
+    return hidden, int(np.flatnonzero(order == len(tokens) - 1)[0])
 
 
 @torch.no_grad()
@@ -134,6 +159,36 @@ def sample_image(
         hidden, _ = _read(model, cache, ids, modality, Noised(everywhere, x, times, x))
         x = x + head.velocity(hidden) / steps
     return [int(i) for i in head.nearest(x)]
+
+
+@torch.no_grad()
+def sample_patch(
+    model: Model,
+    cache: Cache,
+    first: int,
+    grammar: Grammar,
+    modality: np.ndarray,
+    draws: tuple[float, np.random.Generator, int | None, float],
+) -> list[int]:
+    """The units of a patch that begins with `first` at the end of the cache; the cache stays as it is.
+
+    Args:
+        grammar: before `first`; it is used up.
+        draws: temperature (with 0 a patch ends where that is likelier than not), generator, top_k and top_p.
+    """
+    assert model.speech is not None
+    assert cache.state is not None
+    temperature, rng, *_ = draws
+    units = [first]
+    grammar.push(first)
+    while (allowed := grammar.allowed() & (modality == SPEECH_MODALITY)).any():
+        state, end = next_in_patch(model.speech, cache.state, units, model.embedding)
+        if end > (0.5 if temperature == 0 else rng.random()):
+            break
+        logits = (model.head_weight.to(state.dtype) @ state).double().cpu().numpy()
+        units.append(_choose(np.where(allowed, logits, -np.inf), *draws))
+        grammar.push(units[-1])
+    return units
 
 
 @dataclass
@@ -249,12 +304,17 @@ def generate(
     cache = Cache(model, max_tokens, dtype)
     rng = np.random.Generator(np.random.PCG64(seed))
     tokens, new = list(prompt), list(prompt)
+    patches: list[int] | None = None  # of the prompt
     while len(tokens) < max_tokens and tokens[-1] != end:
-        logits = decode(model, cache, new, table).double().cpu().numpy()
+        logits = decode(model, cache, new, table, patches).double().cpu().numpy()
         if model.flow is not None and tokens[-1] == IMAGE:
             new = sample_image(model, cache, image_tokens, table, rng)
         else:
             new = [_choose(np.where(grammar.allowed(), logits, -np.inf), temperature, rng, top_k, top_p)]
+        if model.speech is not None and table[new[0]] == SPEECH_MODALITY:
+            draws = (temperature, rng, top_k, top_p)
+            new = sample_patch(model, cache, new[0], copy.copy(grammar), table, draws)
+        patches = [len(new)]
         for token in new:
             grammar.push(token)
         tokens += new

@@ -4,7 +4,8 @@ In a Mixture-of-Transformers (Liang et al., arXiv 2411.04996, Algorithm 1) every
 for everything but the embedding, the head and the attention itself, which runs over the whole sequence. A
 token is routed by its own modality, not by that of the token it predicts; special tokens are text.
 
-MoMa (`moma.Experts`) puts several experts in the place of a feed-forward.
+MoMa (`moma.Experts`) puts several experts in the place of a feed-forward. Speech may come in patches
+(`latent_speech.LatentSpeech`): then the blocks read one row for several tokens.
 
 The residual stream is a list of K contiguous tensors, one per modality, so an untied layer is a plain matrix
 product per tensor: no gather, no scatter, no question to the device. Only attention needs the sequence; it
@@ -25,11 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixloom.tokenizers.vocab import SPEECH_MODALITY
 from mixloom.trainers.attention import Kind, make_plan, rotary_table
 from mixloom.trainers.data import Batch
 from mixloom.trainers.flow import FlowHead, Noised, by_row, image_numbers
+from mixloom.trainers.latent_speech import LatentSpeech
 from mixloom.trainers.model_config import ModelConfig
 from mixloom.trainers.moma import Experts, token_seeds
+from mixloom.trainers.speech_batch import Entering, Leaving, patched
 
 
 class Attend(Protocol):
@@ -45,6 +49,8 @@ class Rows:
     The rest concerns models with experts: positions int64 [T] in the same order; causal: let no choice of experts
     depend on other tokens, as sampling and evaluation need it; foretold: gets the loss of the networks that foretell that
     choice, a scalar from every block, with a gradient. noised: what stands for image tokens in a model with a flow loss.
+    patches: what stands in rows of speech in a model that reads it in patches; tokens: how the states of all tokens come
+    out of those of the rows, None: they do not; ends: gets the log-odds that patches end, with a gradient.
     """
 
     input_ids: Tensor
@@ -54,6 +60,9 @@ class Rows:
     causal: bool = True
     foretold: list[Tensor] = field(default_factory=list)
     noised: Noised | None = None
+    patches: Entering | None = None
+    tokens: Leaving | None = None
+    ends: list[Tensor] = field(default_factory=list)
 
 
 def towers(copies: int, *shape: int) -> nn.ParameterList:
@@ -176,6 +185,7 @@ class Model(nn.Module):
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.dim))
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.layers)])
         self.flow = FlowHead(config) if config.flow is not None else None
+        self.speech = LatentSpeech(config) if config.speech_patches is not None else None
         self.norm = towers(config.modalities if "norm" in config.untie else 1, config.dim)
         self.head = None if config.tie_embeddings else nn.Parameter(torch.empty_like(self.embedding))
         cos, sin = rotary_table(config.seq_len, config.head_dim, config.rope_theta)
@@ -201,8 +211,12 @@ class Model(nn.Module):
             raise ValueError(
                 f"contexts of {batch.shape[1]} tokens, but the model has seq_len {self.config.seq_len}"
             )
-        images = noised = None
-        order = self.order(batch)
+        images = noised = patches = tokens = None
+        if self.speech is not None:
+            own = patched(batch, self.config).speech
+            assert own is not None
+            batch, patches, tokens = own.on(batch.input_ids.device)
+        order = self._row_order(batch)
         if self.flow is not None:
             ids = batch.input_ids.view(batch.shape)
             images = image_numbers(self.flow.is_image(ids), batch.documents)
@@ -218,20 +232,27 @@ class Model(nn.Module):
         )
         if order is None:
             sizes = [batch.input_ids.shape[0]]
-            return Rows(batch.input_ids, sizes, plan, batch.positions, causal, noised=noised)
-        own = batch.input_ids[order], batch.sizes, plan, batch.positions[order]
-        return Rows(*own, causal, noised=noised)
+            given = batch.input_ids, sizes, plan, batch.positions
+        else:
+            given = batch.input_ids[order], batch.sizes, plan, batch.positions[order]
+        return Rows(*given, causal, noised=noised, patches=patches, tokens=tokens)
 
     def order(self, batch: Batch) -> Tensor | None:
-        """Sequence index of every row of the residual stream, int64 [T]; None: rows are in sequence order."""
+        """Sequence index of every row that `forward` returns, int64 [T]; None: they are in sequence order."""
+        in_patches = self.speech is not None and batch.sizes[SPEECH_MODALITY] > 0
+        return None if in_patches else self._row_order(batch)
+
+    def _row_order(self, batch: Batch) -> Tensor | None:
         return batch.perm if self.config.streams > 1 else None
 
     def forward(self, rows: Rows, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Hidden states [T, D] after the last norm, in the order of the residual stream; logits: `@ head_weight.T`."""
+        """Hidden states [T, D] after the last norm, ordered as `order` says; logits: `@ head_weight.T`."""
         x_TD = F.embedding(rows.input_ids, self.embedding).to(dtype)
         if self.flow is not None:
             assert rows.noised is not None
             x_TD = torch.where(rows.noised.image[:, None], self.flow.embedded(rows.noised, dtype), x_TD)
+        if self.speech is not None and rows.patches is not None:
+            x_TD = self.speech.entered(x_TD, rows.patches, self.embedding)
         x_KTD = list(torch.split(x_TD, rows.sizes))
         seeds_KT: list[Tensor] = []
         if self.config.experts is not None:
@@ -241,11 +262,16 @@ class Model(nn.Module):
             if foretold is not None:
                 rows.foretold.append(foretold)
         x_KTD = [rms_norm(x_TD, self.norm, m) for m, x_TD in enumerate(x_KTD)]
-        return x_KTD[0] if len(x_KTD) == 1 else torch.cat(x_KTD)
+        x_TD = x_KTD[0] if len(x_KTD) == 1 else torch.cat(x_KTD)
+        if self.speech is not None and rows.patches is not None and rows.tokens is not None:
+            x_TD, ends = self.speech.left(x_TD, rows.patches, rows.tokens, self.embedding)
+            rows.ends.append(ends)
+        return x_TD
 
     def tower(self, modality: int) -> list[nn.Parameter]:
-        """Parameters that belong to one modality alone; empty for a dense model."""
-        found: list[nn.Parameter] = []
+        """Parameters that belong to one modality alone; none in a dense model, but for speech in patches."""
+        in_patches = self.speech is not None and modality == SPEECH_MODALITY
+        found = list(self.speech.parameters()) if in_patches and self.speech is not None else []
         inside: set[int] = set()
         for module in self.modules():
             if isinstance(module, Experts):

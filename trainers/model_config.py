@@ -78,6 +78,39 @@ class FlowConfig(BaseModel):
     )
 
 
+class SpeechPatchesConfig(BaseModel):
+    """Speech as patches: a small encoder makes one vector of several units, a small decoder says them one by one.
+
+    Source: Lu et al., Latent Speech-Text Transformer (arXiv 2510.06195), section 3, after the Byte Latent Transformer
+    (Pagnoni et al., arXiv 2412.09871). Between the two the model reads one position per patch. Patches are those recorded
+    in the shards; where none are, they have `size` units.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(
+        default=4, ge=1, le=256, description="Units of a patch where the shards have no patches."
+    )
+    longest: int = Field(
+        default=16, ge=2, le=256, description="Most units of a patch; a longer one is cut into several."
+    )
+    heads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Heads of encoder and decoder, as wide as those of the model, which makes their width. "
+        "0: half as many as the model has.",
+    )
+    encoder_layers: int = Field(default=1, ge=1, le=32, description="Blocks that read the units of a patch.")
+    decoder_layers: int = Field(default=1, ge=1, le=32, description="Blocks that say the units of a patch.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.size > self.longest:
+            raise ValueError(f"size={self.size} is more than longest={self.longest}")
+        return self
+
+
 # Width, blocks and heads of the sizes of Liang et al. (arXiv 2411.04996, table 1), and of two that train on a laptop.
 SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (64, 2, 2),
@@ -136,6 +169,11 @@ class ModelConfig(BaseModel):
         description="Images as continuous vectors with a flow loss and attention in both directions inside an image "
         "(Transfusion). Empty: images are tokens like any other.",
     )
+    speech_patches: SpeechPatchesConfig | None = Field(
+        default=None,
+        description="Speech is read one position per patch of units, through a small encoder and decoder (latent speech "
+        "patches). Empty: units are tokens like any other.",
+    )
     norm: Literal["pre", "swin"] = Field(
         default="pre",
         description="pre: x + f(norm(x)). swin: x + norm(f(x)), the placement of the paper (equations 1 and 2).",
@@ -182,6 +220,7 @@ class ModelConfig(BaseModel):
         if len(set(self.untie)) != len(self.untie):
             raise ValueError(f"untie names a part twice: {list(self.untie)}")
         self._check_experts()
+        self._check_speech()
         return self
 
     def _check_experts(self) -> None:
@@ -196,6 +235,23 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 f"experts.counts={list(self.experts.counts)} must name all {self.modalities} modalities"
             )
+
+    def _check_speech(self) -> None:
+        if self.speech_patches is None:
+            return
+        if self.modalities < 3:
+            raise ValueError(
+                f"speech_patches needs speech, the third modality, but modalities={self.modalities}"
+            )
+        if self.flow is not None:
+            raise ValueError("speech_patches and flow cannot be used together; leave one of them out")
+
+    @property
+    def local_heads(self) -> int:
+        """Heads of the speech encoder and decoder; their width is that times `head_dim`."""
+        if self.speech_patches is None:
+            return 0
+        return self.speech_patches.heads or max(1, self.heads // 2)
 
     @property
     def head_dim(self) -> int:
@@ -216,7 +272,7 @@ class ModelConfig(BaseModel):
         return self.modalities if self.untie or by_modality else 1
 
     def parameters(self, *, active: bool = False) -> int:
-        """Number of weights without embedding, head and norms; `active` counts those that one token meets."""
+        """Number of weights without embedding, head and norms; `active` counts those that a row of the trunk meets."""
         attention = 4 * self.dim * self.dim
         copies = 1 if active else self.modalities
         ffns = copies if "ffn" in self.untie else 1
@@ -228,7 +284,13 @@ class ModelConfig(BaseModel):
             sizes = [n * self.dim + (self.dim + n) * foretold for n in self.experts.counts if n > 1]
             routers = max(sizes) if active else sum(sizes)
         untied = attention * (copies if "attention" in self.untie else 1)
-        return self.layers * (untied + ffns * 3 * self.dim * self.hidden + routers)
+        trunk = self.layers * (untied + ffns * 3 * self.dim * self.hidden + routers)
+        if self.speech_patches is None or active:
+            return trunk
+        width = self.local_heads * self.head_dim
+        blocks = self.speech_patches.encoder_layers + self.speech_patches.decoder_layers
+        # A block, in and out of encoder and decoder, the state of the trunk, where to begin and whether to end.
+        return trunk + blocks * (4 * width * width + 3 * width * 4 * width) + 5 * width * self.dim + 2 * width
 
     def filled(self, *, vocab_size: int, seq_len: int) -> ModelConfig:
         """The same configuration with the sizes that the data decides."""

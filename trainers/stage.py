@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 
 class StreamSource:
-    """A `Stream` as the trainer reads it."""
+    """A `Stream` as the trainer reads it.
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    Args:
+        patches: also give the lengths of patches, for a model that reads speech so.
+    """
+
+    def __init__(self, stream: Stream, *, patches: bool = False) -> None:
+        self._stream, self._patches = stream, patches
 
     @property
     def stream(self) -> Stream:
@@ -39,11 +43,21 @@ class StreamSource:
     def batch_arrays(self, step: int, rank: int = 0, world: int = 1) -> Arrays:
         """Input ids [b, L], lengths of the pieces of each context, domain of each context; a rank's own contexts.
 
-        Where objectives leave targets out, also which tokens count as targets, bool [b, L].
+        Where objectives leave targets out, also which tokens count as targets, bool [b, L]. For a model that reads speech in
+        patches, also their lengths, of each context uint16 [p], or None where the shards have none or the context is not
+        served as it is stored.
         """
         batch = self._stream.contexts(step, rank, world)
         arrays = batch.input_ids, list(batch.doc_lengths), batch.domains
-        return arrays if batch.counted is None else (*arrays, batch.counted)
+        if not self._patches:
+            return arrays if batch.counted is None else (*arrays, batch.counted)
+        taken, reader = getattr(batch, "taken", None), self._stream.reader
+        changed = [False] * len(batch.refs) if taken is None else (taken > 0).any(axis=1).tolist()
+        recorded = [
+            None if other else reader.patches(ref.domain, ref.index)
+            for other, ref in zip(changed, batch.refs)
+        ]
+        return *arrays, batch.counted, recorded
 
     def state(self, step: int) -> dict[str, Any]:
         return self._stream.state(step)
@@ -153,7 +167,10 @@ class TrainStage(Stage):
             steps=config.steps,
             log=MixtureLog.load(Path(folder) / LOG_NAME),
         )
-        return StreamSource(with_objectives(stream, config.objectives, config.objective_room))
+        return StreamSource(
+            with_objectives(stream, config.objectives, config.objective_room),
+            patches=self.model.speech_patches is not None,
+        )
 
     def follow(self, run: RunDirectory) -> None:
         """What every rank but the first does: wait for it to say that there is something to train, and train along."""

@@ -16,6 +16,7 @@ from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import IGNORE, Arrays, Batch, micro_batches, modality_names, modality_table
 from mixloom.trainers.distributed import World, forget_gathered, shard, synchronise
 from mixloom.trainers.flow import scaled_vectors, with_flow
+from mixloom.trainers.latent_speech import with_ends
 from mixloom.trainers.loss import Losses, chunked_cross_entropy
 from mixloom.trainers.model import Model, compile_blocks
 from mixloom.trainers.optim import Towers, build_optimizer, learning_rate, skip_absent
@@ -82,8 +83,9 @@ class Run:
 
     def batches(self, arrays: Arrays, parts: int) -> list[Batch]:
         """Contexts as this model reads them, in `parts` batches."""
-        mask = self.model.config.document_mask
-        return micro_batches(arrays, parts, self.table, len(self.names), document_mask=mask)
+        config = self.model.config
+        mask = config.document_mask
+        return micro_batches(arrays, parts, self.table, len(self.names), document_mask=mask, config=config)
 
     def losses(self, batch: Batch, *, causal: bool = False, salt: int = 0) -> Losses:
         """Losses of one batch that is on the device; see `batch_losses`."""
@@ -136,7 +138,8 @@ class Run:
                 first < arrays[0].shape[0]
             )  # a rank without rows computes along, for weights are gathered together
             rows = slice(first, first + height) if ours else slice(0, 1)
-            for batch in self.batches(tuple(a[rows] for a in arrays), 1):  # type: ignore[arg-type]
+            own: Any = tuple(a if a is None else a[rows] for a in arrays)
+            for batch in self.batches(own, 1):
                 sums = self.losses(batch.to(self.device), causal=True).sums.double().cpu().numpy()
                 if ours:
                     both += np.stack([sums, np.asarray(batch.target_counts)])
@@ -163,7 +166,8 @@ def batch_losses(
 
     Where experts choose among all tokens of the batch (not `causal`), the total holds the loss of foretelling their choice
     as well, as much for every target as it is per token; the sums and the losses per token never do. With a flow loss,
-    what stands for a target that is an image code is the squared error of its velocity, and the total weighs it.
+    what stands for a target that is an image code is the squared error of its velocity, and the total weighs it. With speech
+    in patches, a target after a unit costs also what it costs to say whether the patch ends before it.
 
     Args:
         chunk: tokens whose logits exist at one time.
@@ -184,6 +188,8 @@ def batch_losses(
     if model.flow is not None:
         assert rows.noised is not None
         losses = with_flow(losses, model.flow, hidden, rows.noised, order, batch)
+    if rows.tokens is not None:
+        losses = with_ends(losses, rows.ends[0], rows.tokens, targets, modality)
     if causal or not rows.foretold:
         return losses
     return replace(losses, total=losses.total + torch.stack(rows.foretold).sum() * batch.targets_total)

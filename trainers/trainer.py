@@ -214,6 +214,7 @@ class _Loop:
             modality=self.run.table,
             modalities=self.run.model.config.modalities,
             document_mask=self.run.model.config.document_mask,
+            config=self.run.model.config,
         )
 
     def _due(self, every: int) -> bool:

@@ -1,0 +1,300 @@
+"""Speech in patches: nothing is seen ahead, nothing depends on neighbours, and sampling agrees with training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from mixloom.tokenizers.vocab import DOC, END_DOC, END_SPEECH, SPEECH
+from mixloom.trainers.checkpoint import latest_checkpoint
+from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.data import make_batch, modality_table
+from mixloom.trainers.export import load_checkpoint_model
+from mixloom.trainers.generate import Cache, decode, generate
+from mixloom.trainers.latent_speech import next_in_patch
+from mixloom.trainers.model import Model
+from mixloom.trainers.model_config import ExpertsConfig, FlowConfig
+from mixloom.trainers.speech_batch import patched
+from mixloom.trainers.step import batch_losses, token_losses
+from mixloom.trainers.trainer import train
+
+SMALL = {"dim": 32, "layers": 2, "heads": 4, "vocab_size": 1024, "seq_len": 64, "init_std": 0.1}
+KINDS = [
+    {"untie": ()},
+    {"untie": ("attention", "ffn", "norm"), "norm": "swin", "qk_norm": True},
+    {"untie": ("attention", "norm"), "experts": ExpertsConfig(counts=(2, 1, 2))},
+]
+SPOKEN = ("tst", "s", "its", "tsts")
+
+
+def model_of(**options) -> Model:
+    patches = {"size": 3, **options.pop("speech_patches", {})}
+    return Model(ModelConfig(**{**SMALL, **options}, speech_patches=patches))
+
+
+@pytest.fixture
+def batch_of(make_contexts, vocabulary):
+    table = modality_table(vocabulary)
+
+    def make(**options):
+        ids, lengths, domains = make_contexts(**{"kinds": SPOKEN, **options})
+        return make_batch(ids, lengths, table, domains=domains)
+
+    return make
+
+
+def states(model, batch, kind="mask"):
+    """States of all tokens in sequence order, and log-odds that a patch ends after each unit where it may, else 0."""
+    rows = model.rows(batch, kind, torch.float32)
+    out = model(rows)
+    ends = torch.zeros(out.shape[0]).index_copy(0, rows.tokens.tokens, rows.ends[0])
+    return (out if model.order(batch) is None else out[batch.inverse]), ends
+
+
+def ragged(batch, seed):
+    """Patch lengths as shards record them: no patch leaves its document."""
+    rng = np.random.default_rng(seed)
+    rows = batch.documents.numpy()
+    real = (batch.input_ids != 0).view(batch.shape).sum(1).tolist()
+    out = []
+    for own, n in zip(rows, real):
+        edges = np.flatnonzero((rng.random(n) < 0.4) | (np.diff(own[:n], prepend=-1) != 0))
+        out.append(np.diff(np.append(edges, n)).astype(np.uint16))
+    return out
+
+
+@pytest.mark.parametrize("options", KINDS)
+@pytest.mark.parametrize("kind", ["mask", "buckets"])
+def test_changing_a_token_changes_nothing_before_it_nor_in_other_documents(
+    make_contexts, vocabulary, options, kind
+):
+    model, table = model_of(**options), modality_table(vocabulary)
+    ids, lengths, _ = make_contexts(kinds=SPOKEN, seed=3)
+    whole = make_batch(ids, lengths, table)
+    given = ragged(whole, 5)
+    before, ends_before = states(model, patched(whole, model.config, given), kind)
+    owners = whole.documents.reshape(-1)
+    index = torch.arange(owners.shape[0])
+    for place in np.flatnonzero(ids.reshape(-1) >= 256)[::4]:
+        changed, token = ids.copy(), int(ids.reshape(-1)[place])
+        start = max(s for s in (256, 512, 768) if s <= token)
+        changed.reshape(-1)[place] = start + (token - start + 5) % 16  # another one of its modality
+        batch = patched(make_batch(changed, lengths, table), model.config, given)
+        after, ends_after = states(model, batch, kind)
+        reach = (owners == owners[place]) & (index >= place)
+        torch.testing.assert_close(after[~reach], before[~reach], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ends_after[~reach], ends_before[~reach], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(after[place], before[place], atol=1e-3)
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_a_document_packed_with_others_equals_the_document_alone(make_contexts, vocabulary, options):
+    model, table = model_of(**options), modality_table(vocabulary)
+    ids, lengths, _ = make_contexts(kinds=SPOKEN, contexts=4)
+    packed, ends = states(model, make_batch(ids, lengths, table))
+    packed, ends = packed.view(*ids.shape, -1), ends.view(ids.shape)
+    for row in range(ids.shape[0]):
+        start = 0
+        for size in lengths[row]:
+            piece = slice(start, start + int(size))
+            alone = make_batch(ids[row : row + 1, piece], [np.array([size])], table)
+            own, own_ends = states(model, alone)
+            torch.testing.assert_close(packed[row, piece], own, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ends[row, piece], own_ends, rtol=1e-4, atol=1e-5)
+            start += int(size)
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_without_speech_states_and_losses_are_those_of_the_plain_model_bit_for_bit(batch_of, options):
+    model = model_of(**options)
+    plain = Model(ModelConfig(**SMALL, **options))
+    plain.load_state_dict(model.state_dict(), strict=False)
+    batch = batch_of(kinds=("t", "ti"))
+    rows, bare = (m.rows(batch, "buckets", torch.float32) for m in (model, plain))
+    assert torch.equal(model(rows), plain(bare))
+    ours, theirs = (batch_losses(m, batch, "buckets", torch.float32, 32) for m in (model, plain))
+    assert torch.equal(ours.total, theirs.total)
+    assert torch.equal(ours.per_token, theirs.per_token)
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_losses_are_the_cross_entropies_of_all_tokens_and_of_the_ends_of_patches(batch_of, options):
+    model, batch = model_of(**options), batch_of(contexts=2)
+    losses = batch_losses(model, batch, "mask", torch.float32, 32, causal=True)
+    assert losses.counts.tolist() == batch.target_counts
+    seen, ends = states(model, batch)
+    logs = torch.log_softmax(seen @ model.head_weight.t(), dim=1)
+    made = patched(batch, model.config).speech.leaving
+    last = dict(zip(made.tokens.tolist(), made.last.tolist()))
+    expected = torch.zeros(len(batch.targets))
+    for i, target in enumerate(batch.targets.tolist()):
+        if target >= 0:
+            expected[i] = -logs[i, target]
+            if i in last:
+                expected[i] -= torch.nn.functional.logsigmoid(ends[i] if last[i] else -ends[i])
+    torch.testing.assert_close(losses.per_token, expected, rtol=1e-4, atol=1e-5)
+    for m in range(3):
+        mine = (batch.targets >= 0) & (batch.target_modality == m)
+        torch.testing.assert_close(losses.sums[m], expected[mine].sum(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(losses.total, expected.sum(), rtol=1e-4, atol=1e-4)
+    alone = token_losses(model, batch, "mask", torch.float32, 32)
+    torch.testing.assert_close(alone, losses.per_token.detach())
+
+
+def test_contexts_read_as_a_whole_see_what_came_before(make_contexts, vocabulary):
+    model, table = model_of(document_mask=False), modality_table(vocabulary)
+    ids, lengths, _ = make_contexts(kinds=("ts",), seed=2)
+    before, _ = states(model, make_batch(ids, lengths, table, document_mask=False))
+    changed = ids.copy()
+    changed[1, 2] = 300 if ids[1, 2] != 300 else 301
+    after, _ = states(model, make_batch(changed, lengths, table, document_mask=False))
+    moved = (after - before).abs().amax(1).view(ids.shape) > 1e-6
+    filled = int(sum(lengths[1]))
+    assert moved[1, 2:filled].all()
+    assert not moved[[0, 2]].any()
+    assert not moved[1, :2].any()
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_every_parameter_learns(batch_of, options):
+    model = model_of(**options)
+    batch_losses(model, batch_of(contexts=6), "mask", torch.float32, 32).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_without_speech_its_parameters_get_gradients_of_exactly_zero(batch_of, options):
+    model = model_of(**options)
+    batch_losses(model, batch_of(kinds=("t", "ti")), "mask", torch.float32, 32).total.backward()
+    own = model.tower(2)
+    assert {id(p) for p in model.speech.parameters()} <= {id(p) for p in own}
+    for parameter in own:
+        assert parameter.grad is not None
+        assert float(parameter.grad.abs().sum()) == 0.0
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_decoding_with_a_cache_gives_the_states_of_the_whole_sequence(vocabulary, options):
+    model, table = model_of(**options), modality_table(vocabulary)
+    document = [DOC, 300, SPEECH, *range(768, 776), END_SPEECH, 301, 302, END_DOC]
+    lengths = [1, 1, 1, 3, 1, 4, 1, 1, 1, 1]
+    batch = make_batch(np.array([document], np.uint16), [np.array([len(document)])], table)
+    batch = patched(batch, model.config, [np.array(lengths)])
+    rows = model.rows(batch, "mask", torch.float32, causal=True)
+    seen = model(rows)
+    ends = dict(zip(rows.tokens.tokens.tolist(), torch.sigmoid(rows.ends[0]).tolist()))
+    logits = seen @ model.head_weight.t()
+    cache, at = Cache(model, 64, torch.float32), 0
+    for n in lengths:
+        piece, state = document[at : at + n], cache.state
+        for j in range(1, n):
+            said, over = next_in_patch(model.speech, state, piece[:j], model.embedding)
+            torch.testing.assert_close(said, seen[at + j - 1], rtol=1e-4, atol=1e-5)
+            assert over == pytest.approx(ends[at + j - 1], abs=1e-5)
+        found = decode(model, cache, piece, table, [n])
+        torch.testing.assert_close(found, logits[at + n - 1], rtol=1e-4, atol=1e-4)
+        at += n
+    assert cache.length == len(lengths)
+    once = Cache(model, 64, torch.float32)
+    torch.testing.assert_close(
+        decode(model, once, document, table, lengths), logits[-1], rtol=1e-4, atol=1e-4
+    )
+
+
+class Spoken:
+    """Documents of speech in which units follow each other, in patches of 1, 2, 3, ... units."""
+
+    def batch_arrays(self, step):
+        rng = np.random.default_rng(step)
+        ids = np.zeros((8, 24), np.uint16)
+        for row in ids:
+            start = int(rng.integers(4))
+            units = [768 + (start + k) % 16 for k in range(10)]
+            row[:17] = [DOC, 300 + start, 320, SPEECH, *units, END_SPEECH, 301, END_DOC]
+        patches = [np.array([1, 1, 1, 1, 1, 2, 3, 4, 1, 1, 1])] * 8
+        return ids, [np.array([17])] * 8, np.zeros(8, np.int32), None, patches
+
+    def state(self, step):
+        return {"step": step}
+
+    def check(self, state):
+        pass
+
+    def documents(self, step):
+        return []
+
+
+@pytest.fixture(scope="module")
+def spoken_vocabulary():
+    names = [("special", 0, 256, 104, 0), ("text", 256, 256, 256, 0), ("image", 512, 256, 32, 1)]
+    names.append(("speech", 768, 256, 16, 2))
+    ranges = [
+        {"name": n, "start": a, "size": s, "used": u, "modality": m, "fingerprint": ""}
+        for n, a, s, u, m in names
+    ]
+    return {"version": 1, "size": 1024, "pad": 0, "dtype": "uint16", "ranges": ranges, "fingerprint": "f"}
+
+
+MODEL = ModelConfig(dim=32, layers=2, heads=4, speech_patches={"size": 4})
+TRAIN = TrainConfig(
+    steps=100, batch_contexts=8, lr=1e-2, min_lr=1e-3, warmup=5, log_every=1, checkpoint_every=0
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, spoken_vocabulary):
+    folder = tmp_path_factory.mktemp("patches")
+    result = train(Spoken(), spoken_vocabulary, MODEL, TRAIN, folder, on_record=lambda r: None)
+    return load_checkpoint_model(latest_checkpoint(folder / "checkpoints")), result
+
+
+def test_a_model_that_has_learnt_to_speak_samples_patches_with_their_ends(trained, spoken_vocabulary):
+    model, result = trained
+    assert result.loss_last_by_modality["speech"] < 0.3
+    tokens = generate(model, spoken_vocabulary, [DOC, 303, 320, SPEECH], max_tokens=17, temperature=0.0)
+    assert tokens == [DOC, 303, 320, SPEECH, *range(771, 781), END_SPEECH, 301, END_DOC]
+
+
+def test_sampling_patch_by_patch_is_the_same_for_the_same_seed_and_can_be_decoded(spoken_vocabulary):
+    model = model_of(untie=())
+    prompt = [DOC, SPEECH, 770, 771, 772, 773]
+    draws = [generate(model, spoken_vocabulary, prompt, max_tokens=40, seed=seed) for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+    for tokens in draws:
+        assert tokens.count(SPEECH) == tokens.count(END_SPEECH)
+        assert tokens[-1] == END_DOC
+        assert len(tokens) <= 40
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tmp_path, spoken_vocabulary):
+    config = TRAIN.model_copy(update={"steps": 8, "log_every": 2, "checkpoint_every": 4})
+    quiet = {"on_record": lambda r: None}
+    train(Spoken(), spoken_vocabulary, MODEL, config, tmp_path / "whole", **quiet)
+    made = iter(range(1, 9))
+    half = {"should_stop": lambda: next(made) == 5, **quiet}
+    assert train(Spoken(), spoken_vocabulary, MODEL, config, tmp_path / "halves", **half).stopped_early
+    train(Spoken(), spoken_vocabulary, MODEL, config, tmp_path / "halves", **quiet)
+    one, two = (
+        load_checkpoint_model(latest_checkpoint(tmp_path / name / "checkpoints")).state_dict()
+        for name in ("whole", "halves")
+    )
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    with pytest.raises(ValidationError, match="speech_patches and flow cannot be used together"):
+        ModelConfig(**SMALL, speech_patches={}, flow=FlowConfig())
+    with pytest.raises(ValidationError, match="modalities=2"):
+        ModelConfig(**SMALL, speech_patches={}, modalities=2)
+    with pytest.raises(ValidationError, match="size=20 is more than longest=16"):
+        ModelConfig(**SMALL, speech_patches={"size": 20})
+    weights = sum(p.numel() for p in model_of(untie=()).speech.parameters() if p.dim() > 0)
+    config = model_of(untie=()).config
+    bare = ModelConfig(**SMALL, untie=()).parameters()
+    norms = 2 * 2 * 16 + 2 * 16
+    assert config.parameters() - bare == weights - norms
