@@ -163,7 +163,7 @@ def _merged(
         state = fisher_average(states, found, shares)
     else:
         state = average(states, shares)
-    merged = Model(next(iter(models.values())).config)
+    merged = Model(seed.model.config)
     merged.load_state_dict(state)
     return merged.eval()
 
