@@ -7,6 +7,7 @@ domain has given before goes on counting, so its epochs and its cap are those of
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -242,7 +243,7 @@ class Plan:
         )
 
     def _at(self, draw: int) -> int:
-        return int(np.searchsorted(self._starts, draw, side="right")) - 1
+        return bisect_right(self._starts, draw) - 1
 
     def draws(self, start: int, stop: int) -> tuple[NDArray[np.int32], Int64]:
         """Domain and place in its epochs of draws start..stop: int32 [m], int64 [m]."""

@@ -203,7 +203,7 @@ class Stream:
         domain, index, epoch = self._rows(step, rank, world)
         ids, lengths = self.reader.batch(domain, index)
         self._expect(step, rank, world)
-        pieces = np.count_nonzero(lengths, axis=1).tolist()
+        pieces = (lengths != 0).sum(axis=1).tolist()
         own = [row[:n] for row, n in zip(lengths, pieces)]
         return StreamBatch(step, ids, own, domain, ContextRefs(self.domains, domain, index, epoch))
 

@@ -74,6 +74,8 @@ class ShardReader:
             self.cache = ShardCache(url, self.manifest, folder, cache_bytes)
             self.directory = str(self.cache.folder)
             self._opening = (url, verify, str(folder), cache_bytes)
+        # Whether not all copies may be kept, so that one of them may go at any time.
+        self._scarce = self.cache is not None and self.manifest.totals.bytes > cache_bytes
         self.verify = verify
         self._fs = fsspec.filesystem("file")
         self._dtype = token_dtype(self.manifest.vocabulary)
@@ -251,13 +253,7 @@ class ShardReader:
     @property
     def _dropping(self) -> bool:
         """Whether there are more tars than may be mapped, so that one of them may go at any time."""
-        most = self._most_bytes
-        return len(self._bases) > self._most_maps or (most is not None and self.manifest.totals.bytes > most)
-
-    @property
-    def _most_bytes(self) -> int | None:
-        """Most bytes of tars to hold mapped: a removed copy takes up the disk for as long as it is mapped."""
-        return None if self.cache is None else self.cache.cache_bytes
+        return len(self._bases) > self._most_maps or self._scarce
 
     def _mapped(self, sample: Int64) -> dict[int, NDArray[np.uint8]]:
         """The tars of these samples, mapped for as long as they are held."""
@@ -288,8 +284,10 @@ class ShardReader:
         return mapped
 
     def _too_much(self) -> bool:
-        most = self._most_bytes
-        return most is not None and len(self._maps) > 1 and sum(len(m) for m in self._maps.values()) > most
+        """Whether more copies are mapped than may be kept: a removed one takes up the disk while it is mapped."""
+        if self.cache is None or not self._scarce or len(self._maps) < 2:
+            return False
+        return sum(len(m) for m in self._maps.values()) > self.cache.cache_bytes
 
     def _opened(self, entry: ShardEntry) -> NDArray[np.uint8]:
         path = f"{self.directory}/{entry.name}"
