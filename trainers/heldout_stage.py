@@ -16,6 +16,7 @@ from mixloom.trainers.utilities_config import UtilitiesConfig
 from mixloom.trainers.utilities_stage import small_cache, small_runs, small_settings
 
 if TYPE_CHECKING:
+    from mixloom.pipeline.run import Part
     from mixloom.trainers.ablate import Floats, SmallRuns
     from mixloom.trainers.model_cache import ModelCache
     from mixloom.trainers.stage import TrainStage
@@ -60,7 +61,7 @@ class HeldOutStage(Stage):
         if self.train is not None:
             info["trained"] = self._trained(ctx, runs)
         unimax = mixture.record.get("unimax")
-        files = ()
+        files: tuple[Part, ...] = ()
         if self.config.compare and unimax and mixture.estimator != "unimax":
             with ctx.steps(self.name) as advance:
                 found = compare_with_unimax(

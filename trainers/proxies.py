@@ -104,7 +104,7 @@ class _Proxy:
             rows = np.flatnonzero(domains == d)
             batch = make_batch(
                 ids[rows],
-                [lengths[r] for r in rows],
+                [lengths[r] for r in rows.tolist()],
                 self.table,
                 modalities=self.model.config.modalities,
                 document_mask=self.model.config.document_mask,
