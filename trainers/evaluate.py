@@ -15,6 +15,7 @@ from mixloom.tokenizers.vocab import require_same_vocabulary
 from mixloom.trainers.attention import choose
 from mixloom.trainers.data import make_batch, modality_names, modality_table
 from mixloom.trainers.model import Model
+from mixloom.trainers.speech_batch import patched
 from mixloom.trainers.step import batch_losses
 
 ALL = "all"
@@ -96,6 +97,8 @@ def _losses(
         modalities=model.config.modalities,
         document_mask=model.config.document_mask,
     )
+    if model.config.speech_patches is not None:
+        batch = patched(batch, model.config, [reader.patches(domain, i) for i in numbers])
     kind = choose(device, model.config.head_dim, compiled=False)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     losses = batch_losses(model, batch.to(device), kind, dtype, _CHUNK, causal=True)

@@ -77,7 +77,7 @@ def export_model(model: Model, vocabulary: dict[str, Any], folder: Path, dtype: 
 
 def runs_in_transformers(config: ModelConfig) -> bool:
     """Whether the loader that is written beside the weights can run such a model."""
-    return config.experts is None and config.flow is None
+    return config.experts is None and config.flow is None and config.speech_patches is None
 
 
 def _transformers_config(config: ModelConfig, vocabulary: dict[str, Any], dtype: str) -> dict[str, Any]:
@@ -180,6 +180,9 @@ def export_transformers(model: Model, folder: Path) -> None:
         UserError: untied parts or norms after the parts, which those architectures do not have.
     """
     config = model.config
+    for part in ("experts", "flow", "speech_patches"):
+        if getattr(config, part) is not None:
+            raise UserError(f"a model with {part} is no Llama", fix="use export_model")
     if config.untie or config.norm != "pre":
         raise UserError(
             f"only a dense model with norm: pre is a Llama; this one has untie: {list(config.untie)}, norm: {config.norm}",

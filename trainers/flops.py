@@ -40,7 +40,8 @@ def work(config: ModelConfig, *, tokens: int, pairs: int, places: int) -> Work:
     """FLOPs of training on some contexts.
 
     Args:
-        tokens: real tokens, `pairs` of which see each other, out of `places` with padding.
+        tokens: real tokens, `pairs` of which see each other, out of `places` with padding; where speech is read in patches,
+            rows of the trunk, and the local encoder and decoder and the head over the units are left out.
     """
     weights = config.parameters(active=True) + config.vocab_size * config.dim
     attention = 12.0 * config.layers * config.dim

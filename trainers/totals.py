@@ -65,7 +65,8 @@ class Totals:
         self.began = time.perf_counter()
         self._parts: list[_Part] = []
         self._done: list[_Done] = []
-        self._shape = np.zeros(3, dtype=np.int64)  # real tokens, pairs that see each other, places
+        # Rows of the trunk that are not padding, pairs that see each other, places, and real tokens.
+        self._shape = np.zeros(4, dtype=np.int64)
 
     @property
     def updates(self) -> int:
@@ -83,7 +84,8 @@ class Totals:
         self._parts.append(
             _Part(len(self._done), batch.domains, torch.stack(sums, 1), torch.stack(counts, 1))
         )
-        self._shape += (*attended(host), batch.shape[0] * batch.shape[1])
+        trunk = host if host.speech is None else host.speech.trunk
+        self._shape += (*attended(trunk), trunk.shape[0] * trunk.shape[1], attended(host)[0])
 
     def close(
         self, step: int, sums: Tensor, counts: NDArray[np.int64], squares: Tensor, skipped: Tensor
@@ -128,7 +130,7 @@ class Totals:
         bad = torch.stack([d.skipped for d in self._done]).bool().reshape(-1).cpu().numpy()
         sound = [d for d, skip in zip(self._done, bad) if not skip]
         by_domain = self._by_domain(bad)
-        tokens, pairs, places = self._world.sum_numbers(self._shape).tolist()
+        rows, pairs, places, tokens = self._world.sum_numbers(self._shape).tolist()
         if not sound:
             return None
         seconds = time.perf_counter() - self.began
@@ -150,10 +152,12 @@ class Totals:
             "data_wait": round(self.wait / seconds, 4),
         }
         if config is not None:
-            done = work(config, tokens=tokens, pairs=pairs, places=places)
+            done = work(config, tokens=rows, pairs=pairs, places=places)
             record["flops_per_second"] = round(done.useful / seconds)
             record["mfu"] = round(done.useful / seconds / peak, 4) if peak else None
             record["mfu_full_attention"] = round(done.full / seconds / peak, 4) if peak else None
+        if config is not None and config.speech_patches is not None:
+            record["rows_per_token"] = round(rows / max(1, tokens), 4)
         if bad.any():
             record["skipped"] = [d.step + 1 for d, skip in zip(self._done, bad) if skip]
         return record
