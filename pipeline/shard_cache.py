@@ -158,8 +158,15 @@ class ShardCache:
         return path
 
     def expect(self, entries: Iterable[ShardEntry]) -> None:
-        """Begin to copy tars that will be asked for, in a thread; an error shows when the tar is asked for."""
+        """Begin to copy tars that will be asked for, in a thread; an error shows when the tar is asked for.
+
+        Only as many as half of the cache holds: more would push out what is in use.
+        """
+        room = self.cache_bytes // 2
         for entry in entries:
+            room -= entry.bytes
+            if room < 0:
+                return
             with self._lock:
                 old = self._asked.get(entry.name)
                 if (old is not None and not old.done()) or (self.folder / entry.name).exists():

@@ -216,6 +216,9 @@ def test_tars_expected_next_are_copied_by_a_thread(here, there, tmp_path):
         future.result(timeout=30)
     assert sorted(p.name for p in tmp_path.rglob("*.tar")) == [shard_name("aa", s, SHARDS) for s in (0, 2)]
     ShardReader(here).expect([0], [0])  # local: nothing to do
+    small = ShardReader(there, cache=tmp_path / "small", cache_bytes=3 * tar_bytes(here))
+    small.expect([0] * 24, np.arange(24))
+    assert len(small.cache._asked) == 1, "what is asked for early must not push out what is in use"
 
 
 READ = """
@@ -279,6 +282,26 @@ def test_a_server_that_does_not_answer_is_an_error_with_its_address(tmp_path, mo
     with pytest.raises(UserError, match=r"http://127.0.0.1:9/shards could not be read in 5 attempts") as e:
         ShardReader("http://127.0.0.1:9/shards", cache=tmp_path)
     assert "check the network" in e.value.fix
+
+
+def test_a_stream_over_remote_shards_serves_what_one_over_local_shards_does(here, there, tmp_path):
+    from mixloom.mixers.estimate import MixtureConfig
+    from mixloom.mixers.stage import weigh
+    from mixloom.mixers.stream import Stream
+
+    readers = [
+        ShardReader(here),
+        ShardReader(there, cache=tmp_path / "a"),
+        ShardReader(there, cache=tmp_path / "b", cache_bytes=2 * tar_bytes(here)),
+    ]
+    mixture = weigh(readers[0].manifest, MixtureConfig(), 48)
+    served = []
+    for reader in readers:
+        stream = Stream(reader, mixture, seed=0, batch_contexts=4, steps=12)
+        served.append([stream.contexts(step).input_ids.tolist() for step in range(12)])
+    assert served[1] == served[0]
+    assert served[2] == served[0]
+    assert len(list((tmp_path / "b").rglob("*.tar"))) <= 3
 
 
 def test_copies_lie_in_the_users_cache_folder_by_default(monkeypatch, tmp_path, there):
