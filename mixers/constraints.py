@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 
 _ROUNDS = 300
 _CLOSE = 1e-11  # of a total; weights are shares of 1
+_PATIENCE = 12  # rounds without progress; at the very edge of what can be met, steps go to and fro
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +88,66 @@ def _solve(free: Callable[[Floats], Floats], slope: Callable[[Floats], Floats], 
     a, b, lo, hi = bounds.matrix, bounds.wanted, bounds.lower, bounds.upper
     v = np.zeros(len(b))
     if lo.sum() > 1 + 1e-9 or hi.sum() < 1 - 1e-9:
-        raise ValueError(f"no weights meet floors that sum to {lo.sum():.6g} and caps that sum to {hi.sum():.6g}")
+        raise ValueError(
+            f"no weights meet floors that sum to {lo.sum():.6g} and caps that sum to {hi.sum():.6g}"
+        )
 
     def weights(at: Floats) -> Floats:
         return np.clip(free(at), lo, hi)
 
-    w = weights(v)
+    w = best = weights(v)
+    least, since = np.inf, 0
     for _ in range(_ROUNDS):
         short = b - a @ w
-        if np.abs(short).max() <= _CLOSE:
+        miss = float(np.abs(short).max())
+        best, least, since = (w, miss, 0) if miss < least else (best, least, since + 1)
+        if miss <= _CLOSE or since >= _PATIENCE:
             break
         raw = free(v)
         moving = np.where((raw > lo) & (raw < hi), slope(raw), 0.0)
         curvature = (a * moving) @ a.T
-        ridge = max(1e-9 * float(np.trace(curvature)), 1e-9 * float(np.abs(short).max()), 1e-15)
+        ridge = max(1e-9 * float(np.trace(curvature)), 1e-9 * miss, 1e-15)
         step = np.asarray(np.linalg.solve(curvature + ridge * np.eye(len(b)), short), np.float64)
 
         def left(size: float, v: Floats = v, step: Floats = step) -> float:
             return float(step @ (b - a @ weights(v + size * step)))
 
         size = _line(left)
+        if size is None:  # the totals fall short along the whole ray: nothing meets them
+            break
         v = v + size * step
         w = weights(v)
-    if np.abs(b - a @ w).max() > 1e-8:
+    if least > 1e-8:
         raise ValueError("no weights meet the floors, the caps and the shares of modalities together")
-    return w
+    return best
 
 
-def _line(gain: Callable[[float], float]) -> float:
-    """Where a falling function of the step size passes 0: at 1 when it is still above there and 2 is not needed."""
+def _line(gain: Callable[[float], float]) -> float | None:
+    """Where a falling function of the step size passes 0, from 1 upwards in doublings; None where it never does."""
     low, high = 0.0, 1.0
-    if abs(gain(1.0)) <= 1e-16:
+    now = gain(1.0)
+    if abs(now) <= 1e-16:
         return 1.0
-    while gain(high) > 0 and high < 1e12:
-        low, high = high, 2 * high
-    for _ in range(100):
+    while now > 0:
+        if high > 1e12:
+            return None
+        low, high = high, 8 * high
+        now = gain(high)
+    for _ in range(60):
         middle = (low + high) / 2
         if not low < middle < high:
             break
         low, high = (middle, high) if gain(middle) > 0 else (low, middle)
-    return high if gain(high) >= 0 else low if low > 0 else high
+    return low if low > 0 else high
+
+
+def feasible(bounds: Bounds) -> bool:
+    """Whether any weights meet the bounds, as exactly as they are solved for."""
+    try:
+        nearest_weights(np.zeros(len(bounds.lower)), bounds)
+    except ValueError:
+        return False
+    return True
 
 
 def reachable(direction: ArrayLike, bounds: Bounds) -> tuple[float, float] | None:

@@ -167,7 +167,13 @@ def _weigh(kept: Sequence[Domain], config: MixtureConfig, given: Given, budget: 
 
 def _phase(kept: Sequence[Domain], room: Floats, budget: float, config: MixtureConfig, given: Given) -> Found:
     bounds = bounds_of(kept, room, budget, config)
-    return ESTIMATORS[config.method].find(_problem(kept, budget, bounds, config, given))
+    try:
+        return ESTIMATORS[config.method].find(_problem(kept, budget, bounds, config, given))
+    except ValueError as error:
+        raise UserError(
+            f"method {config.method}, {budget:,.0f} tokens: {error}",
+            fix="lower budget_tokens a little: it is at the very edge of what caps and shares of modalities allow",
+        ) from None
 
 
 def _problem(

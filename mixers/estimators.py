@@ -63,7 +63,10 @@ class Estimator:
 def _towards(target: Floats, p: Problem) -> Shares:
     """The target within the bounds, in its own proportions."""
     if len(p.bounds.totals):
-        return tilted_weights(np.maximum(target, 1e-300), p.bounds)
+        try:
+            return tilted_weights(np.maximum(target, 1e-300), p.bounds)
+        except ValueError:  # at the very edge of what can be met, where next to no choice is left
+            return nearest_weights(target, p.bounds)
     return bounded_shares(target, p.bounds.lower, p.bounds.upper)
 
 

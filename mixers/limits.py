@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mixloom.mixers.constraints import Bounds, largest_total, reachable
+from mixloom.mixers.constraints import Bounds, feasible, largest_total, reachable
 from mixloom.mixers.mix_config import MixtureConfig
 from mixloom.mixers.sources import Domain, Sources
 from mixloom.pipeline.errors import UserError, nearest
@@ -71,19 +71,26 @@ def bounds_of(
     Raises:
         UserError: nothing meets them all; it names the largest budget that would do, or the shares that can be had.
     """
-    caps = room / budget
     floor = 0.0 if config.method == "fixed" else config.min_share
     rows, totals, named = modality_rows(domains, config.modality_shares)
-    bounds = Bounds(np.minimum(floor, caps), caps, rows, totals)
-    if not len(totals) or reachable(np.zeros(len(caps)), bounds) is not None:
+
+    def at(tokens: float) -> Bounds:
+        caps = room / tokens
+        return Bounds(np.minimum(floor, caps), caps, rows, totals)
+
+    bounds = at(budget)
+    if not len(totals) or feasible(bounds):
         return bounds
-    most = math.floor(largest_total(room, rows, totals) * (1 + 1e-12))
+    most = largest_total(room, rows, totals)
+    # The solver of linear programs is exact to a ten-millionth; a budget that is named must really be one.
+    tried = (math.floor(most * (1 - slack)) for slack in (-1e-12, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5))
+    largest = next((n for n in tried if n >= 1 and feasible(at(n))), 0)
     shares = ", ".join(f"{m} {v:g}" for m, v in (config.modality_shares or {}).items())
-    if 1 <= most < budget:
+    if 1 <= largest < budget:
         raise UserError(
             f"{what} {budget:,.0f} cannot be filled with modality_shares {shares}: {config.max_epochs:g} epochs give"
-            f" {most:,} tokens in these proportions",
-            fix=f"lower the budget to at most {most:,}, raise max_epochs, or change the shares",
+            f" {largest:,} tokens in these proportions",
+            fix=f"lower the budget to at most {largest:,}, raise max_epochs, or change the shares",
         )
     free = Bounds.plain(bounds.lower, bounds.upper)
     said = []
@@ -107,7 +114,10 @@ def check_budget(sources: Sources, kept: Sequence[Domain], config: MixtureConfig
         )
     whole = sum(d.tokens for d in kept)
     most = math.floor(config.max_epochs * whole)
-    if budget > most:
+    shared = (
+        len(config.modality_shares or {}) > 1
+    )  # then these shares have a largest budget, told by bounds_of
+    if budget > most and not shared:
         left = len(sources.domains) - len(kept)
         raise UserError(
             f"budget_tokens {budget:,} cannot be filled: {config.max_epochs:g} epochs of all {len(kept)} domains"
