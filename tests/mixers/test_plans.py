@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -116,6 +118,24 @@ def test_one_part_speech_to_six_of_the_rest_is_a_seventh_of_the_tokens():
     assert mixture.weights["d02"] == pytest.approx(1 / 7)
     assert [mixture.weights[d] for d in ("d00", "d01", "d03")] == pytest.approx([2 / 7] * 3)
     assert any("as set: " in n and "speech 14.3%" in n for n in mixture.notes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_the_largest_budget_that_is_named_can_be_filled_and_a_larger_one_cannot(seed):
+    sources = spoken(seed, 2 + seed % 6)
+    have = sources.tokens_by_modality
+    assume(len(have) > 1)
+    rng = np.random.default_rng(seed)
+    config = MixtureConfig(modality_shares={m: n * float(rng.uniform(0.5, 2)) for m, n in have.items()})
+    with pytest.raises(UserError) as refused:
+        estimate(sources, config, 100 * sum(sources.tokens))
+    named = re.search(r"at most ([\d,]+)", refused.value.fix)
+    assume(named is not None)  # else no budget at all has these shares
+    largest = int(named.group(1).replace(",", ""))
+    assert estimate(sources, config, largest).budget_tokens == largest
+    with pytest.raises(UserError, match="cannot be filled"):
+        estimate(sources, config, int(largest * 1.0001) + 2)
 
 
 def test_a_share_of_a_modality_that_does_not_suffice_names_the_largest_budget():
@@ -258,6 +278,20 @@ def test_utilities_may_still_have_rows_of_what_is_left_out():
     assert mixture.record["before"]["d01"] > 0
     with pytest.raises(UserError, match="no row for 'd02'"):
         estimate(sources, config, 90, utilities=Utilities(("d00", "d01"), ("x",), np.zeros((2, 1))))
+
+
+@pytest.mark.parametrize("method", ["doremi", "odm", "regmix"])
+def test_traces_and_trials_may_still_have_columns_of_what_is_left_out(tmp_path, method):
+    sources, config = everything(tmp_path)
+    config = config.model_copy(update={"method": method, "exclude": Exclude(domain=("d01",))})
+    mixture = estimate(sources, config, 900)
+    assert mixture.weights["d01"] == 0
+    assert sum(mixture.weights.values()) == pytest.approx(1)
+    assert mixture.record["before"]["d01"] > 0
+    unknown = tmp_path / "excess.csv"
+    unknown.write_text("step,d00,d02,d03,d09\n1,1,1,1,1\n")
+    with pytest.raises(UserError, match="'d09'"):
+        estimate(sources, config.model_copy(update={"method": "doremi"}), 900)
 
 
 def test_what_a_method_needs_is_said_and_one_skill_that_outweighs_all_is_warned_of():
