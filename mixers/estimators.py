@@ -60,7 +60,7 @@ class Estimator:
     wants: str = ""
 
 
-def _towards(target: Floats, p: Problem) -> Shares:
+def towards(target: Floats, p: Problem) -> Shares:
     """The target within the bounds, in its own proportions."""
     if len(p.bounds.totals):
         try:
@@ -78,15 +78,15 @@ def _unimax(p: Problem) -> Found:
 
 
 def _uniform(p: Problem) -> Found:
-    return Found(_towards(uniform(p.tokens), p))
+    return Found(towards(uniform(p.tokens), p))
 
 
 def _proportional(p: Problem) -> Found:
-    return Found(_towards(proportional(p.tokens), p))
+    return Found(towards(proportional(p.tokens), p))
 
 
 def _temperature(p: Problem) -> Found:
-    return Found(_towards(temperature(p.tokens, p.config.temperature), p))
+    return Found(towards(temperature(p.tokens, p.config.temperature), p))
 
 
 def _utilimax(p: Problem) -> Found:
@@ -158,7 +158,7 @@ def _doremi(p: Problem) -> Found:
     notes = [
         f"mean weights of {len(trace.steps)} steps of a proxy model; published results change much with its size"
     ]
-    return Found(_towards(mean, p), notes)
+    return Found(towards(mean, p), notes)
 
 
 def _regmix(p: Problem) -> Found:
@@ -184,7 +184,7 @@ def _regmix(p: Problem) -> Found:
         candidates=p.config.candidates,
         seed=p.config.seed,
     )
-    weights = _towards(found.weights[: len(p.names)], p)
+    weights = towards(found.weights[: len(p.names)], p)
     predicted, beside = (
         float(found.fitted.predict(padded(w)[None])[0]) for w in (weights, _unimax(p).weights)
     )
@@ -211,7 +211,7 @@ def _odm(p: Problem) -> Found:
     trace = p.given.losses
     state, path = replay(OnlineState.start(p.names, start, p.config.reward_smoothing), trace.values)
     note = f"mean policy over {state.updates} updates of a training that was replayed"
-    return Found(_towards(path.mean(axis=0), p), [note])
+    return Found(towards(path.mean(axis=0), p), [note])
 
 
 def _fixed(p: Problem) -> Found:
