@@ -59,7 +59,7 @@ class MixtureStage(Stage):
     """
 
     name = "mixture"
-    version = 1
+    version = 2
     inputs: tuple[str, ...] = ("shards",)
 
     def __init__(self, config: MixtureConfig, contexts: int | None, measured: str | None = None) -> None:
