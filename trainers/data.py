@@ -32,6 +32,7 @@ from mixloom.trainers.batch_kernel import (
     join_pieces,
     number_pieces,
 )
+from mixloom.trainers.blocks import Blocks
 
 if TYPE_CHECKING:
     from mixloom.trainers.model_config import ModelConfig
@@ -144,6 +145,7 @@ def make_batch(
     modalities: int = 3,
     document_mask: bool = True,
     counted: np.ndarray | None = None,
+    blocks: Blocks | None = None,
 ) -> Batch:
     """Turn contexts into a Batch.
 
@@ -156,6 +158,7 @@ def make_batch(
         document_mask: whether documents are read apart (`ModelConfig.document_mask`). Targets are the same
             either way: the last token of a document never has one.
         counted: bool [B, L], False where a token is no target for the one before it; None: all are.
+        blocks: where to take memory from; new memory by default.
 
     Raises:
         ValueError: pieces longer than their context, or an id outside the vocabulary.
@@ -167,14 +170,15 @@ def make_batch(
     flat = np.ascontiguousarray(input_ids).reshape(-1)
     edges = np.flatnonzero(modality[1:] != modality[:-1]) + 1
     edges = np.concatenate([[0], edges, [len(modality)]]).astype(np.int64)
-    runs = np.empty((2, tokens), dtype=np.int64)
+    blocks = blocks or Blocks()
+    runs = blocks.take((2, tokens))
     sizes, target_counts = np.empty((2, modalities), dtype=np.int64)
     code, found = find_runs(flat, pieces, padding, modality, edges, runs, sizes, target_counts)
     if code == ID_OUTSIDE:
         raise ValueError(f"token id {found} is outside the vocabulary of {modality.shape[0]}")
     if code == MODALITY_OUTSIDE:
         raise ValueError(f"modality {found} in the data, but the model has {modalities}")
-    whole = np.empty((7, tokens), dtype=np.int64)  # one block: fewer and larger pages of memory
+    whole = blocks.take((7, tokens))
     ids, targets, target_modality, perm, inverse, positions, documents = whole
     fill(flat, pieces, padding, runs, found, int(modality[0]), sizes, whole[:5])
     number_pieces(read, positions, documents)
@@ -238,11 +242,13 @@ def micro_batches(
     *,
     document_mask: bool = True,
     config: ModelConfig | None = None,
+    blocks: Blocks | None = None,
 ) -> list[Batch]:
     """The contexts of one update cut into `parts` batches of equal height.
 
     Args:
         config: of a model that may read speech in patches, for which they are made here.
+        blocks: where to take memory from.
     """
     from mixloom.trainers.speech_batch import patched  # which builds on this module
 
@@ -259,6 +265,7 @@ def micro_batches(
             modalities=modalities,
             document_mask=document_mask,
             counted=None if counted is None else counted[i : i + height],
+            blocks=blocks,
         )
         for i in range(0, height * parts, height)
     ]
@@ -299,6 +306,7 @@ class Prefetcher:
         self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
         self._document_mask, self._config = document_mask, config
+        self._blocks = Blocks()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
         self._ahead: deque[Future[list[Batch]]] = deque()
         for _ in range(max(depth, threads)):
@@ -317,6 +325,7 @@ class Prefetcher:
             self._modalities,
             document_mask=self._document_mask,
             config=self._config,
+            blocks=self._blocks,
         )
 
     def next(self) -> list[Batch]:

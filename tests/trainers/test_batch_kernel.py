@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixloom.trainers.blocks import Blocks
 from mixloom.trainers.data import IGNORE, make_batch
 
 
@@ -90,3 +91,28 @@ def test_contexts_that_are_not_contiguous_in_memory_are_read_as_they_stand():
 def test_more_lists_of_lengths_than_contexts_are_refused():
     with pytest.raises(ValueError, match="2 lists of document lengths for 1 contexts"):
         make_batch(np.zeros((1, 4), np.uint16), [np.array([4])] * 2, np.zeros(3, np.uint8))
+
+
+def test_memory_is_used_again_only_when_no_array_view_or_tensor_refers_to_it():
+    blocks, table = Blocks(), np.zeros(9, np.uint8)
+
+    def made(value: int):
+        return make_batch(np.full((2, 5), value, np.uint16), [np.array([5])] * 2, table, blocks=blocks)
+
+    kept = [made(1), made(2).targets[3:7], made(3).documents]
+    address = made(4).input_ids.data_ptr()
+    assert made(5).input_ids.data_ptr() == address, "nothing refers to the batch before"
+    for value in range(5, 9):
+        last = made(value)
+    assert kept[0].input_ids.tolist() == [1] * 10
+    assert kept[0].targets.tolist() == [1, 1, 1, 1, IGNORE] * 2
+    assert kept[1].tolist() == [2, IGNORE, 2, 2]
+    assert kept[2].tolist() == [[0] * 5, [1] * 5]
+    assert last.input_ids.tolist() == [8] * 10
+
+
+def test_only_some_blocks_are_kept():
+    blocks = Blocks()
+    taken = [blocks.take((3, 4)) for _ in range(20)]
+    assert len({a.ctypes.data for a in taken}) == 20
+    assert len(blocks._kept) == 8
