@@ -1,9 +1,9 @@
-"""One side of `reading.py`: writes its copy of the contexts, or reads them batch by batch; started in a Python of its own.
+"""One side of `reading.py` or `loading.py`: writes its copy of the contexts, or reads them batch by batch; started in a Python of its own.
 
     PYTHON benchmarks/peer_reading.py write|read SIDE FOLDER MODE WORKERS
 
-FOLDER holds `flat.bin` (the contexts, uint16, one after another), `about.json` (seq_len, contexts, batch) and what the
-sides have written. A batch is `batch` contexts in one array of its own, as a trainer gets it. Every side is read once
+FOLDER holds `flat.bin` (the contexts, uint16, one after another), `about.json` (seq_len, contexts, batch; for sides with
+batches also `end`, the id that ends documents, and `modalities`, how many ids each has) and what the sides have written. A batch is `batch` contexts in one array of its own, as a trainer gets it. Every side is read once
 before it is timed, which also adds up its tokens: all sides must come to the same sum. Prints one line of JSON.
 """
 
@@ -118,6 +118,27 @@ def mixloom_thread(side: Side) -> Batches:
     return (b["input_ids"] for b in DataLoader(as_iterable_dataset(_stream(side)), batch_size=None))
 
 
+def mixloom_batches(side: Side) -> Batches:
+    """What our trainer eats: the stream, and batches with targets, masks and the modality-major order, made by threads.
+
+    One thread for `workers` 0, as many threads as workers otherwise.
+    """
+    from mixloom.trainers.data import Prefetcher, modality_table
+    from mixloom.trainers.stage import StreamSource
+
+    stream, threads = _stream(side), max(side.workers, 1)
+    vocabulary = stream.reader.manifest.vocabulary
+    kinds = len(vocabulary["ranges"])
+    table = modality_table(vocabulary)
+    ahead: dict[str, Any] = {"parts": 1, "modality": table, "modalities": kinds}
+    made = Prefetcher(StreamSource(stream), 0, stream.steps, depth=2 * threads, threads=threads, **ahead)
+    try:
+        for _ in range(stream.steps):
+            yield made.next()[0].input_ids
+    finally:
+        made.close()
+
+
 def _stream(side: Side) -> Any:
     from mixloom.mixers.estimate import MixtureConfig
     from mixloom.mixers.stage import weigh
@@ -131,9 +152,19 @@ def _stream(side: Side) -> Any:
 
 def webdataset(side: Side) -> Batches:
     """Plain WebDataset on our tars: a sample is a batch; members other than the tokens are passed over unread."""
+    return _webdataset(side, "tars")
+
+
+def webdataset_contexts(side: Side) -> Batches:
+    """Plain WebDataset on tars in which a sample is a context, shuffled by a buffer of contexts."""
+    rows = (np.asarray(x).reshape(side.seq_len) for x in _webdataset(side, "single", buffer=1000))
+    return stacked(rows, side.batch)
+
+
+def _webdataset(side: Side, folder: str, buffer: int = 64) -> Batches:
     import webdataset as wds
 
-    tars = sorted(str(p) for p in (side.folder / "tars").glob("*.tar"))
+    tars = sorted(str(p) for p in (side.folder / folder).glob("*.tar"))
     data = wds.WebDataset(
         tars,
         shardshuffle=len(tars) if side.shuffled else False,
@@ -141,7 +172,7 @@ def webdataset(side: Side) -> Batches:
         select_files=lambda name: name.endswith(".input_ids.npy"),
     )
     if side.shuffled:
-        data = data.shuffle(64)
+        data = data.shuffle(buffer)
     data = data.decode().to_tuple("input_ids.npy")
     if side.workers:
         import torch
@@ -214,6 +245,54 @@ def stacked(items: Iterator[np.ndarray], batch: int) -> Iterator[np.ndarray]:
         yield np.stack(some)
 
 
+def usual_batch(ids: np.ndarray, end: int, table: np.ndarray) -> dict[str, Any]:
+    """What the model of our trainer eats, from tokens alone: documents are what `end` ends, the rest is array arithmetic.
+
+    Args:
+        ids: token ids [b, seq_len].
+        end: id of the last token of every document.
+        table: modality of every id, uint8.
+    """
+    import torch
+
+    flat = np.asarray(ids).reshape(-1).astype(np.int64)
+    seq_len = np.asarray(ids).shape[-1]
+    last = flat == end
+    last[seq_len - 1 :: seq_len] = True
+    number = np.cumsum(last) - last
+    starts = np.flatnonzero(np.append(True, last[:-1]))
+    targets = np.append(flat[1:], 0)
+    targets[last] = -100
+    kinds = table[flat]
+    perm = np.argsort(kinds, kind="stable")
+    inverse = np.empty_like(perm)
+    inverse[perm] = np.arange(len(flat))
+    wanted = table[np.where(last, 0, targets)].astype(np.int64)
+    made = {
+        "input_ids": flat,
+        "targets": targets,
+        "positions": np.arange(len(flat)) - starts[number],
+        "documents": number.reshape(-1, seq_len),
+        "perm": perm,
+        "inverse": inverse,
+        "target_modality": wanted,
+    }
+    sizes, counts = np.bincount(kinds), np.bincount(wanted[~last])
+    return {**{k: torch.from_numpy(v) for k, v in made.items()}, "sizes": sizes, "target_counts": counts}
+
+
+def with_batches(read: Callable[[Side], Batches]) -> Callable[[Side], Batches]:
+    """A side whose tokens become the batches of a training in the process that trains."""
+
+    def batches(side: Side) -> Batches:
+        about = json.loads((side.folder / "about.json").read_text())
+        table = np.repeat(np.arange(len(about["modalities"]), dtype=np.uint8), about["modalities"])
+        for ids in read(side):
+            yield usual_batch(np.asarray(ids).reshape(-1, side.seq_len), about["end"], table)["input_ids"]
+
+    return batches
+
+
 SIDES: dict[str, Callable[[Side], Batches]] = {
     "flat": flat,
     "mixloom": mixloom,
@@ -221,10 +300,15 @@ SIDES: dict[str, Callable[[Side], Batches]] = {
     "mixloom_stream": mixloom_stream,
     "mixloom_thread": mixloom_thread,
     "webdataset": webdataset,
+    "webdataset_contexts": webdataset_contexts,
     "mosaic": mosaic,
     "mosaic_blocks": mosaic_blocks,
     "litdata": litdata,
     "litdata_blocks": litdata_blocks,
+    "mixloom_batches": mixloom_batches,
+    "webdataset_batches": with_batches(webdataset_contexts),
+    "mosaic_batches": with_batches(mosaic),
+    "litdata_batches": with_batches(litdata),
 }
 
 
@@ -282,17 +366,19 @@ def timed(read: Callable[[Side], Batches], side: Side) -> dict[str, Any]:
     In every pass the clock starts after some batches.
     """
     contexts, total = added(read(side), side)
-    seconds, count, passes = 0.0, 0, 0
+    seconds, cpu, count, passes = 0.0, 0.0, 0, 0
     while passes < PASSES and seconds < LONG_ENOUGH:
         batches = iter(read(side))
         for _ in zip(range(WARM), batches):
             pass
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         for batch in batches:
             count += batch.size if isinstance(batch, np.ndarray) else batch.numel()
         seconds += time.perf_counter() - started
+        cpu += time.process_time() - used
         passes += 1
-    return {"tokens": count, "seconds": seconds, "contexts": contexts, "sum": total, "passes": passes}
+    told = {"tokens": count, "seconds": seconds, "contexts": contexts, "sum": total, "passes": passes}
+    return {**told, "cpu_seconds": cpu}  # of this process and its threads, not of workers
 
 
 def main() -> None:

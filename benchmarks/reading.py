@@ -139,6 +139,17 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
+def peer_versions(python: str) -> dict[str, str]:
+    """What is installed in the peers' environment."""
+    wanted = ("webdataset", "mosaicml-streaming", "litdata", "torch")
+    code = (
+        "from importlib.metadata import version as v; import json; print(json.dumps({n: v(n) for n in %r}))"
+    )
+    done = subprocess.run([python, "-c", code % (wanted,)], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
 def main() -> None:
     parser = options_parser(__doc__ or "", data=False)
     parser.add_argument(
@@ -162,20 +173,13 @@ def main() -> None:
                 rows += measure(folder, options.peer_python, rounds, mode, workers, total)
                 for row in rows[-len(sides(mode, workers)) :]:
                     print(*row.values(), sep="\t", flush=True)
-    code = (
-        "from importlib.metadata import version as v; import json; print(json.dumps({n: v(n) for n in %r}))"
-    )
-    wanted = ("webdataset", "mosaicml-streaming", "litdata", "torch")
-    peers = subprocess.run(
-        [options.peer_python, "-c", code % (wanted,)], capture_output=True, text=True, check=True
-    )
     told = summary(rows)
     for row in told:
         print(row)
     figures = {
         "tokens": contexts * SEQ_LEN,
         "rounds": rounds,
-        "peer_versions": json.loads(peers.stdout),
+        "peer_versions": peer_versions(options.peer_python),
         "summary": told,
         "sides": rows,
     }
