@@ -12,10 +12,11 @@ import numpy.typing as npt
 from mixloom.tokenizers.inspect_decoders import Decoders
 from mixloom.tokenizers.inspect_source import StoredContext
 from mixloom.tokenizers.interleave import DecodedSegment, decode_tokens
+from mixloom.tokenizers.objective_settings import OBJECTIVE_SPECIALS
 from mixloom.tokenizers.vocab import END_DOC, SPECIALS
 
 PieceKind = Literal["text", "image", "speech", "sentinel"]
-_NAMES = {i: name for name, i in SPECIALS.items()}
+_NAMES = {i: name for name, i in {**SPECIALS, **OBJECTIVE_SPECIALS}.items()}
 _JOINED = 8  # tokens at most that are read together where none of them ends on a whole character
 
 

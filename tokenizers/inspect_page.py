@@ -161,16 +161,23 @@ def _link(paging: Paging, start: int, count: int, text: str) -> Html:
 
 
 def context_html(c: ReadContext, budget: media.Budget) -> Html:
-    """One context: head, the ribbon of its modalities, its documents."""
-    about = (
-        f"{number(c.tokens)} tokens in {number(c.slots)} slots, {plural(len(c.documents), 'document')}, "
-        f"row {number(c.row)} of sample "
-    )
+    """One context: head, the ribbon of its modalities, its documents. One without a shard is told by its key alone."""
+    title: list[Content] = [c.key]
+    about: list[Content] = [plural(c.tokens, "token")]
+    if c.shard:
+        title = [f"Context {number(c.number)} of ", name(c.domain)]
+        about = [
+            f"{number(c.tokens)} tokens in {number(c.slots)} slots, {plural(len(c.documents), 'document')}, "
+            f"row {number(c.row)} of sample ",
+            el("code", c.key),
+            " in ",
+            el("code", c.shard),
+        ]
     rest = c.slots - c.tokens
     return el(
         "article",
-        el("h3", f"Context {number(c.number)} of ", name(c.domain)),
-        el("p", about, el("code", c.key), " in ", el("code", c.shard), cls="small"),
+        el("h3", title),
+        el("p", about, cls="small"),
         _ribbon(c),
         [_document(d, budget) for d in c.documents],
         el("p", el("span", "<pad>", cls="sentinel"), f" {plural(rest, 'slot')} of padding", cls="padding")

@@ -26,9 +26,7 @@ class ExpertsRecipe(BaseModel):
     domains: tuple[str, ...] | None = Field(
         None, description="only experts for these domains; left out: for all that have words"
     )
-    train: TrainConfig = Field(
-        TrainConfig(steps=100, lr=5e-4, min_lr=5e-5, warmup=5), description="how each expert is trained"
-    )
+    train: TrainConfig = Field(TrainConfig(), description="how each expert is trained")
     max_epochs: float = Field(
         4.0,
         gt=0,

@@ -109,7 +109,8 @@ def _need(decoders: Decoders, name: str) -> Any:
 def read_sample(sample: Sample, number: int, decoders: Decoders) -> ReadContext:
     """A sample as the inspector reads a context."""
     ids = np.asarray(sample.ids, np.uint32)
-    pieces = {"doc_ids": [f"sample {number}"], "sources": [f"seed {sample.seed}"], "starts": [0]}
+    about = f"prompt of {sample.prompt} token{'s' if sample.prompt > 1 else ''}"
+    pieces = {"doc_ids": [about], "sources": [f"seed {sample.seed}"], "starts": [0]}
     stored = StoredContext(
         ids,
         np.array([len(ids)], np.int32),
@@ -117,7 +118,7 @@ def read_sample(sample: Sample, number: int, decoders: Decoders) -> ReadContext:
         "sampled",
         number,
         "",
-        f"prompt of {sample.prompt} tokens",
+        f"Sample {number}",
         0,
     )
     return read_context(stored, decoders)
