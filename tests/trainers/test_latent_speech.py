@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from mixloom.mixers.estimate import MixtureConfig
+from mixloom.mixers.objective_stream import with_objectives
+from mixloom.mixers.stage import weigh
+from mixloom.mixers.stream import Stream
+from mixloom.pipeline.errors import UserError
+from mixloom.pipeline.manifest import build_manifest
+from mixloom.pipeline.shard_reader import ShardReader
+from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
+from mixloom.tokenizers.objective_settings import FillMiddle
 from mixloom.tokenizers.vocab import DOC, END_DOC, END_SPEECH, SPEECH
 from mixloom.trainers.checkpoint import latest_checkpoint
 from mixloom.trainers.config import ModelConfig, TrainConfig
-from mixloom.trainers.data import make_batch, modality_table
-from mixloom.trainers.export import load_checkpoint_model
+from mixloom.trainers.data import make_batch, micro_batches, modality_table
+from mixloom.trainers.export import export_model, export_transformers, load_checkpoint_model, load_exported
+from mixloom.trainers.flops import attended
 from mixloom.trainers.generate import Cache, decode, generate
 from mixloom.trainers.latent_speech import next_in_patch
+from mixloom.trainers.metrics import read_metrics
 from mixloom.trainers.model import Model
 from mixloom.trainers.model_config import ExpertsConfig, FlowConfig
-from mixloom.trainers.speech_batch import patched
+from mixloom.trainers.speech_batch import patched, saving
+from mixloom.trainers.stage import StreamSource
 from mixloom.trainers.step import batch_losses, token_losses
 from mixloom.trainers.trainer import train
 
@@ -284,6 +303,96 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(tmp_path, spo
     )
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_ranks_make_the_updates_of_one_where_only_one_of_them_has_speech(tmp_path):
+    path = Path(__file__).with_name("latent_speech_worker.py")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(path), str(tmp_path / "two")],
+            env={**shared, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in (0, 1)
+    ]
+    spec = importlib.util.spec_from_file_location("latent_speech_worker", path)
+    worker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worker)
+    worker.run(str(tmp_path / "one"))
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()[-3000:]
+    one, two = (
+        load_checkpoint_model(latest_checkpoint(tmp_path / name / "checkpoints")).state_dict()
+        for name in ("one", "two")
+    )
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+
+
+def test_records_tell_how_much_shorter_the_trunk_reads(trained):
+    _, result = trained
+    record = read_metrics(result.metrics)[-1]
+    assert record["rows_per_token"] == pytest.approx(11 / 17, abs=1e-4)
+
+
+def test_the_trunk_does_less_work(vocabulary, batch_of):
+    batch = batch_of(kinds=("s",))
+    made = patched(batch, model_of().config)
+    assert attended(made.speech.trunk)[0] == pytest.approx((1 - saving(made)) * attended(batch)[0])
+    assert attended(made.speech.trunk)[1] < attended(batch)[1]
+
+
+def test_exported_weights_give_the_same_losses_and_are_no_llama(tmp_path, batch_of, vocabulary):
+    model, batch = model_of(untie=()), batch_of()
+    export_model(model, vocabulary, tmp_path / "out")
+    again, _ = load_exported(tmp_path / "out")
+    ours, theirs = (token_losses(m, batch, "mask", torch.float32, 32) for m in (model, again))
+    assert torch.equal(ours, theirs)
+    assert not (tmp_path / "out" / "modeling_mixloom.py").exists()
+    with pytest.raises(UserError, match="a model with speech_patches is no Llama"):
+        export_transformers(model, tmp_path / "llama")
+
+
+def test_bfloat16_and_compiled_blocks_come_close(batch_of):
+    model, batch = model_of(), batch_of(contexts=4)
+    exact = batch_losses(model, batch, "mask", torch.float32, 32, causal=True).total
+    rough = batch_losses(model, batch, "mask", torch.bfloat16, 32, causal=True).total
+    torch.testing.assert_close(rough, exact, rtol=2e-2, atol=0.0)
+    for block in model.blocks:
+        block.compile(fullgraph=True, backend="eager")
+    again = batch_losses(model, batch, "mask", torch.float32, 32, causal=True).total
+    torch.testing.assert_close(again, exact)
+
+
+def test_patches_of_the_shards_reach_the_model(tmp_path, vocabulary):
+    documents = [[DOC, 300 + i, SPEECH, *range(768, 774), END_SPEECH, END_DOC] for i in range(6)]
+    lengths = np.array([1, 1, 1, 2, 1, 3, 1, 1])
+    rows = [
+        Context(np.array(d, np.uint16), [len(d)], [f"d{i}"], ["s"], [0], patch_lengths=lengths)
+        for i, d in enumerate(documents)
+    ]
+    shard = shard_name("talk", 0, 1)
+    options = {"prefix": key_prefix(0, 0), "seq_len": 16, "vocabulary": vocabulary}
+    entry = write_shard(tmp_path, shard, "talk", rows, **options)
+    build_manifest([entry], vocabulary, seq_len=16).save(tmp_path)
+    reader = ShardReader(tmp_path)
+    mixture = weigh(reader.manifest, MixtureConfig(max_epochs=4), 2 * 2)
+    stream = Stream(reader, mixture, seed=0, batch_contexts=2, steps=2)
+    assert len(StreamSource(stream).batch_arrays(0)) == 3
+    arrays = StreamSource(stream, patches=True).batch_arrays(0)
+    assert [p.tolist() for p in arrays[4]] == [lengths.tolist()] * 2
+    made = micro_batches(arrays, 1, modality_table(vocabulary), 3, config=model_of().config)[0]
+    assert made.speech.entering.lengths.tolist() == [2, 1, 3] * 2
+    middle = FillMiddle(rate=1.0)
+    rearranged = StreamSource(with_objectives(stream, [middle], 8), patches=True).batch_arrays(0)
+    taken = with_objectives(stream, [middle], 8).contexts(0).taken
+    assert (taken > 0).any()
+    assert [p is None for p in rearranged[4]] == (taken > 0).any(axis=1).tolist()
 
 
 def test_settings_that_do_not_go_together_are_refused():
