@@ -43,6 +43,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "inspect",
         "Contexts as a model will see them: a page, a terminal view, or a local server with search",
     ),
+    "served": (
+        "mixloom.trainers.model_cli",
+        "served",
+        "Contexts of one update of a training as the model gets them, objectives applied",
+    ),
     "losses": (
         "mixloom.trainers.losses",
         "losses",

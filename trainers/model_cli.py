@@ -190,6 +190,35 @@ def export(
     print(f"wrote {out}: {', '.join(written)}")
 
 
+def served(
+    training: Annotated[
+        str,
+        typer.Argument(metavar="TRAINING", help="A training, such as RUN/train, or a run for its training."),
+    ],
+    step: Annotated[int, typer.Option(min=0, help="Which update, from 0.")] = 0,
+    contexts: Annotated[int, typer.Option(min=1, help="Contexts to show.")] = 8,
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where to write the page.")] = "served.html",
+    tokenizer: Tokenizer = "",
+) -> None:
+    """Show contexts of one update as the model gets them: in the order of the stream, rearranged by its objectives."""
+    from mixloom.mixers.served import read_served
+    from mixloom.tokenizers.inspect_decoders import find_decoders
+    from mixloom.tokenizers.inspect_page import inspect_page
+    from mixloom.tokenizers.vocab import Vocabulary
+    from mixloom.trainers.trained import stream_of
+
+    stream = stream_of(training)
+    if step >= stream.steps:
+        raise UserError(f"the training has {stream.steps} updates, and --step is {step}", fix="count from 0")
+    reader = stream.reader
+    decoders = find_decoders(Vocabulary.from_json(reader.manifest.vocabulary), reader.directory, tokenizer)
+    read = read_served(stream, step, decoders, most=contexts)
+    notes = [*decoders.missing.values(), f"Objectives: {getattr(stream, 'description', 'none')}."]
+    page = inspect_page(f"Update {step} of {training}", read, notes=notes)
+    Path(out).write_text(page, encoding="utf-8")
+    print(f"{len(read)} contexts of update {step} in {out}")
+
+
 def experts(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML configuration file.")],
     rest: Annotated[

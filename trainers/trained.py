@@ -14,6 +14,7 @@ from mixloom.trainers.export import load_checkpoint_model, load_exported
 from mixloom.trainers.model import Model
 
 if TYPE_CHECKING:
+    from mixloom.mixers.stream import Stream
     from mixloom.tokenizers.inspect_decoders import Decoders
 
 TOKENIZER = "tokenizer"  # folder of the tokenizers, in a run and in an exported model
@@ -84,6 +85,26 @@ def _checkpoint(folder: Path) -> Path:
         fix="name a run that was trained, the folder of a training (RUN/train), one of its checkpoints, or a folder that "
         "`mixloom export` wrote",
     )
+
+
+def stream_of(path: str | Path) -> Stream:
+    """The stream of a training, with its objectives and its mixture log, from its newest checkpoint.
+
+    Args:
+        path: a run (its training `train`), a folder of a training, or one of its checkpoints.
+
+    Raises:
+        UserError: nothing that was trained is there, or it was not trained on the shards of a run.
+    """
+    from mixloom.pipeline.run import RunDirectory
+    from mixloom.trainers.config import ModelConfig, TrainConfig
+    from mixloom.trainers.stage import TrainStage
+
+    checkpoint = _checkpoint(Path(path))
+    folder = checkpoint.absolute().parents[1]
+    train = TrainConfig.model_validate(read_state(checkpoint)["configs"]["train"])
+    stage = TrainStage(ModelConfig(), train, None, folder.name)
+    return stage.source(RunDirectory.existing(str(folder.parent))).stream
 
 
 def _vocabulary_of(run: Path) -> dict[str, Any]:
