@@ -172,7 +172,9 @@ def shard(model: Model, world: World, config: TrainConfig, dtype: torch.dtype) -
         fully_shard(
             block, mesh=world.mesh, mp_policy=inner, reshard_after_forward=config.reshard_after_forward
         )
-    fully_shard(model, mesh=world.mesh, mp_policy=outer, reshard_after_forward=False)
+    # What is not trained is read before the forward pass as well (vectors of image codes), and stays whole.
+    fixed = {p for p in model.parameters() if not p.requires_grad}
+    fully_shard(model, mesh=world.mesh, mp_policy=outer, reshard_after_forward=False, ignored_params=fixed)
 
 
 def is_sharded(model: nn.Module) -> bool:
