@@ -7,7 +7,7 @@ step with the fingerprints of what it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -345,6 +345,23 @@ class Stream:
         if write:
             self.log.copy().append(entry, served=served)
         return made
+
+    def without_documents(self, documents: Iterable[str], from_step: int, reason: str = "") -> ExcludeEntry:
+        """The entry that leaves out every context that holds any of these documents, from a step on.
+
+        Raises:
+            UserError: a document of which the shards hold nothing.
+        """
+        names = tuple(dict.fromkeys(documents))
+        contexts = tuple(self.reader.holding(names))
+        held = {doc for domain, i in contexts for doc in self.reader.info(domain, i)["doc_ids"]}
+        unknown = [name for name in names if name not in held]
+        if unknown or not names:
+            what = (
+                f"no context of the shards holds document '{unknown[0]}'" if names else "no documents given"
+            )
+            raise UserError(what, fix="give ids as `mixloom explain` and Stream.documents tell them")
+        return ExcludeEntry(from_step=from_step, contexts=contexts, documents=names, reason=reason)
 
     def quarantine(self, step: int, reason: str = "") -> ExcludeEntry:
         """The entry that leaves out all contexts of a step from that step on, and names their documents."""

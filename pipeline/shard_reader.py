@@ -8,7 +8,7 @@ import os
 import resource
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +187,32 @@ class ShardReader:
         sample, row = self._locate(domain, i)
         table, shard = self._loaded(), int(self._loaded().shard[sample])
         self._check(np.array([sample]))
-        begin = int(table.info[sample])
-        text = self._map(shard)[begin : begin + int(table.info_size[sample])].tobytes()
-        about: dict[str, Any] = json.loads(text)["contexts"][row]
+        about: dict[str, Any] = json.loads(self._info_text(sample))["contexts"][row]
         name = self.manifest.shards[shard].name
         return {**about, "domain": domain, "shard": name, "key": table.keys[sample], "row": row}
+
+    def _info_text(self, sample: int) -> bytes:
+        table = self._loaded()
+        begin = int(table.info[sample])
+        data = self._map(int(table.shard[sample]))
+        return data[begin : begin + int(table.info_size[sample])].tobytes()
+
+    def holding(self, documents: Iterable[str]) -> Iterator[tuple[str, int]]:
+        """All contexts that hold any of some documents, by domain and number, in order. Reads the JSON of all samples."""
+        wanted = set(documents)
+        marks = [json.dumps(d, ensure_ascii=False).encode() for d in sorted(wanted)]
+        table = self._loaded()
+        for number, domain in enumerate(self.domains):
+            low, high = np.searchsorted(table.first, self._first[number : number + 2])
+            for sample in range(int(low), int(high)):
+                text = self._info_text(sample)
+                if not any(mark in text for mark in marks):
+                    continue
+                self._check(np.array([sample]))
+                first = int(table.first[sample]) - int(self._first[number])
+                for row, about in enumerate(json.loads(text)["contexts"]):
+                    if not wanted.isdisjoint(about["doc_ids"]):
+                        yield domain, first + row
 
     def patches(self, domain: str, i: int) -> NDArray[np.uint16] | None:
         """Tokens of each patch of a context, in order: uint16 [p], a view; None where the shards have no patches."""

@@ -319,3 +319,33 @@ def test_an_entry_that_cannot_be_followed_is_not_written(shards, tmp_path):
     unwritten = stream.amended(ExcludeEntry(from_step=4, contexts=(("cc", 0),)), served=4, write=False)
     assert not path.exists()
     assert len(unwritten.log.entries) == 1
+
+
+def test_documents_are_left_out_with_every_context_that_holds_them(shards):
+    reader = ShardReader(shards)
+    domains = tuple(
+        MixtureDomain(name=d.name, tokens=d.tokens, max_epochs=4) for d in reader.manifest.domains
+    )
+    phase = Phase(weights={"aa": 0.6, "bb": 0.3, "cc": 0.1})
+    mixture = Mixture(estimator="fixed", inputs="x", budget_tokens=200, domains=domains, phases=(phase,))
+    stream = Stream(reader, mixture, seed=1, batch_contexts=4, steps=8)
+    bad = ["aa13b", "bb07a", "aa00a"]
+    entry = stream.without_documents([*bad, "aa13b"], from_step=2, reason="copyright")
+    slow = {
+        (d, i)
+        for d in reader.domains
+        for i in range(reader.contexts(d))
+        if set(bad) & set(reader.info(d, i)["doc_ids"])
+    }
+    assert set(entry.contexts) == slow
+    assert len(entry.contexts) == 3
+    assert entry.documents == tuple(bad)
+    quiet = stream.amended(entry, served=2)
+    served = {doc for s in range(2, 8) for ref in quiet.batch(s) for doc in quiet.documents(ref)["doc_ids"]}
+    assert not served & set(bad)
+    for documents, said in [
+        (["nobody"], "no context of the shards holds document 'nobody'"),
+        ([], "no documents"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            stream.without_documents(documents, from_step=2)
