@@ -7,13 +7,14 @@ step with the fingerprints of what it belongs to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixloom.mixers.contexts import ContextRef, ContextRefs, Exposure, StreamBatch
+from mixloom.mixers.loader import as_iterable_dataset, check_reader
 from mixloom.mixers.mixture import Mixture, check_servable
 from mixloom.mixers.mixture_log import ExcludeEntry, MixtureEntry, MixtureLog
 from mixloom.mixers.permutation import place, stream_key
@@ -23,91 +24,18 @@ from mixloom.mixers.timeline import Group
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.shard_reader import ShardReader
 
-if TYPE_CHECKING:
-    from torch.utils.data import IterableDataset
+__all__ = [
+    "ContextRef",
+    "ContextRefs",
+    "Exposure",
+    "Stream",
+    "StreamBatch",
+    "as_iterable_dataset",
+    "check_reader",
+]
 
 _STATE_VERSION = 1
 _LOOK_AHEAD = 4  # steps whose remote shards are copied ahead
-
-
-@dataclass(frozen=True, slots=True)
-class ContextRef:
-    """A context of the shards, and how often its domain had been served in full before it."""
-
-    domain: str
-    index: int
-    epoch: int
-
-
-class ContextRefs(Sequence[ContextRef]):
-    """Contexts as ContextRef, made when they are asked for: few steps are ever looked at, and a step has many."""
-
-    __slots__ = ("_rows", "domains")
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(
-        self,
-        domains: Sequence[str],
-        domain: NDArray[np.int32],
-        index: NDArray[np.int64],
-        epoch: NDArray[np.int64],
-    ) -> None:
-        self.domains, self._rows = domains, (domain, index, epoch)
-
-    def __len__(self) -> int:
-        return len(self._rows[0])
-
-    @overload
-    def __getitem__(self, at: int) -> ContextRef: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[ContextRef]: ...
-
-    def __getitem__(self, at: int | slice) -> ContextRef | list[ContextRef]:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        domain, index, epoch = (column[at] for column in self._rows)
-        return ContextRef(self.domains[int(domain)], int(index), int(epoch))
-
-    def __iter__(self) -> Iterator[ContextRef]:
-        for d, i, e in zip(*(column.tolist() for column in self._rows)):
-            yield ContextRef(self.domains[d], i, e)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def __repr__(self) -> str:
-        return repr(list(self))
-
-
-class Exposure(NamedTuple):
-    """What a domain has given by some step."""
-
-    domain: str
-    contexts: int
-    tokens: int  # real tokens
-    epochs: float
-
-
-@dataclass(frozen=True, slots=True)
-class StreamBatch:
-    """The contexts of one step on one rank.
-
-    Attributes:
-        step: the step.
-        input_ids: uint16 or uint32 [b, seq_len], padded on the right.
-        doc_lengths: per context, int32 [pieces]; their sum is its number of real tokens.
-        domains: int32 [b], index into Stream.domains.
-        refs: the contexts; Stream.documents(ref) names their documents.
-        counted: bool like input_ids, False where a token is no target; None: all are. See `objective_stream`.
-    """
-
-    step: int
-    input_ids: NDArray[np.unsignedinteger[Any]]
-    doc_lengths: list[NDArray[np.int32]]
-    domains: NDArray[np.int32]
-    refs: Sequence[ContextRef]
-    counted: NDArray[np.bool_] | None = None
 
 
 class Stream:
@@ -371,66 +299,3 @@ class Stream:
         return ExcludeEntry(
             from_step=step, contexts=contexts, documents=tuple(dict.fromkeys(ids)), reason=reason
         )
-
-
-def as_iterable_dataset(
-    stream: Stream, *, start: int = 0, rank: int = 0, world: int = 1, prefetch: int = 4
-) -> IterableDataset[dict[str, Any]]:
-    """A torch dataset of whole batches for `DataLoader(batch_size=None)`; torch is imported here.
-
-    Yields dicts: step int, input_ids int32 tensor [b, seq_len], doc_lengths int32 tensor [b, most pieces] with zeros
-    on the right (one tensor: each costs a worker process half a millisecond to hand over), domains int32 tensor [b].
-    With several workers each takes every n-th step, which the loader puts in order again. A thread reads `prefetch`
-    batches ahead (0: none); one thread is faster than worker processes, which copy every batch once more. Its length is
-    the number of steps left.
-
-    Raises:
-        UserError: a rank that is not in the world or would get less than another, or a start outside the run.
-    """
-    import torch
-    from torch.utils.data import IterableDataset, get_worker_info
-
-    from mixloom.mixers.prefetch import ahead
-
-    check_reader(stream, start, rank, world)
-
-    class Batches(IterableDataset[dict[str, Any]]):
-        def __len__(self) -> int:
-            return stream.steps - start
-
-        def __iter__(self) -> Iterator[dict[str, Any]]:
-            worker = get_worker_info()
-            first, stride = (start, 1) if worker is None else (start + worker.id, worker.num_workers)
-            steps = range(first, stream.steps, stride)
-            for b in ahead((stream.contexts(step, rank, world) for step in steps), prefetch):
-                yield {
-                    "step": b.step,
-                    "input_ids": torch.from_numpy(b.input_ids.astype(np.int32)),
-                    "doc_lengths": torch.from_numpy(_padded(b.doc_lengths)),
-                    "domains": torch.from_numpy(b.domains),
-                    **({} if b.counted is None else {"counted": torch.from_numpy(b.counted)}),
-                }
-
-    return Batches()
-
-
-def check_reader(stream: Stream, start: int, rank: int, world: int) -> None:
-    """Raise UserError where a rank would wait for ever: outside its world, with no or fewer contexts, or at no step."""
-    stream.check_ranks(world)
-    if not 0 <= rank < world:
-        raise UserError(
-            f"rank {rank} is not one of {world} ranks", fix=f"ranks are numbered from 0 to {world - 1}"
-        )
-    if not 0 <= start < stream.steps:
-        raise UserError(
-            f"the run has {stream.steps:,} steps, so nothing is left from step {start:,} on",
-            fix="make the stream with more steps, or start at an earlier one",
-        )
-
-
-def _padded(rows: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-    """Rows of different length as one array, zeros on the right."""
-    out = np.zeros((len(rows), max(map(len, rows), default=0)), np.int32)
-    for own, row in zip(out, rows):
-        own[: len(row)] = row
-    return out
