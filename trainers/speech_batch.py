@@ -101,7 +101,8 @@ def patched(batch: Batch, config: ModelConfig, lengths: Sequence[NDArray[Any] | 
 
     Args:
         lengths: for each context, integers [p]: tokens of each patch, which together are the real tokens of the context;
-            only what lies in a run of speech is looked at. None for a context, or for all: patches of `size` units.
+            only what lies in a run of speech is looked at. Patches of `size` units are made where it is None, and in a context in
+            which every unit would be a patch.
 
     Raises:
         ValueError: lengths of another number of contexts, or longer than their context.
@@ -180,14 +181,18 @@ class _Shortening:
             return edges
         if len(lengths) != contexts:
             raise ValueError(f"{len(lengths)} lists of patch lengths for {contexts} contexts")
-        for row, own in zip(edges.reshape(contexts, length), lengths):
+        speech = self.unit.reshape(contexts, length)
+        for row, unit, own in zip(edges.reshape(contexts, length), speech, lengths):
             if own is None:
                 continue
             ends = np.cumsum(own, dtype=np.int64)
             if len(ends) and ends[-1] > length:
                 raise ValueError(f"patches of {ends[-1]} tokens in a context of {length}")
-            row[:] = False
-            row[ends[ends < length]] = True
+            begins = np.zeros(length, np.bool_)
+            begins[ends[ends < length]] = True
+            # Where text alone has patches, every unit is recorded as one: nothing is known of speech then.
+            if not begins[unit].all():
+                row[:] = begins
         return edges
 
     def result(self) -> Patched:
