@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,7 +62,8 @@ class Utilities:
 
     def __post_init__(self) -> None:
         for what, names in (("source", self.sources), ("skill", self.skills)):
-            twice = [x for x in names if names.count(x) > 1 or not str(x).strip()]
+            counts = Counter(names)
+            twice = [x for x in names if counts[x] > 1 or not str(x).strip()]
             if twice or not names:
                 said = (
                     f"names the {what} '{twice[0]}' twice or leaves it empty" if twice else f"has no {what}"
@@ -102,8 +104,9 @@ class Utilities:
         Raises:
             UserError: a source that has no row, or a row of a source that is not among the names.
         """
-        missing = [n for n in names if n not in self.sources]
-        unknown = [s for s in self.sources if s not in names]
+        place, wanted = {s: i for i, s in enumerate(self.sources)}, set(names)
+        missing = [n for n in names if n not in place]
+        unknown = [s for s in self.sources if s not in wanted]
         if missing or unknown:
             said = []
             if missing:
@@ -115,7 +118,7 @@ class Utilities:
                 f"the utilities {' and '.join(said)}",
                 fix=f"give exactly one row for each of: {', '.join(list(names)[:20])}",
             )
-        rows = [self.sources.index(n) for n in names]
+        rows = [place[n] for n in names]
         return replace(self, sources=tuple(names), values=self.values[rows])
 
     def save(self, path: str | Path) -> Path:
