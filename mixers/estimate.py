@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,6 +131,16 @@ def recorded(mixture: Mixture) -> tuple[Sources, MixtureConfig, Given]:
             "the mixture does not record what it was estimated from",
             fix="estimate it again: mixloom mix estimate RUN --out PATH",
         )
+    try:
+        return _recorded(mixture, record)
+    except (KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        raise UserError(
+            f"the record of the mixture cannot be read: {type(error).__name__}: {error}",
+            fix="restore the file, or estimate the mixture again",
+        ) from None
+
+
+def _recorded(mixture: Mixture, record: dict[str, Any]) -> tuple[Sources, MixtureConfig, Given]:
     about = record["sources"]
     sources = Sources.from_rows(about["rows"], about["origin"], about["fingerprint"], about["group_by"])
     settings = {**mixture.settings, "method": mixture.estimator, "budget_tokens": mixture.budget_tokens}

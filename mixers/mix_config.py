@@ -195,10 +195,23 @@ def parse_settings(values: Mapping[str, Any]) -> MixtureConfig:
             raise UserError(
                 f"mixture settings: {first['msg']}", fix="see `mixloom mix estimate --help`"
             ) from None
-        name = str(first["loc"][0])
-        where = ".".join(str(x) for x in first["loc"])
-        about = MixtureConfig.model_fields[name].description
-        raise UserError(
-            f"mixture setting {where} is {first.get('input', values[name])!r}: {first['msg']}",
-            fix=f"{name}: {about}",
-        ) from None
+        raise _refused(first["loc"], first["msg"], first.get("input")) from None
+
+
+_NESTED: dict[str, type[BaseModel]] = {"exclude": Exclude, "final_phase": FinalPhase}
+
+
+def _refused(where: tuple[int | str, ...], said: str, value: object) -> UserError:
+    """The error of one setting, with what is allowed there."""
+    name = str(where[0])
+    about = f"{name}: {MixtureConfig.model_fields[name].description}"
+    inner = _NESTED.get(name)
+    if inner is not None and len(where) > 1:
+        field = inner.model_fields.get(str(where[1]))
+        about = (
+            f"{where[1]}: {field.description}" if field else f"use one of: {', '.join(inner.model_fields)}"
+        )
+    elif inner is not None:
+        about = f"{about} It has: {', '.join(inner.model_fields)}"
+    told = said.removeprefix("Value error, ")
+    return UserError(f"mixture setting {'.'.join(map(str, where))} is {value!r}: {told}", fix=about)

@@ -186,6 +186,21 @@ def test_settings_that_the_method_does_not_read_do_not_change_the_mixture():
         ({"max_epochs": -1}, "setting max_epochs is -1"),
         ({"method": "doremy"}, "setting method is 'doremy'"),
         ({"min_share": 1.5}, "setting min_share is 1.5"),
+        (
+            {"exclude": {"license": ["x"]}},
+            r"exclude\.license is \['x'\](.|\n)*use one of: licence, source, domain",
+        ),
+        (
+            {"final_phase": {"share": 2, "shares": {"a": 1}}},
+            r"final_phase\.share is 2(.|\n)*below 0\.05 and above",
+        ),
+        (
+            {"final_phase": {"share": 0.1}},
+            r"give either shares or utilities(.|\n)*It has: share, shares, utilities",
+        ),
+        ({"final_phase": {"shares": {"a": 0.7, "b": 0.7}}}, "sum to at most 1"),
+        ({"modality_shares": {"a": 0}}, "not all zero"),
+        ({"group_by": ["domain", "domain"]}, "names an axis twice"),
     ],
 )
 def test_settings_that_do_not_exist_or_are_out_of_range_are_named(given_settings, said):

@@ -389,6 +389,17 @@ def test_a_mixture_written_by_hand_cannot_be_made_again(tmp_path):
     assert beside_unimax(mixture) == {"d00": 1.0}
 
 
+def test_a_record_that_was_damaged_is_told():
+    mixture = estimate(sources_of([10, 20]), MixtureConfig(), 5)
+    for record in (
+        {**mixture.record, "seed": None},
+        {"sources": 3},
+        {**mixture.record, "given": {"trials": []}},
+    ):
+        with pytest.raises(UserError, match=r"record of the mixture cannot be read|setting seed"):
+            reproduce(mixture.model_copy(update={"record": record}))
+
+
 def test_the_record_changes_nothing_that_is_served():
     mixture = estimate(sources_of([10, 20]), MixtureConfig(), 5)
     assert mixture.model_copy(update={"record": {}}).fingerprint == mixture.fingerprint
