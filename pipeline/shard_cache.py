@@ -125,6 +125,10 @@ class ShardCache:
         self.folder = self.root / manifest.fingerprint[:32]
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sleep = sleep
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._ahead: ThreadPoolExecutor | None = None
         self._asked: dict[str, Future[Path]] = {}
         self._lock = threading.Lock()
@@ -162,6 +166,8 @@ class ShardCache:
 
         Only as many as half of the cache holds: more would push out what is in use.
         """
+        if self._pid != os.getpid():
+            self._begin()  # after a fork: threads are not inherited, and a lock may be held by one that is gone
         room = self.cache_bytes // 2
         for entry in entries:
             room -= entry.bytes

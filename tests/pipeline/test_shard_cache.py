@@ -304,6 +304,21 @@ def test_a_stream_over_remote_shards_serves_what_one_over_local_shards_does(here
     assert len(list((tmp_path / "b").rglob("*.tar"))) <= 3
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_made_after_the_reader_was_used_read_the_same(here, server, tmp_path, workers):
+    torch = pytest.importorskip("torch")
+    from mixloom.mixers.estimate import MixtureConfig
+    from mixloom.mixers.stage import weigh
+    from mixloom.mixers.stream import Stream, as_iterable_dataset
+
+    reader = ShardReader(server, cache=tmp_path, cache_bytes=2 * tar_bytes(here))
+    mixture = weigh(reader.manifest, MixtureConfig(), 48)
+    stream = Stream(reader, mixture, seed=0, batch_contexts=4, steps=12)
+    want = [stream.contexts(step).input_ids.tolist() for step in range(12)]
+    loader = torch.utils.data.DataLoader(as_iterable_dataset(stream), batch_size=None, num_workers=workers)
+    assert [b["input_ids"].tolist() for b in loader] == want
+
+
 def test_copies_lie_in_the_users_cache_folder_by_default(monkeypatch, tmp_path, there):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "mixloom" / "shards"
