@@ -122,6 +122,12 @@ class TrainConfig(BaseModel):
             raise ValueError(f"min_lr={self.min_lr} is above lr={self.lr}")
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas={self.betas} must lie in [0, 1)")
+        everywhere = sum(o.rate for o in self.objectives if o.domains is None and o.sources is None)
+        if everywhere > 1 + 1e-9:
+            raise ValueError(
+                f"the rates of objectives for all documents add up to {everywhere:g}; a document is rearranged by one at "
+                "most, so lower them to a sum of at most 1, or give them domains or sources"
+            )
         return self
 
     def free_to_change(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mixloom.mixers.estimate import MixtureConfig, estimate
 from mixloom.mixers.objective_stream import with_objectives
@@ -99,6 +100,20 @@ def test_targets_that_do_not_count_are_left_out_of_batch_and_counts(shards):
     parts = micro_batches(arrays, 2, table, 3)
     assert sum(p.targets_total for p in parts) == batch.targets_total
     assert torch.cat([p.targets for p in parts]).tolist() == batch.targets.tolist()
+
+
+@pytest.mark.parametrize(
+    ("objectives", "said"),
+    [
+        ([{"kind": "fim", "rate": 0.7}, {"kind": "cm3", "rate": 0.7}], r"add up to 1\.4"),
+        ([{"kind": "fmi"}], "objectives"),
+        ([{"kind": "ul2", "denoisers": [{"mode": "q", "rate": 0.1}]}], "mode"),
+        ([{"kind": "cm3", "max_spans": 65}], "max_spans"),
+    ],
+)
+def test_mistakes_in_objectives_are_found_before_anything_runs(objectives, said):
+    with pytest.raises(ValidationError, match=said):
+        TrainConfig.model_validate({"objectives": objectives})
 
 
 def test_without_objectives_nothing_is_added_to_a_batch(shards):
