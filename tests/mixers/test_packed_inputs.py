@@ -82,10 +82,15 @@ def run(code: str, shards, folder, **more) -> dict:
 
 
 def test_the_bare_loop_of_the_page_trains_and_goes_on_from_its_state(shards, tmp_path):
-    whole = run(example(0), shards, tmp_path / "whole")
-    half = run(example(0), shards, tmp_path / "half", STOP=3)
+    code = example(0)
+    loop = next(line for line in code.splitlines() if line.startswith("for batch in"))
+    stopping = code.replace(loop, f"{loop}\n    if batch['step'] == 3:\n        break")
+    resuming = code.replace("state = stream.state(0)", "state = STATE")
+    assert len({code, stopping, resuming}) == 3
+    whole = run(code, shards, tmp_path)
+    half = run(stopping, shards, tmp_path)
     assert half["state"]["step"] == 3
-    again = run(example(0), shards, tmp_path / "half", model=half["model"], state=half["state"])
+    again = run(resuming, shards, tmp_path, model=half["model"], STATE=half["state"])
     assert whole["losses"] == half["losses"] + again["losses"]
     assert len(whole["losses"]) == 8
     assert whole["losses"][-1] < whole["losses"][0]
