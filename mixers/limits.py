@@ -82,8 +82,10 @@ def bounds_of(
     if not len(totals) or feasible(bounds):
         return bounds
     most = largest_total(room, rows, totals)
-    # The solver of linear programs is exact to a ten-millionth; a budget that is named must really be one.
-    tried = (math.floor(most * (1 - slack)) for slack in (-1e-12, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5))
+    # The solver of linear programs is exact to a ten-millionth; a budget that is named must really be one, for every method.
+    # Where a hundred-millionth is less than a token, the last token counts.
+    slacks = (-1e-12, 1e-12, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5)[0 if most < 1e8 else 3 :]
+    tried = (math.floor(most * (1 - slack)) for slack in slacks)
     largest = next((n for n in tried if n >= 1 and feasible(at(n))), 0)
     shares = ", ".join(f"{m} {v:g}" for m, v in (config.modality_shares or {}).items())
     if 1 <= largest < budget:
