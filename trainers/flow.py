@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -166,11 +166,23 @@ def with_flow(
     return Losses(losses.total + head.config.weight * error_T.sum(), sums, counts, per_token)
 
 
-def by_row(noised: Noised, order: Tensor | None) -> Noised:
-    """Sequence order to the order of the residual stream."""
-    if order is None:
+@overload
+def by_row(noised: Noised, order: Tensor | None) -> Noised: ...
+
+
+@overload
+def by_row(noised: None, order: Tensor | None) -> None: ...
+
+
+def by_row(noised: Noised | None, order: Tensor | None) -> Noised | None:
+    """What stands for the images in another order, such as that of the residual stream; None stays None.
+
+    order: int64 [n], where each comes from; -1: from nowhere, and it is no image.
+    """
+    if order is None or noised is None:
         return noised
-    return Noised(noised.image[order], noised.x[order], noised.times[order], noised.velocity[order])
+    known, order = order >= 0, order.clamp(min=0)
+    return Noised(noised.image[order] & known, noised.x[order], noised.times[order], noised.velocity[order])
 
 
 def with_flow_setting(

@@ -133,22 +133,17 @@ def _norm(x: Tensor, weight: Tensor) -> Tensor:
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps=1e-6)
 
 
-def with_ends(
-    losses: Losses, ends: Tensor, leaving: Leaving, targets: Tensor, target_modality: Tensor
-) -> Losses:
+def with_ends(losses: Losses, ends: Tensor, leaving: Leaving, target_modality: Tensor) -> Losses:
     """Losses with what it costs to say whether patches end, put on the tokens that come after.
 
     Args:
-        losses: in sequence order. ends: log-odds [N]. targets, target_modality: int64 [T].
+        losses: in sequence order. ends: log-odds [N]. target_modality: int64 [T].
     """
     nats_N = F.binary_cross_entropy_with_logits(
         ends.to(losses.per_token.dtype), leaving.last.to(losses.per_token.dtype), reduction="none"
     )
     told = torch.zeros_like(losses.per_token).index_copy(0, leaving.tokens, nats_N.detach())
-    valid = targets >= 0
-    sums = torch.stack(
-        [torch.where(valid & (target_modality == m), told, 0.0).sum() for m in range(len(losses.sums))]
-    )
+    sums = torch.stack([torch.where(target_modality == m, told, 0.0).sum() for m in range(len(losses.sums))])
     return Losses(losses.total + nats_N.sum(), losses.sums + sums, losses.counts, losses.per_token + told)
 
 

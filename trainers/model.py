@@ -212,15 +212,21 @@ class Model(nn.Module):
                 f"contexts of {batch.shape[1]} tokens, but the model has seq_len {self.config.seq_len}"
             )
         images = noised = patches = tokens = None
-        if self.speech is not None:
-            own = patched(batch, self.config).speech
-            assert own is not None
-            batch, patches, tokens = own.on(batch.input_ids.device)
-        order = self._row_order(batch)
         if self.flow is not None:
             ids = batch.input_ids.view(batch.shape)
             images = image_numbers(self.flow.is_image(ids), batch.documents)
-            noised = by_row(self.flow.noised(ids, images, salt), order)
+            noised = self.flow.noised(ids, images, salt)
+        if self.speech is not None:
+            own = patched(batch, self.config).speech
+            assert own is not None
+            own = own.to(batch.input_ids.device)
+            batch, patches, tokens = own.trunk, own.entering, own.leaving
+            if self.flow is not None and noised is not None:
+                noised = by_row(noised, own.first)
+                ids = batch.input_ids.view(batch.shape)
+                images = image_numbers(self.flow.is_image(ids), batch.documents)
+        order = self._row_order(batch)
+        noised = by_row(noised, order)
         plan = make_plan(
             batch,
             heads=self.config.heads,

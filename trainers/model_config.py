@@ -243,8 +243,6 @@ class ModelConfig(BaseModel):
             raise ValueError(
                 f"speech_patches needs speech, the third modality, but modalities={self.modalities}"
             )
-        if self.flow is not None:
-            raise ValueError("speech_patches and flow cannot be used together; leave one of them out")
 
     @property
     def local_heads(self) -> int:

@@ -71,21 +71,22 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Patched:
-    """What a model with patches needs beside the batch. trunk: the batch of the trunk, its contexts being several of the
-    batch's, with domain 0; where there is no speech, the batch itself."""
+    """What a model with patches needs beside the batch.
+
+    trunk: the batch of the trunk, its contexts being several of the batch's, with domain 0; where there is no speech, the
+    batch itself. first: int64 [G], the (first) token of each row of the trunk, in sequence order; -1 in padding.
+    """
 
     trunk: Batch
     entering: Entering
     leaving: Leaving
+    first: Tensor
 
     def to(self, device: torch.device) -> Patched:
-        """The same on `device`."""
-        return Patched(*self.on(device))
-
-    def on(self, device: torch.device) -> tuple[Batch, Entering, Leaving]:
-        """Its parts on `device`; what is there already is not copied."""
+        """The same on `device`; what is there already is not copied."""
         trunk = self.trunk if self.trunk.input_ids.device == device else self.trunk.to(device)
-        return trunk, _moved(self.entering, device), _moved(self.leaving, device)
+        first = self.first.to(device, non_blocking=True)
+        return Patched(trunk, _moved(self.entering, device), _moved(self.leaving, device), first)
 
 
 def _moved(part: Any, device: torch.device) -> Any:
@@ -218,7 +219,9 @@ class _Shortening:
         last = (~inside[tokens]).astype(np.float32)
         entering = Entering(*map(_tensor, (units, lengths, row_of[row[first]])))
         leaving = (before, np.where(real, source, 0), slot[tokens], tokens, last)
-        return Patched(trunk, entering, Leaving(*map(_tensor, leaving)))
+        starts = np.full(height * width, -1, np.int64)
+        starts[row[keep]] = here[keep]
+        return Patched(trunk, entering, Leaving(*map(_tensor, leaving)), _tensor(starts))
 
     def _trunk(self, height: int, width: int, keep: Bool, real: Bool, row: Int64) -> Batch:
         """The batch of the trunk; a row's id is that of its first token, its target that of its last."""
@@ -280,8 +283,8 @@ def _without_speech(batch: Batch) -> Patched:
     """No patch at all: rows of the trunk are the tokens."""
     none = torch.zeros(0, dtype=torch.int64)
     entering = Entering(torch.zeros(0, 1, dtype=torch.int64), none, none)
-    leaving = Leaving(none, torch.arange(batch.input_ids.shape[0]), none, none, torch.zeros(0))
-    return Patched(batch, entering, leaving)
+    every = torch.arange(batch.input_ids.shape[0])
+    return Patched(batch, entering, Leaving(none, every, none, none, torch.zeros(0)), every)
 
 
 def _host(tensor: Tensor) -> Int64:

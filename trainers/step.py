@@ -15,7 +15,7 @@ from mixloom.trainers.attention import Kind, choose
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import IGNORE, Arrays, Batch, micro_batches, modality_names, modality_table
 from mixloom.trainers.distributed import World, forget_gathered, shard, synchronise
-from mixloom.trainers.flow import scaled_vectors, with_flow
+from mixloom.trainers.flow import by_row, scaled_vectors, with_flow
 from mixloom.trainers.latent_speech import with_ends
 from mixloom.trainers.loss import Losses, chunked_cross_entropy
 from mixloom.trainers.model import Model, compile_blocks
@@ -186,10 +186,13 @@ def batch_losses(
         hidden, model.head_weight, targets, modality, modalities=model.config.modalities, chunk=chunk
     )
     if model.flow is not None:
-        assert rows.noised is not None
-        losses = with_flow(losses, model.flow, hidden, rows.noised, order, batch)
+        noised = rows.noised
+        if noised is not None and rows.tokens is not None:  # of the rows that the states come from
+            noised = by_row(noised, rows.tokens.source.clamp(max=noised.image.shape[0] - 1))
+        assert noised is not None
+        losses = with_flow(losses, model.flow, hidden, noised, order, batch)
     if rows.tokens is not None:
-        losses = with_ends(losses, rows.ends[0], rows.tokens, targets, modality)
+        losses = with_ends(losses, rows.ends[0], rows.tokens, modality)
     if causal or not rows.foretold:
         return losses
     return replace(losses, total=losses.total + torch.stack(rows.foretold).sum() * batch.targets_total)

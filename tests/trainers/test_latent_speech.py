@@ -23,12 +23,13 @@ from mixloom.pipeline.manifest import build_manifest
 from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
 from mixloom.tokenizers.objective_settings import FillMiddle
-from mixloom.tokenizers.vocab import DOC, END_DOC, END_SPEECH, SPEECH
+from mixloom.tokenizers.vocab import DOC, END_DOC, END_IMAGE, END_SPEECH, IMAGE, SPEECH
 from mixloom.trainers.checkpoint import latest_checkpoint
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import make_batch, micro_batches, modality_table
 from mixloom.trainers.export import export_model, export_transformers, load_checkpoint_model, load_exported
 from mixloom.trainers.flops import attended
+from mixloom.trainers.flow import FlowHead, image_numbers, scaled_vectors
 from mixloom.trainers.generate import Cache, decode, generate
 from mixloom.trainers.latent_speech import next_in_patch
 from mixloom.trainers.metrics import read_metrics
@@ -126,7 +127,9 @@ def test_a_document_packed_with_others_equals_the_document_alone(make_contexts, 
 
 
 @pytest.mark.parametrize("options", KINDS)
-def test_without_speech_states_and_losses_are_those_of_the_plain_model_bit_for_bit(batch_of, options):
+@pytest.mark.parametrize("more", [{}, {"flow": FlowConfig(channels=3, codes=32, first=512)}])
+def test_without_speech_states_and_losses_are_those_of_the_plain_model_bit_for_bit(batch_of, options, more):
+    options = {**options, **more}
     model = model_of(**options)
     plain = Model(ModelConfig(**SMALL, **options))
     plain.load_state_dict(model.state_dict(), strict=False)
@@ -222,6 +225,52 @@ def test_decoding_with_a_cache_gives_the_states_of_the_whole_sequence(vocabulary
     torch.testing.assert_close(
         decode(model, once, document, table, lengths), logits[-1], rtol=1e-4, atol=1e-4
     )
+
+
+FLOW = FlowConfig(channels=3, codes=32, first=512)
+
+
+def drawing(**options) -> Model:
+    """A model with images as vectors."""
+    model = model_of(**options, flow=FLOW)
+    vectors = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
+    model.flow.vectors.data.copy_(torch.from_numpy(scaled_vectors(vectors)))
+    return model
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_with_images_as_vectors_each_kind_keeps_its_loss(batch_of, options):
+    model, batch = drawing(**options), batch_of(kinds=("its", "tsi", "s"), contexts=4)
+    losses = batch_losses(model, batch, "mask", torch.float32, 32, causal=True, salt=3)
+    seen = model(model.rows(batch, "mask", torch.float32, salt=3))
+    ids = batch.input_ids.view(batch.shape)
+    noised = model.flow.noised(ids, image_numbers(model.flow.is_image(ids), batch.documents), 3)
+    error = (model.flow.velocity(seen) - noised.velocity).square().mean(1)
+    logs = torch.log_softmax(seen @ model.head_weight.t(), dim=1)
+    pictures = 0
+    for i, target in enumerate(batch.targets.tolist()):
+        if 512 <= target < 544:
+            torch.testing.assert_close(losses.per_token[i], error[i + 1], rtol=1e-4, atol=1e-5)
+            pictures += 1
+        elif target >= 0 and not 768 <= batch.input_ids[i] < 784:
+            torch.testing.assert_close(losses.per_token[i], -logs[i, target], rtol=1e-4, atol=1e-5)
+    assert pictures > 3
+    losses.total.backward()
+    for name, parameter in model.named_parameters():
+        if name != "flow.vectors" and "foretell" not in name:  # those learn beside the choice, not here
+            assert bool(parameter.grad.abs().sum() > 0), name
+
+
+def test_with_images_as_vectors_reading_with_a_cache_equals_reading_at_once(vocabulary, monkeypatch):
+    model, table = drawing(untie=("ffn",)), modality_table(vocabulary)
+    monkeypatch.setattr(FlowHead, "noised", lambda self, ids, images, salt: self.clean(ids.reshape(-1)))
+    document = [DOC, SPEECH, *range(768, 775), END_SPEECH, IMAGE, 512, 520, 530, END_IMAGE, 300, END_DOC]
+    batch = make_batch(np.array([document], np.uint16), [np.array([len(document)])], table)
+    logits = model(model.rows(batch, "mask", torch.float32)) @ model.head_weight.t()
+    cache = Cache(model, 64, torch.float32)
+    for start, stop in ((0, 10), (10, 11), (11, 14), (14, 17)):
+        found = decode(model, cache, document[start:stop], table)
+        torch.testing.assert_close(found, logits[stop - 1], rtol=1e-4, atol=1e-4)
 
 
 class Spoken:
@@ -396,8 +445,6 @@ def test_patches_of_the_shards_reach_the_model(tmp_path, vocabulary):
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    with pytest.raises(ValidationError, match="speech_patches and flow cannot be used together"):
-        ModelConfig(**SMALL, speech_patches={}, flow=FlowConfig())
     with pytest.raises(ValidationError, match="modalities=2"):
         ModelConfig(**SMALL, speech_patches={}, modalities=2)
     with pytest.raises(ValidationError, match="size=20 is more than longest=16"):
