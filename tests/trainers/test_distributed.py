@@ -21,6 +21,7 @@ from mixloom.trainers.checkpoint import latest_checkpoint, load_optimizer, load_
 from mixloom.trainers.config import TrainConfig
 from mixloom.trainers.distributed import World, _check
 from mixloom.trainers.export import load_checkpoint_model
+from mixloom.trainers.incidents import read_incidents
 from mixloom.trainers.metrics import read_metrics
 from mixloom.trainers.optim import build_optimizer
 
@@ -75,7 +76,9 @@ def runs(tmp_path_factory) -> Path:
     worker.run(str(folder / "one"), {"checkpoint_every": 3})
     torch.set_num_threads(before)
     back_to_step_3(folder / "one", folder / "from_one")
-    on_ranks([{"folder": str(folder / name), "options": options} for name, options in JOBS.items()])
+    worker.run(str(folder / "one_spiked"), worker.SPIKED, noise=12)
+    jobs = [{"folder": str(folder / name), "options": options} for name, options in JOBS.items()]
+    on_ranks([*jobs, {"folder": str(folder / "spiked"), "options": worker.SPIKED, "noise": 12}])
     return folder
 
 
@@ -99,6 +102,7 @@ def assert_equal_runs(ours: Path, theirs: Path) -> None:
             assert mine[f"targets_by_{split}"] == other[f"targets_by_{split}"]
             assert mine[f"loss_by_{split}"] == pytest.approx(other[f"loss_by_{split}"], abs=1e-5)
         assert mine["grad_norm_by_tower"] == pytest.approx(other["grad_norm_by_tower"], abs=1e-5)
+        assert mine.get("update_to_weight", {}) == pytest.approx(other.get("update_to_weight", {}), rel=1e-3)
         assert mine.get("eval_loss") == pytest.approx(other.get("eval_loss"), abs=1e-5)
     mine, other = weights(ours), weights(theirs)
     assert max(float((mine[k] - other[k]).abs().max()) for k in other) < 1e-5
@@ -107,6 +111,16 @@ def assert_equal_runs(ours: Path, theirs: Path) -> None:
 @pytest.mark.parametrize("name", ["whole", "parts"])
 def test_two_ranks_make_the_updates_of_one(runs, name):
     assert_equal_runs(runs / name, runs / "one")
+
+
+def test_ranks_leave_out_the_same_update_for_the_same_context(runs):
+    ours, theirs = (read_incidents(runs / name / "spikes.jsonl") for name in ("spiked", "one_spiked"))
+    assert [x["step"] for x in ours] == [x["step"] for x in theirs] == [13]
+    assert [c["context"] for c in ours[0]["contexts"]] == [2]
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], abs=1e-4)
+    assert 13 not in {r["step"] for r in read_metrics(runs / "spiked" / "metrics.jsonl")}
+    mine, other = weights(runs / "spiked"), weights(runs / "one_spiked")
+    assert max(float((mine[k] - other[k]).abs().max()) for k in other) < 1e-3
 
 
 def test_a_checkpoint_of_one_rank_goes_on_with_two(runs):
