@@ -82,10 +82,10 @@ def _examine(run: Run, stream: StreamLike, step: int) -> dict[str, Any]:
                 documents.append(_line(row, name, sums[i].sum(), expected[i], int(counts[i].sum())))
         contexts.append(_line(row, None, sums.sum(), expected.sum(), int(counts.sum())))
         contexts[-1]["grad_norm"] = _gradient_norm(run, batch)
+    documents.sort(key=lambda x: -x["excess"])
     for group in (contexts, documents):
         for line, share in zip(group, shares([x.pop("excess") for x in group])):
             line["share"] = share
-    documents.sort(key=lambda x: -x["share"])
     totals = Totals(run.model.config.modalities)
     seen = look(run.model, singles[0].to(run.device), run.kind, run.dtype)
     parts = run.batches(arrays, run.config.grad_accumulation)

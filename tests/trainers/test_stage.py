@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,12 @@ from mixloom.mixers.sources import Sources
 from mixloom.mixers.stream import Stream
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import build_manifest
+from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.incidents import read_incidents
-from mixloom.trainers.stage import StreamSource
+from mixloom.trainers.stage import StreamSource, TrainStage
 from mixloom.trainers.trainer import train
 
 LENGTH, CONTEXTS, STEPS, BATCH = 32, 48, 60, 8
@@ -145,3 +147,17 @@ def test_a_cap_on_epochs_keeps_a_context_in(shards):
     with pytest.raises(UserError, match="epochs"):
         own.exclude(5, [(4, 0)], "noise", write=False)
     assert own.stream.log.entries == ()
+
+
+def test_ranks_that_follow_are_let_go_where_there_is_nothing_to_train(tmp_path, monkeypatch):
+    said: list[int] = []
+    world = SimpleNamespace(told=lambda value: said.append(value) or value)
+    monkeypatch.setattr("mixloom.trainers.distributed.join", lambda config: world)
+    stage = TrainStage(ModelConfig(), TrainConfig(), MixtureConfig())
+    stage.release()
+    assert said == []  # alone, there is nobody to tell
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    stage.release()
+    stage.follow(RunDirectory(str(tmp_path)))  # reads no shards: there are none
+    assert said == [0, 0]
+    assert list(tmp_path.iterdir()) == []
