@@ -35,13 +35,13 @@ from paired import difference
 from recording import options_parser, save
 from scipy.stats import spearmanr
 
-from mixloom.mixers.estimate import MixtureConfig, estimate
+from mixloom.mixers.estimate import MixtureConfig
 from mixloom.mixers.given import Given
 from mixloom.mixers.heldout import HeldOut, SkillLosses
 from mixloom.mixers.judge_lexical import LexicalJudge
 from mixloom.mixers.medu_labels import VALUES
 from mixloom.mixers.mixture import Mixture
-from mixloom.mixers.sources import Sources
+from mixloom.mixers.stage import weigh
 from mixloom.mixers.stream import Stream
 from mixloom.mixers.tables import Trace, Trials
 from mixloom.mixers.utility import Utilities
@@ -162,17 +162,15 @@ def merged_scores_job(corpus: Corpus, place: Place, trials: Trials) -> np.ndarra
 def mixtures_of(corpus: Corpus, place: Place, found: Mapping[str, Any]) -> dict[str, Mixture]:
     """The mixture of every method for one setting, by its name in the tables."""
     manifest = ShardReader(place.shards).manifest
-    sources, scale = Sources.from_manifest(manifest), corpus.scale
-    budget = scale.contexts * manifest.totals.tokens // manifest.totals.contexts
-    plain = MixtureConfig(max_epochs=scale.epochs)
+    plain = MixtureConfig(max_epochs=corpus.scale.epochs)
 
     def made(given: Given | None = None, **settings: Any) -> Mixture:
         config = plain.model_copy(update=settings)
-        return estimate(sources, config, budget, given=given or Given())
+        return weigh(manifest, config, corpus.scale.contexts, given or Given())
 
     out = {m: made(method=m) for m in ("unimax", "uniform", "proportional", "temperature")}
     for kind in ("ablation", "merge", "lexical"):
-        given = Given(utilities=found[kind].aligned(sources.names))
+        given = Given(utilities=found[kind])
         out[f"utilimax, {kind}"] = made(given, method="utilimax")
         out[f"utilimax, {kind}, risk 0.1"] = made(given, method="utilimax", risk=0.1)
     out["doremi"] = made(Given(excess=found["doremi"]), method="doremi")
@@ -308,65 +306,86 @@ def verdicts(rows: list[Row]) -> list[Row]:
     return said
 
 
+def settings_of(corpus: Corpus, root: Path) -> list[Place]:
+    """The shards of both settings."""
+    scale = corpus.scale
+    scarce = scale.contexts * scale.length / (scale.constrained * corpus.tokens)
+    places = []
+    for name, ratio in (("rich", 1.0), ("constrained", min(1.0, scarce))):
+        places.append(Place(name, str(root / name), str(root / f"{name}-cache")))
+        write_sources(corpus, Path(places[-1].shards), ratio)
+    return places
+
+
 def run(corpus: Corpus, root: Path, workers: int, heldout: Path | None) -> Row:
     """Everything, in `root`."""
-    scale, began = corpus.scale, time.perf_counter()
-    mean = (
-        corpus.tokens / scale.contexts / scale.length
-    )  # epochs of everything that a training is, upside down
-    places = []
-    for name, ratio in (("rich", 1.0), ("constrained", min(1.0, 1 / (mean * scale.constrained)))):
-        place = Place(name, str(root / name), str(root / f"{name}-cache"))
-        write_sources(corpus, Path(place.shards), ratio)
-        places.append(place)
-    figures: Row = {"sources": _sizes(places)}
-    tables: dict[str, list[Row]] = {"losses": [], "ranks": [], "weights": [], "utilities": []}
-    cost: list[Row] = []
+    began, places = time.perf_counter(), settings_of(corpus, root)
+    light = replace(corpus, ids={}, texts={}, skill_texts={})  # what trainings need, without the documents
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        asked = {(p.name, k): pool.submit(job, corpus, p) for p in places for k, job in MEASURES.items()}
-        found = {at: job.result() for at, job in asked.items()}
-        cost = [{"setting": s, "measured": k, "cpu_s": round(x[1], 1)} for (s, k), x in found.items()]
-        print(f"small models are trained, {time.perf_counter() - began:.0f} s", flush=True)
-        measured = {p.name: {k: found[p.name, k][0] for k in MEASURES} for p in places}
-        scores = {
-            p.name: pool.submit(merged_scores_job, corpus, p, measured[p.name]["regmix"]) for p in places
+        asked = {
+            (p.name, k): pool.submit(job, corpus if k == "lexical" else light, p)
+            for p in places
+            for k, job in MEASURES.items()
         }
-        mixtures = {p.name: mixtures_of(corpus, p, measured[p.name]) for p in places}
-        jobs: dict[tuple[str, tuple[float, ...], int], Any] = {}
+        done = {at: job.result() for at, job in asked.items()}
+        print(f"small models are trained, {time.perf_counter() - began:.0f} s", flush=True)
+        found = {p.name: {k: done[p.name, k][0] for k in MEASURES} for p in places}
+        scores = {p.name: pool.submit(merged_scores_job, light, p, found[p.name]["regmix"]) for p in places}
+        mixtures = {p.name: mixtures_of(corpus, p, found[p.name]) for p in places}
+        nats = trained(pool, light, places, mixtures)
+        merged = {name: job.result() for name, job in scores.items()}
+    figures: Row = {"sources": _sizes(places)}
+    losses = [row for p in places for row in losses_table(corpus, p, mixtures[p.name], nats[p.name])]
+    figures |= {"losses_in_bits_per_byte": losses, "says": verdicts(losses)}
+    ranks = [row for p in places for row in rank_table(p, found[p.name], merged[p.name])]
+    figures |= {"rank_correlations": ranks}
+    figures |= {"weights": [row for p in places for row in weight_table(p, mixtures[p.name])]}
+    figures |= {"utilities": [row for p in places for row in utility_table(p, found[p.name])]}
+    cost = [{"setting": s, "measured": k, "cpu_s": round(x[1], 1)} for (s, k), x in done.items()]
+    figures |= {"cost_of_measuring": cost}
+    if heldout is not None:
         for p in places:
-            for m in mixtures[p.name].values():
-                for s in range(scale.seeds):
-                    at = (p.name, _key(m), s)
-                    if at not in jobs:
-                        jobs[at] = pool.submit(train_job, corpus, p, m, s)
-        print(f"{len(jobs)} models are compared", flush=True)
-        for p in places:
-            own = mixtures[p.name]
-            nats = {
-                (m, s): jobs[p.name, _key(x), s].result() for m, x in own.items() for s in range(scale.seeds)
-            }
-            tables["losses"] += losses_table(corpus, p, own, nats)
-            tables["ranks"] += rank_table(p, measured[p.name], scores[p.name].result())
-            tables["weights"] += weight_table(p, own)
-            for kind in ("ablation", "merge", "lexical"):
-                u = measured[p.name][kind]
-                common = {"setting": p.name, "measured": kind}
-                tables["utilities"] += [
-                    {**common, "source": d, **{k: round(float(x), 3) for k, x in zip(u.skills, row)}}
-                    for d, row in zip(u.sources, u.values)
-                ]
-            for m, mixture in own.items() if heldout is not None else ():
-                assert heldout is not None
+            for m, mixture in mixtures[p.name].items():
                 name = f"{p.name}-{m.replace(', ', '-').replace(' ', '-')}.json"
-                heldout_of(corpus, mixture, nats, m).save(heldout / name)
-    figures |= {"losses_in_bits_per_byte": tables["losses"], "says": verdicts(tables["losses"])}
-    figures |= {"rank_correlations": tables["ranks"], "weights": tables["weights"]}
-    figures |= {"utilities": tables["utilities"], "cost_of_measuring": cost}
+                heldout_of(corpus, mixture, nats[p.name], m).save(heldout / name)
     return figures | {"wall_s": round(time.perf_counter() - began, 1)}
 
 
+def trained(
+    pool: ProcessPoolExecutor,
+    corpus: Corpus,
+    places: list[Place],
+    mixtures: Mapping[str, Mapping[str, Mixture]],
+) -> dict[str, dict[tuple[str, int], list[np.ndarray]]]:
+    """Nats on the test sets by setting, method and seed; mixtures of equal weights are trained once."""
+    seeds = range(corpus.scale.seeds)
+    jobs: dict[tuple[str, tuple[float, ...], int], Any] = {}
+    for p in places:
+        for m in mixtures[p.name].values():
+            for s in seeds:
+                if (p.name, _key(m), s) not in jobs:
+                    jobs[p.name, _key(m), s] = pool.submit(train_job, corpus, p, m, s)
+    print(f"{len(jobs)} models are compared", flush=True)
+    return {
+        p.name: {
+            (m, s): jobs[p.name, _key(x), s].result() for m, x in mixtures[p.name].items() for s in seeds
+        }
+        for p in places
+    }
+
+
+def utility_table(place: Place, found: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    for kind in ("ablation", "merge", "lexical"):
+        u: Utilities = found[kind]
+        for source, values in zip(u.sources, u.values):
+            own = {skill: round(float(x), 3) for skill, x in zip(u.skills, values)}
+            rows.append({"setting": place.name, "measured": kind, "source": source, **own})
+    return rows
+
+
 def _key(mixture: Mixture) -> tuple[float, ...]:
-    """Mixtures of equal weights are trained once."""
+    """What two mixtures have in common that serve the same."""
     return tuple(round(w, 9) for w in mixture.weights.values())
 
 

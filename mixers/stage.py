@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from mixloom.pipeline.manifest import ShardManifest
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
 
 UTILITIES_NAME, TRIALS_NAME, EXCESS_NAME = "utilities.yaml", "trials.csv", "excess.csv"
+_ROUNDS = 10  # of finding the tokens that a mixture serves, which decide the mixture
 
 
 def shards_of(ctx: StageContext) -> ShardManifest:
@@ -44,9 +46,18 @@ def weigh(
             f"mixture.group_by is {list(config.group_by)}, but the shards are served by domain",
             fix="leave it out; `mixloom mix estimate RUN group_by=source,domain` plans with other groupings",
         )
-    totals = manifest.totals
+    totals, sources = manifest.totals, Sources.from_manifest(manifest)
     tokens = totals.tokens if contexts is None else contexts * totals.tokens // totals.contexts
-    return estimate(Sources.from_manifest(manifest), config, tokens, given=given)
+    mixture = estimate(sources, config, tokens, given=given)
+    # Contexts of what the mixture prefers may be fuller than the mean of the shards: then they hold more tokens, and
+    # caps must be met for those.
+    for _ in range(_ROUNDS if contexts is not None and config.budget_tokens == "steps" else 0):
+        per_token = sum(mixture.weights[d.name] * d.contexts / d.tokens for d in manifest.domains)
+        served = math.ceil((contexts or 0) / per_token)
+        if served <= mixture.budget_tokens:
+            break
+        mixture = estimate(sources, config, served, given=given)
+    return mixture
 
 
 class MixtureStage(Stage):

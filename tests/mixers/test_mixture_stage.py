@@ -5,6 +5,7 @@ import pytest
 from mixloom.mixers.estimate import MixtureConfig
 from mixloom.mixers.mixture import Mixture
 from mixloom.mixers.stage import MixtureStage, weigh
+from mixloom.mixers.stream import Stream
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import MANIFEST_NAME, ShardManifest
@@ -77,3 +78,13 @@ def test_shards_whose_manifest_was_edited_are_not_weighed(run):
     store.write(MANIFEST_NAME, store.read(MANIFEST_NAME).replace(b'"tokens": ', b'"tokens": 1', 1))
     with pytest.raises(UserError, match=r"shards/manifest\.json has changed since it was written"):
         do(run, MixtureStage(MixtureConfig(), None))
+
+
+def test_caps_hold_for_the_contexts_of_a_training_though_those_preferred_are_fuller_than_the_mean(sizes_only):
+    reader = sizes_only({"full": (40, 640), "thin": (400, 3200)})
+    mixture = weigh(reader.manifest, MixtureConfig(max_epochs=2), 300)
+    assert mixture.capped == ("full",)
+    stream = Stream(reader, mixture, seed=0, batch_contexts=10, steps=30)
+    served = {e.domain: e.contexts for e in stream.exposure(30, exact=False)}
+    assert sum(served.values()) == 300
+    assert 79 <= served["full"] <= 80
