@@ -31,6 +31,7 @@ from recording import options_parser, save
 from mixloom.trainers.attention import Kind
 from mixloom.trainers.config import DENSE, MOT, ModelConfig, TrainConfig
 from mixloom.trainers.data import Batch, make_batch
+from mixloom.trainers.flops import attended, peak, work
 from mixloom.trainers.step import Run, Totals
 
 IMAGE_CODES, SPEECH_UNITS = 1024, 512
@@ -55,6 +56,7 @@ CASES = [
     Case("demo wide", "cpu", 192, 4, 6, 8192, 8, 512),
     Case("94M of the paper", "cuda", 512, 8, 8, 65536, 6, 4096),
     Case("443M of the paper", "cuda", 1024, 24, 16, 65536, 6, 4096),
+    Case("1.5B of the paper", "cuda", 2048, 24, 16, 65536, 4, 4096),
 ]
 QUICK = [Case("tiny", "cpu", 64, 2, 2, 2560, 4, 256), CASES[2]]
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -142,6 +144,20 @@ def compare(base: Run, other: Run, batches: list[Batch], rounds: int, warm: int)
     }
 
 
+def used(run: Run, seconds: float, batches: list[Batch], name: str) -> dict[str, float]:
+    """MFU of a model by both definitions of `flops`, where the peak of the device is known."""
+    most = peak(run.device, run.dtype)
+    if most is None:
+        return {}
+    done = []
+    for batch in batches:
+        tokens, pairs = attended(batch)
+        places = batch.shape[0] * batch.shape[1]
+        done.append(work(run.model.config, tokens=tokens, pairs=pairs, places=places))
+    useful, full = (statistics.mean(w[i] for w in done) / seconds / most for i in (0, 1))
+    return {f"{name}_mfu": useful, f"{name}_mfu_full": full}
+
+
 def rows_of(case: Case, rounds: int, warm: int) -> list[dict[str, Any]]:
     batches = [batch_of(case, seed) for seed in range(4)]
     tokens = case.contexts * case.length
@@ -165,6 +181,8 @@ def rows_of(case: Case, rounds: int, warm: int) -> list[dict[str, Any]]:
                 "base_tokens_per_second": tokens / made["base_seconds"],
                 "other_tokens_per_second": tokens / made["other_seconds"],
                 **made,
+                **used(dense, made["base_seconds"], batches, "base"),
+                **used(other, made["other_seconds"], batches, "other"),
             }
         )
     gc.collect()
@@ -209,7 +227,14 @@ def main() -> None:
             print(f"{case.name:<20}{case.device:<8}{'mot / dense':<30}not measured: no CUDA device")
             results.append({"case": case.name, "device": case.device, "not_measured": "no CUDA device"})
             continue
-        for row in rows_of(case, rounds, warm):
+        try:
+            rows = rows_of(case, rounds, warm)
+        except torch.OutOfMemoryError:
+            print(f"{case.name:<20}{case.device:<8}{'mot / dense':<30}not measured: not enough memory")
+            results.append({"case": case.name, "device": case.device, "not_measured": "not enough memory"})
+            torch.cuda.empty_cache()
+            continue
+        for row in rows:
             results.append(row)
             compared = f"{row['other']} / {row['base']}"
             print(
