@@ -42,13 +42,13 @@ class LocalBlock(nn.Module):
         self.up = nn.Parameter(torch.empty(8 * dim, dim))
         self.down = nn.Parameter(torch.empty(dim, 4 * dim))
 
-    def forward(self, x_PSd: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        """mask: bool [P, 1, 1, S], which places are seen; None: those up to each place itself."""
+    def forward(self, x_PSd: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Every place sees those up to itself, so what stands behind the end of a patch changes nothing before it."""
         h_PSd = _norm(x_PSd, self.attention_norm)
         qkv = _linear(h_PSd, self.qkv).unflatten(2, (3, self.heads, -1))
         q, k = rotate(qkv[:, :, :2], cos, sin).unbind(2)
         q, k, v = (t.transpose(1, 2) for t in (q, k, qkv[:, :, 2]))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        o = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x_PSd = x_PSd + _linear(o.transpose(1, 2).flatten(2), self.out)
         gate, value = _linear(_norm(x_PSd, self.ffn_norm), self.up).chunk(2, dim=-1)
         return x_PSd + _linear(F.silu(gate) * value, self.down)
@@ -65,7 +65,6 @@ class LatentSpeech(nn.Module):
         assert config.speech_patches is not None
         self.config, heads = config.speech_patches, config.local_heads
         width = heads * config.head_dim
-        self.query = nn.Parameter(torch.empty(width))
         self.read = nn.Parameter(torch.empty(width, config.dim))
         self.encoder = nn.ModuleList([LocalBlock(width, heads) for _ in range(self.config.encoder_layers)])
         self.encoder_norm = nn.Parameter(torch.empty(width))
@@ -83,18 +82,16 @@ class LatentSpeech(nn.Module):
     def entered(self, x_GD: Tensor, patches: Entering, embedding_VD: Tensor) -> Tensor:
         """The rows of the trunk with every patch in its place, [G, D].
 
-        A patch is the mean of its units' embeddings and what the encoder adds: the state of a place in front of the units,
-        which all see each other.
+        A patch is the mean of its units' embeddings and what the encoder adds: its state at the last unit, which has read all.
         """
         emb_PMD = F.embedding(patches.units, embedding_VD).to(x_GD.dtype)
-        count, longest = patches.units.shape
-        real_PM = torch.arange(longest, device=x_GD.device) < patches.lengths[:, None]
+        places_M = torch.arange(patches.units.shape[1], device=x_GD.device)
+        real_PM = places_M < patches.lengths[:, None]
         mean_PD = (emb_PMD * real_PM[..., None]).sum(1) / patches.lengths[:, None].to(x_GD.dtype)
-        query_P1d = self.query.to(x_GD.dtype).expand(count, 1, -1)
-        x_PSd = torch.cat([query_P1d, _linear(emb_PMD, self.read)], dim=1)
-        mask_PS = F.pad(real_PM, (1, 0), value=True)[:, None, None]
-        x_PSd = self._through(self.encoder, x_PSd, mask_PS)
-        vector_PD = mean_PD + _linear(_norm(x_PSd[:, 0], self.encoder_norm), self.enter)
+        x_PMd = self._through(self.encoder, _linear(_unit_size(emb_PMD), self.read))
+        last_P1d = (patches.lengths - 1)[:, None, None].expand(-1, 1, x_PMd.shape[2])
+        x_Pd = x_PMd.gather(1, last_P1d).squeeze(1)
+        vector_PD = mean_PD + _linear(_norm(x_Pd, self.encoder_norm), self.enter)
         return x_GD.index_copy(0, patches.rows, vector_PD)
 
     def left(
@@ -113,15 +110,16 @@ class LatentSpeech(nn.Module):
         Those after 0 units say nothing: the first unit of a patch is the trunk's. before_PD: states of the trunk before the patches.
         """
         units_PMD = F.embedding(units_PM, embedding_VD).to(before_PD.dtype)
-        x_PSd = torch.cat([_linear(before_PD, self.state)[:, None], _linear(units_PMD, self.said)], dim=1)
-        x_PSd = _norm(self._through(self.decoder, x_PSd, None), self.decoder_norm)
+        said_PMd = _linear(_unit_size(units_PMD), self.said)
+        x_PSd = torch.cat([_linear(before_PD, self.state)[:, None], said_PMd], dim=1)
+        x_PSd = _norm(self._through(self.decoder, x_PSd), self.decoder_norm)
         said_PSD = before_PD[:, None] + _linear(x_PSd, self.leave)
         return said_PSD, _linear(x_PSd, self.end).squeeze(2)
 
-    def _through(self, blocks: nn.ModuleList, x_PSd: Tensor, mask: Tensor | None) -> Tensor:
+    def _through(self, blocks: nn.ModuleList, x_PSd: Tensor) -> Tensor:
         cos, sin = (table[: x_PSd.shape[1]].to(x_PSd.dtype) for table in (self.cos, self.sin))
         for block in blocks:
-            x_PSd = block(x_PSd, cos, sin, mask)
+            x_PSd = block(x_PSd, cos, sin)
         return x_PSd
 
 
@@ -131,6 +129,11 @@ def _linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def _norm(x: Tensor, weight: Tensor) -> Tensor:
     return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps=1e-6)
+
+
+def _unit_size(x: Tensor) -> Tensor:
+    """Embeddings begin small; beside the state of the trunk the units would hardly be heard."""
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
 
 
 def with_ends(losses: Losses, ends: Tensor, leaving: Leaving, target_modality: Tensor) -> Losses:

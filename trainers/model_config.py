@@ -287,8 +287,8 @@ class ModelConfig(BaseModel):
             return trunk
         width = self.local_heads * self.head_dim
         blocks = self.speech_patches.encoder_layers + self.speech_patches.decoder_layers
-        # A block, in and out of encoder and decoder, the state of the trunk, where to begin and whether to end.
-        return trunk + blocks * (4 * width * width + 3 * width * 4 * width) + 5 * width * self.dim + 2 * width
+        # Blocks, in and out of encoder and decoder, the state of the trunk, and whether to end.
+        return trunk + blocks * (4 * width * width + 3 * width * 4 * width) + 5 * width * self.dim + width
 
     def filled(self, *, vocab_size: int, seq_len: int) -> ModelConfig:
         """The same configuration with the sizes that the data decides."""
