@@ -113,8 +113,8 @@ class LatentSpeech(nn.Module):
         said_PMd = _linear(_unit_size(units_PMD), self.said)
         x_PSd = torch.cat([_linear(before_PD, self.state)[:, None], said_PMd], dim=1)
         x_PSd = _norm(self._through(self.decoder, x_PSd), self.decoder_norm)
-        said_PSD = before_PD[:, None] + _linear(x_PSd, self.leave)
-        return said_PSD, _linear(x_PSd, self.end).squeeze(2)
+        # The state of the trunk is not added here: it says the first unit, and would have to be taken back for the others.
+        return _linear(x_PSd, self.leave), _linear(x_PSd, self.end).squeeze(2)
 
     def _through(self, blocks: nn.ModuleList, x_PSd: Tensor) -> Tensor:
         cos, sin = (table[: x_PSd.shape[1]].to(x_PSd.dtype) for table in (self.cos, self.sin))
