@@ -58,7 +58,7 @@ from mixloom.trainers.trainer import train
 
 PACKAGES = ("mixloom", "numpy", "scikit-learn", "scipy", "torch")
 FULL = Scale(seeds=3, steps=240, small_steps=40, small_seeds=2, trials=24)
-QUICK = replace(FULL, seeds=2, steps=100, small_steps=20, small_seeds=1, trials=10, skill_tokens=6_000)
+QUICK = replace(FULL, seeds=2, steps=60, small_steps=15, small_seeds=1, trials=6, skill_tokens=5_000)
 JUDGED = 100  # documents of a source that the lexical judge reads
 SMALL_SEED = 1000  # of small trainings, so that none shares its initial weights with a model that is compared
 Row = dict[str, Any]
