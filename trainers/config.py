@@ -10,7 +10,33 @@ from mixloom.tokenizers.objective_settings import Objective
 from mixloom.trainers.model_config import DENSE, MOT, ExpertsConfig, ModelConfig, Untied
 from mixloom.trainers.watch_config import SpikeConfig, WandbConfig
 
-__all__ = ["DENSE", "MOT", "ExpertsConfig", "ModelConfig", "RoutingConfig", "TrainConfig", "Untied"]
+__all__ = [
+    "DENSE",
+    "MOT",
+    "ExpertsConfig",
+    "ModelConfig",
+    "OnlineMixingConfig",
+    "RoutingConfig",
+    "TrainConfig",
+    "Untied",
+]
+
+
+class OnlineMixingConfig(BaseModel):
+    """Weights of domains that follow the losses while training (Albalak et al., arXiv 2312.02406)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: int = Field(default=50, ge=1, description="Updates between two changes of the weights.")
+    warmup: float = Field(
+        default=0.01, ge=0.0, lt=1.0, description="Share of the updates before the first change."
+    )
+    smoothing: float = Field(
+        default=0.9, ge=0.0, lt=1.0, description="How much of an old reward is kept at a change."
+    )
+    min_share: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="Least share of a domain, where its cap allows it."
+    )
 
 
 class TrainConfig(BaseModel):
@@ -105,6 +131,10 @@ class TrainConfig(BaseModel):
     )
     wandb: WandbConfig | None = Field(
         default=None, description="Send records to Weights & Biases too; left out: not."
+    )
+    online_mixing: OnlineMixingConfig | None = Field(
+        default=None,
+        description="Change the weights of the domains by their losses while training. Empty: the mixture as it is.",
     )
     verify: bool = Field(
         default=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import ShardManifest
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
-from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.config import ModelConfig, OnlineMixingConfig, TrainConfig
 from mixloom.trainers.metrics import said
 
 if TYPE_CHECKING:
@@ -103,6 +103,40 @@ class StreamSource:
             )
             self._stream = self._stream.amended(entry, served=from_step, write=write)
         return documents
+
+    def remix(
+        self,
+        from_step: int,
+        losses: Mapping[int, float],
+        state: Mapping[str, Any] | None,
+        config: OnlineMixingConfig,
+        *,
+        write: bool,
+    ) -> dict[str, Any]:
+        """Serve by the weights of an online mixing from `from_step` on; see `online_mixing.Remixing`.
+
+        An entry that the log has already, of a run that goes on from before it, is not written again.
+        """
+        from mixloom.mixers.mixture_log import MixtureEntry
+        from mixloom.mixers.online import OnlineState, mixture_from_here
+
+        stream = self._stream
+        if state is None:
+            weighed = {d: w for d, w in stream.mixture.weights.items() if w > 0}
+            before = OnlineState.start(list(weighed), list(weighed.values()), config.smoothing)
+        else:
+            before = OnlineState.from_json(state)
+        told = {stream.domains[number]: loss for number, loss in losses.items()}
+        after = before.update({d: told[d] for d in before.domains if d in told})
+        entries = (e for e in stream.log.entries if isinstance(e, MixtureEntry))
+        if all(e.from_step != from_step for e in entries):
+            served = {e.domain: float(e.tokens) for e in stream.exposure(from_step, exact=False)}
+            mixture = mixture_from_here(
+                stream.mixture, after, served, from_step / stream.steps, config.min_share
+            )
+            entry = MixtureEntry(from_step=from_step, mixture=mixture, reason="online mixing")
+            self._stream = stream.amended(entry, served=from_step, write=write)
+        return after.to_json()
 
 
 class TrainStage(Stage):

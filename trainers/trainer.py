@@ -33,6 +33,7 @@ from mixloom.trainers.flops import peak
 from mixloom.trainers.flow import with_flow_setting
 from mixloom.trainers.incidents import Incidents
 from mixloom.trainers.metrics import MetricsLog, OnRecord, ends, plain_lines, read_metrics
+from mixloom.trainers.online_mixing import OnlineMixing
 from mixloom.trainers.sinks import open_sinks
 from mixloom.trainers.step import Run, Totals, Update
 
@@ -154,6 +155,9 @@ class _Loop:
             *(config.spike, stream, out_dir, self.world), last_step=self.step, state=kept.get("incidents")
         )
         self.watchman = Watchman(kept.get("watchman"))
+        self.mixing = OnlineMixing(
+            config.online_mixing, stream, self.world, config.steps, kept.get("online_mixing")
+        )
         self.world.wait()  # all have read before anything is written
         self.log = MetricsLog(out_dir / "metrics.jsonl", last_step=self.step) if self.world.first else None
         self.sinks = open_sinks(config, out_dir) if self.world.first else []
@@ -188,9 +192,13 @@ class _Loop:
                 evaluate = self.held_out is not None and (last or self._due(self.eval_every))
                 probe = self._due(config.spike.probe_every)
                 failed = self.run.device.type == "cpu" and bool(update.skipped)
-                if save or evaluate or probe or failed or self._due(config.log_every):
+                remix = self.mixing.due(self.step)
+                if save or evaluate or probe or failed or remix or self._due(config.log_every):
                     seen = self._look(made[0]) if probe else {}
-                    if self._record(update, evaluate, seen):
+                    changed = self._record(update, evaluate, seen)
+                    if remix:
+                        changed |= self.mixing.change(self.step)
+                    if changed:
                         batches.close()
                         batches = self._batches()
                 if save:
@@ -240,6 +248,7 @@ class _Loop:
         record = self.totals.record(run.names, run.model.config, self.peak)
         if record is not None:
             record |= {"step": self.step, "steps": self.config.steps, "lr": update.rate, **seen}
+            self.mixing.see(record)
             cause = self.watchman.see(record)
             if cause is not None:
                 record["caution"] = cause
@@ -270,6 +279,7 @@ class _Loop:
                 "watch": self.run.watch.state(),
                 "incidents": self.incidents.state(),
                 "watchman": self.watchman.state(),
+                "online_mixing": self.mixing.state(),
             },
         )
 
