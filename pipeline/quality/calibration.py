@@ -32,7 +32,8 @@ class Calibration:
         scores = np.asarray(scores, np.float64)
         if self.method == "platt":
             slope, intercept = self.x
-            return (1.0 / (1.0 + np.exp(-(slope * _logit(scores) + intercept)))).astype(np.float32)
+            odds = np.clip(slope * _logit(scores) + intercept, -700.0, 700.0)  # beyond it `exp` overflows
+            return (1.0 / (1.0 + np.exp(-odds))).astype(np.float32)
         return np.interp(scores, self.x, self.y).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
