@@ -39,7 +39,9 @@ def test_calibration_never_reverses_an_order(method, data):
     positive = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
     if positive.all() or not positive.any():
         return
-    wide = scores.astype(np.float64)  # as the fit compares them: equal scores have means that differ by rounding
+    wide = scores.astype(
+        np.float64
+    )  # as the fit compares them: equal scores have means that differ by rounding
     if wide[positive].mean() <= wide[~positive].mean():
         return
     calibration = fit_calibration(scores, positive, method)
