@@ -56,15 +56,15 @@ Curve = list[tuple[int, dict[str, float]]]
 class Size:
     """How much is trained."""
 
-    dim: int = 128
-    layers: int = 4
-    length: int = 512
+    dim: int = 96
+    layers: int = 3
+    length: int = 384
     batch: int = 8
-    steps: int = 300
-    every: int = 20
+    steps: int = 200
+    every: int = 25
     seeds: int = 3
     codec_steps: int = 400
-    held_out: int = 96  # contexts
+    held_out: int = 48  # contexts
 
     @classmethod
     def quick(cls) -> Size:
