@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ from mixloom.trainers.export import load_checkpoint_model
 from mixloom.trainers.stage import StreamSource
 from mixloom.trainers.trainer import train
 
-from .small_shards import MODEL, TRAIN, write_domains
+sys.path.insert(0, str(Path(__file__).parent))
+from small_shards import MODEL, TRAIN, write_domains
 
 STEPS = 24
 CONFIG = TRAIN.model_copy(
