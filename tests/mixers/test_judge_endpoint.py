@@ -59,6 +59,10 @@ class Server:
                     outer.most_at_once = max(outer.most_at_once, outer.at_once)
                 try:
                     made = outer.answer(body)
+                finally:  # before a byte is sent: with the last one the client may ask again
+                    with outer.lock:
+                        outer.at_once -= 1
+                try:
                     if callable(made):
                         made(self)
                         return
@@ -70,9 +74,6 @@ class Server:
                     self.wfile.write(data)
                 except (BrokenPipeError, ConnectionResetError):
                     pass
-                finally:
-                    with outer.lock:
-                        outer.at_once -= 1
 
             def log_message(self, *args):
                 pass
