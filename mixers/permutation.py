@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from mixloom.pipeline.splitmix import mix
+
 Int64 = NDArray[np.int64]
 
 _ROUNDS = 8
@@ -48,16 +50,6 @@ def find_places(items: Int64, epoch: int, size: int, key: int) -> Int64:
 
 
 @njit(cache=True, nogil=True)
-def _mix(x):  # type: ignore[no-untyped-def]
-    """Finaliser of splitmix64: uint64 -> uint64."""
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@njit(cache=True, nogil=True)
 def _place(group, ordinal, sizes, keys):  # type: ignore[no-untyped-def]
     item = np.empty(group.shape[0], np.int64)
     epoch = np.empty(group.shape[0], np.int64)
@@ -69,12 +61,12 @@ def _place(group, ordinal, sizes, keys):  # type: ignore[no-untyped-def]
         while (np.int64(1) << (2 * half)) < n:
             half += 1
         shift, mask = np.uint64(half), (np.uint64(1) << np.uint64(half)) - np.uint64(1)
-        key = _mix(keys[group[j]] + golden * np.uint64(epoch[j] + 1))
+        key = mix(keys[group[j]] + golden * np.uint64(epoch[j] + 1))
         x = np.uint64(ordinal[j] - epoch[j] * n)
         while True:
             left, right = x >> shift, x & mask
             for r in range(_ROUNDS):
-                left, right = right, left ^ (_mix(right ^ (key + golden * np.uint64(r))) & mask)
+                left, right = right, left ^ (mix(right ^ (key + golden * np.uint64(r))) & mask)
             x = (left << shift) | right
             if x < np.uint64(n):
                 break
@@ -91,14 +83,14 @@ def _unplace(items, epoch, n, key):  # type: ignore[no-untyped-def]
     while (np.int64(1) << (2 * half)) < n:
         half += 1
     shift, mask = np.uint64(half), (np.uint64(1) << np.uint64(half)) - np.uint64(1)
-    own = _mix(key + golden * np.uint64(epoch + 1))
+    own = mix(key + golden * np.uint64(epoch + 1))
     for j in range(items.shape[0]):
         x = np.uint64(items[j])
         while True:
             left, right = x >> shift, x & mask
             for i in range(_ROUNDS):
                 r = _ROUNDS - 1 - i
-                left, right = right ^ (_mix(left ^ (own + golden * np.uint64(r))) & mask), left
+                left, right = right ^ (mix(left ^ (own + golden * np.uint64(r))) & mask), left
             x = (left << shift) | right
             if x < np.uint64(n):
                 break

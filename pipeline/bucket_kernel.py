@@ -7,13 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mixloom.pipeline.doc_ids import I64, U64
-
-
-@numba.njit(cache=True, nogil=True)
-def _mixed(h):  # type: ignore[no-untyped-def]
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
+from mixloom.pipeline.splitmix import mix
 
 
 @numba.njit(cache=True, nogil=True)
@@ -24,7 +18,7 @@ def fold_bands(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64
         for b in range(bands):
             h = np.uint64(b + 1) * np.uint64(0x9E3779B97F4A7C15)
             for r in range(rows):
-                h = _mixed(h ^ np.uint64(signatures[i, b * rows + r]))
+                h = mix(h ^ np.uint64(signatures[i, b * rows + r]))
             out[i, b] = h
     return out
 
@@ -33,9 +27,9 @@ def fold_bands(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64
 def with_media(keys: U64, media: U64) -> None:
     """Mix a number per document, uint64 [n], into keys uint64 [n, bands], and set the top byte to the band; in place."""
     for i in range(keys.shape[0]):
-        other = _mixed(media[i])
+        other = mix(media[i])
         for b in range(keys.shape[1]):
-            keys[i, b] = (_mixed(keys[i, b] ^ other) >> np.uint64(8)) | (np.uint64(b) << np.uint64(56))
+            keys[i, b] = (mix(keys[i, b] ^ other) >> np.uint64(8)) | (np.uint64(b) << np.uint64(56))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -14,15 +14,15 @@ from mixloom.pipeline.bit_counts import low_zeros
 from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.raw_bytes import load
+from mixloom.pipeline.splitmix import mix
 
 _ALPHA, _MARK, _NUMBER, _SPACE = ch.ALPHA, ch.MARK, ch.NUMBER, ch.SPACE
 _DIGIT, _UPPER, _PUNCTUATION, _SYMBOL = ch.DIGIT, ch.UPPER, ch.PUNCTUATION, ch.SYMBOL
 _UNSPACED, _CONTROL, _FORMAT = ch.UNSPACED, ch.CONTROL, ch.FORMAT
 _LATIN, _VOWEL = ch.LATIN, ch.VOWEL
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _START = np.uint64(0x243F6A8885A308D3)
-_S27, _S29, _S30, _S31 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
+_S29 = np.uint64(29)
 # Which term is open: none; one of letters; one character of an unspaced script.
 _NONE, _LETTERS, _LONE = 0, 1, 2
 _ELLIPSIS = 0x2026
@@ -35,14 +35,6 @@ _CONSONANT, _WORD, _BEYOND = np.uint64(1 << 8), np.uint64(1 << 9), np.uint64(1 <
 _CAPITAL, _FIGURE, _UNEVEN = np.uint64(1 << 11), np.uint64(1 << 12), np.uint64(3 << 11)
 _HELD = 256  # terms hashed at a time
 _HIGHS, _LETTERS, _DIGITS = (bm.BYTE_COUNTS.index(name) for name in ("high", "letters", "digit"))
-
-
-@njit(**LEAN, inline="always")
-def _mix(h):  # type: ignore[no-untyped-def]
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every input bit reaches every output bit."""
-    h = (h ^ (h >> _S30)) * _MIX1
-    h = (h ^ (h >> _S27)) * _MIX2
-    return h ^ (h >> _S31)
 
 
 @njit(**LEAN, inline="always")
@@ -175,7 +167,7 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
         if f & _FORMAT == 0 and not (marks and term == _NONE):
             if not (marks or (letter and term == _LETTERS and f & _UNSPACED == 0)):
                 if term != _NONE:
-                    low = _mix(term_h)
+                    low = mix(term_h)
                     term_hashes[terms] = low
                     terms += 1
                     found, which = _find(low, stop_words, slots, shift)
@@ -260,7 +252,7 @@ def _hash_held(words, sizes, states, count):  # type: ignore[no-untyped-def]
             h = (states[t] ^ ((words[t] >> shift) & _LOW8)) * _STEP
             states[t] = h ^ (h >> _S29) if sizes[t] > size else states[t]
     for t in range(count):
-        states[t] = _mix(states[t])
+        states[t] = mix(states[t])
 
 
 @njit(**LEAN)

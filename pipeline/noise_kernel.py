@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from mixloom.pipeline import noise_symbols as ns
+from mixloom.pipeline.code_points import decode
 
 _NEWLINE, _ACCENTED, _OTHER, _OTHER_SCRIPT = ns.NEWLINE, ns.ACCENTED, ns.OTHER, ns.OTHER_SCRIPT
 _CONTROL = ns.CONTROL  # and REPLACEMENT after it
@@ -22,30 +23,6 @@ _NO_SURPRISE = -UNIT // 2  # for a character that repeats or belongs to a hash
 HEX_UNIT = 20  # and of hexadecimal words in twentieths of a digit
 
 _SHORTEST_HASH = 16  # hexadecimal digits; from here on a word of them is judged by its length alone
-
-
-@njit(cache=True, nogil=True)
-def _decode(data, i, stop):  # type: ignore[no-untyped-def]
-    """The code point that starts at byte i (not ASCII) and its width; (U+FFFD, 1) where it is malformed."""
-    b = np.int64(data[i])
-    if 0xC2 <= b < 0xE0:
-        width, code = 2, b & 0x1F
-    elif 0xE0 <= b < 0xF0:
-        width, code = 3, b & 0x0F
-    elif 0xF0 <= b < 0xF5:
-        width, code = 4, b & 0x07
-    else:
-        return np.int64(0xFFFD), np.int64(1)
-    if i + width > stop:
-        return np.int64(0xFFFD), np.int64(1)
-    for k in range(1, width):
-        c = np.int64(data[i + k])
-        if c & 0xC0 != 0x80:
-            return np.int64(0xFFFD), np.int64(1)
-        code = (code << 6) | (c & 0x3F)
-    if code > 0x10FFFF:
-        return np.int64(0xFFFD), np.int64(1)
-    return np.int64(code), np.int64(width)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -162,7 +139,7 @@ def _misread(data, i, stop, byte, windows):  # type: ignore[no-untyped-def]
     for _ in range(more):
         if p >= stop or data[p] < 0xC2:
             return i
-        code, width = _decode(data, p, stop)
+        code, width = decode(data, p, stop)
         if code >= windows.size or not 0x80 <= windows[code] < 0xC0:
             return i
         p += width
@@ -185,7 +162,7 @@ def symbols_kernel(data, start, stop, table):  # type: ignore[no-untyped-def]
     while i < stop:
         code, width = np.int64(data[i]), np.int64(1)
         if code >= 128:
-            code, width = _decode(data, i, stop)
+            code, width = decode(data, i, stop)
         entry = np.int64(table[code])
         symbol = entry & 255
         if symbol == _OTHER:
@@ -296,7 +273,7 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
                     break
             code, width = np.int64(data[i]), np.int64(1)
             if code >= 128:
-                code, width = _decode(data, i, stop)
+                code, width = decode(data, i, stop)
             entry = np.int64(table[code])
             symbol = entry & 255
             if symbol >= _ACCENTED:

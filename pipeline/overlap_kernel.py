@@ -11,24 +11,16 @@ from numba import njit
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.code_points import decode
+from mixloom.pipeline.splitmix import mix
 
 _ALPHA, _MARK, _NUMBER = ch.ALPHA, ch.MARK, ch.NUMBER
 _UNSPACED, _FORMAT = ch.UNSPACED, ch.FORMAT
 _STEP = np.uint64(0x9E3779B97F4A7C15)
-_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _START = np.uint64(0x243F6A8885A308D3)
-_S6, _S27, _S29, _S30, _S31 = np.uint64(6), np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31)
+_S6, _S29 = np.uint64(6), np.uint64(29)
 _LOW6, _ONE, _NIL = np.uint64(63), np.uint64(1), np.uint64(0)
 BASE = np.uint64(0xD1342543DE82EF95)  # odd, so that powers of it never vanish
 _NONE, _LETTERS, _LONE = 0, 1, 2
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _mix(h):  # type: ignore[no-untyped-def]
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    h = (h ^ (h >> _S30)) * _MIX1
-    h = (h ^ (h >> _S27)) * _MIX2
-    return h ^ (h >> _S31)
 
 
 @njit(cache=True, nogil=True)
@@ -75,7 +67,7 @@ def hash_terms(data, offsets, flags, lower):  # type: ignore[no-untyped-def]
             letter = f & (_ALPHA | _NUMBER) != 0
             if not (f & _MARK != 0 or (letter and term == _LETTERS and f & _UNSPACED == 0)):
                 if term != _NONE:
-                    hashes[terms] = _mix(h)
+                    hashes[terms] = mix(h)
                     terms += 1
                 term = _NONE
                 if not letter:
@@ -86,7 +78,7 @@ def hash_terms(data, offsets, flags, lower):  # type: ignore[no-untyped-def]
             h = (h ^ np.uint64(folded)) * _STEP
             h = h ^ (h >> _S29)
         if term != _NONE:
-            hashes[terms] = _mix(h)
+            hashes[terms] = mix(h)
             terms += 1
         ends[d + 1] = terms
     return ends, hashes[:terms].copy()
@@ -128,7 +120,7 @@ def locate_terms(data, offsets, flags, lower):  # type: ignore[no-untyped-def]
                 letter = f & (_ALPHA | _NUMBER) != 0
                 if not (f & _MARK != 0 or (letter and term == _LETTERS and f & _UNSPACED == 0)):
                     if term != _NONE:
-                        hashes[terms] = _mix(h)
+                        hashes[terms] = mix(h)
                         terms += 1
                         bounds[terms] = written
                     term = _NONE

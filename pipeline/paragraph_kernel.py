@@ -10,23 +10,15 @@ from numba import njit
 
 from mixloom.pipeline import characters as ch
 from mixloom.pipeline.code_points import decode
+from mixloom.pipeline.splitmix import mix
 
 _ALPHA, _MARK, _NUMBER, _DIGIT = ch.ALPHA, ch.MARK, ch.NUMBER, ch.DIGIT
 _SPACE, _PUNCTUATION, _UNSPACED, _FORMAT = ch.SPACE, ch.PUNCTUATION, ch.UNSPACED, ch.FORMAT
 # Two lanes of the same construction with other constants make 128 bits.
 _STEP_A, _STEP_B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _START_A, _START_B = np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344)
-_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S27, _S29, _S30, _S31, _S32 = np.uint64(27), np.uint64(29), np.uint64(30), np.uint64(31), np.uint64(32)
+_S29, _S31, _S32 = np.uint64(29), np.uint64(31), np.uint64(32)
 _NONE, _LETTERS, _LONE = 0, 1, 2
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _mix(h):  # type: ignore[no-untyped-def]
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
-    h = (h ^ (h >> _S30)) * _MIX1
-    h = (h ^ (h >> _S27)) * _MIX2
-    return h ^ (h >> _S31)
 
 
 @njit(cache=True, nogil=True)
@@ -70,7 +62,7 @@ def cut_units(data, offsets, flags, lower, by_line, fold_digits, fold_punctuatio
                 if code == 10:
                     done = is_open and (by_line or at_end or not line_visible)
                     if done:
-                        hashes[units, 0], hashes[units, 1] = _mix(a), _mix(b ^ (b >> _S32))
+                        hashes[units, 0], hashes[units, 1] = mix(a), mix(b ^ (b >> _S32))
                         words[units] = count
                         places[units, 3] = i - first
                         units += 1

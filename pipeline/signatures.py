@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import MinHashConfig
 from mixloom.pipeline.lean import LEAN
+from mixloom.pipeline.splitmix import mix
 from mixloom.pipeline.words import Cuts, TermCuts, cut_terms
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -28,13 +29,6 @@ _TOP = np.uint64(0xFFFFFFFFFFFFFFFF)
 __all__ = ["MinHashConfig", "cut_signatures", "jaccard", "permutations", "shingle_sets", "signatures"]
 
 _BLOCK = 256  # shingles hashed at a time, a multiple of four: their keys stay in the first-level cache
-
-
-@njit(**LEAN, inline="always")
-def _mix(h):  # type: ignore[no-untyped-def]
-    h = (h ^ (h >> _S30)) * _MIX1
-    h = (h ^ (h >> _S27)) * _MIX2
-    return h ^ (h >> _S31)
 
 
 @njit(**LEAN)
@@ -51,7 +45,7 @@ def _shingles(term_hashes, first, last, ngram, out):  # type: ignore[no-untyped-
             h = out[i]
             out[i] = (h ^ (h >> _S32)) * _GOLDEN + terms[i]
     for i in range(count):
-        out[i] = _mix(out[i])
+        out[i] = mix(out[i])
     return count
 
 

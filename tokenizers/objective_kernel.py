@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mixloom.pipeline.splitmix import mix
 from mixloom.tokenizers.objective_settings import (
     DENOISE_R,
     DENOISE_X,
@@ -41,29 +42,19 @@ MASK_STOP = MASK_START + MASK_COUNT
 
 
 @njit(cache=True, nogil=True)
-def _mix(x):  # type: ignore[no-untyped-def]
-    """Finaliser of splitmix64: uint64 -> uint64."""
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(0xBF58476D1CE4E5B9)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@njit(cache=True, nogil=True)
 def piece_key(domain_key, context, epoch, piece):  # type: ignore[no-untyped-def]
     """Key uint64 of all draws for one piece of one context in one epoch."""
     golden = np.uint64(0x9E3779B97F4A7C15)
-    key = _mix(np.uint64(domain_key) + golden * np.uint64(context + 1))
-    key = _mix(key + golden * np.uint64(epoch + 1))
-    return _mix(key + golden * np.uint64(piece + 1))
+    key = mix(np.uint64(domain_key) + golden * np.uint64(context + 1))
+    key = mix(key + golden * np.uint64(epoch + 1))
+    return mix(key + golden * np.uint64(piece + 1))
 
 
 @njit(cache=True, nogil=True)
 def _uniform(key, draw):  # type: ignore[no-untyped-def]
     """The draw-th number of a key, float64 in [0, 1)."""
     golden = np.uint64(0x9E3779B97F4A7C15)
-    return np.float64(_mix(key + golden * np.uint64(draw + 1)) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+    return np.float64(mix(key + golden * np.uint64(draw + 1)) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
 @njit(cache=True, nogil=True)
