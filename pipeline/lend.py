@@ -2,9 +2,8 @@
 
 numba counts a reference to every array that a function is given, also where the function is put in place of its call, and
 takes it back at every way out. Its compiler strikes out the pairs it recognizes, but not all of them in a loop of many
-branches, and each that stays locks memory. A kernel whose loop is such a one hands its arrays on lent. Kernels keep all
-they call in their own file because numba's cache looks at the changes of one file only: after a change here, delete the
-cached kernels.
+branches, and each that stays locks memory. A kernel whose loop is such a one hands its arrays on lent. Numba's
+cache looks at the changes of a kernel's own file only: after a change here, delete the cached kernels.
 """
 
 from __future__ import annotations

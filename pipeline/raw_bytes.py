@@ -1,7 +1,7 @@
 """Machine instructions for compiled loops over bytes: eight bytes as one integer, their order turned.
 
-Little-endian machines only. Kernels keep all they call in their own file because numba's cache looks at the changes of one
-file only: after a change here, delete the cached kernels.
+Little-endian machines only. Numba's cache looks at the changes of a kernel's own file only: after a change here, delete
+the cached kernels.
 """
 
 from __future__ import annotations
