@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # Kinds of noise. `random`: characters drawn evenly from an alphabet; `base64`: from letters of both cases and digits;
 # `binary`: bytes read as Latin-1 or Windows-1252; `control`: control, private and unassigned characters (also UTF-16
-# read as Latin-1); `replacement`: U+FFFD; `mojibake`: UTF-8 read as Latin-1 or Windows-1252; `hex`: hexadecimal digits.
+# read as Latin-1); `replacement`: U+FFFD; `mojibake`: UTF-8, or letters of another encoding, read as Latin-1 or
+# Windows-1252; `hex`: hexadecimal digits.
 KINDS: tuple[str, ...] = ("random", "base64", "binary", "control", "replacement", "mojibake", "hex")
 
 

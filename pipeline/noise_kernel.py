@@ -22,6 +22,9 @@ UNIT = 16  # scores are in sixteenths of a bit
 _NO_SURPRISE = -UNIT // 2  # for a character that repeats or belongs to a hash
 HEX_UNIT = 20  # and of hexadecimal words in twentieths of a digit
 
+_COMBINING, _COMBINING_END = 0x300, 0x370  # accents written apart from their letter
+_LEGACY_WORD = 3  # characters beyond ASCII in a row that make a word of another encoding
+
 _SHORTEST_HASH = 16  # hexadecimal digits; from here on a word of them is judged by its length alone
 
 
@@ -146,6 +149,31 @@ def _misread(data, i, stop, byte, windows):  # type: ignore[no-untyped-def]
     return p
 
 
+@njit(cache=True, nogil=True)
+def _legacy(data, i, stop, windows):  # type: ignore[no-untyped-def]
+    """Where the run of characters of bytes 0xA1 to 0xFF ends that begins at i, and whether it is a word of another encoding.
+
+    No language in Latin letters writes three of these in a row as a rule; Cyrillic, Greek, Hebrew, Arabic or Chinese
+    bytes read as Latin-1 are hardly anything else. Half must be letters; neither a drawn line nor a table of
+    characters (one that repeats the one before, or is the next in code) is a word.
+    """
+    p, chars, letters, dull = i, 0, 0, 0
+    before = np.int64(0)
+    while p < stop and data[p] >= 0xC2:
+        code, width = decode(data, p, stop)
+        byte = np.int64(windows[code]) if code < windows.size else np.int64(0)
+        if byte < 0xA1:
+            break
+        chars += 1
+        if byte >= 0xC0 and byte != 0xD7 and byte != 0xF7:
+            letters += 1
+        if byte == before or byte == before + 1:
+            dull += 1
+        before = byte
+        p += width
+    return p, chars >= _LEGACY_WORD and 2 * letters >= chars and 2 * dull < chars
+
+
 @njit(cache=True, nogil=True, inline="always")
 def _repeats(data, i, low, code):  # type: ignore[no-untyped-def]
     """Whether one of the four bytes before i is this ASCII character."""
@@ -263,7 +291,7 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
         previous, script = np.int64(_NEWLINE), np.int64(-1)
         chars, misread = 0, 0
         active = 0  # runs open among the alphabets
-        hash_until, word_until, misread_until = i, i, i
+        hash_until, word_until, misread_until, tried_until = i, i, i, i
         while i < stop:
             if active == 0 and i >= hash_until and state[BAD, 0] + state[MOJIBAKE, 0] + state[HEX, 0] == 0:
                 moved, previous = _calm(data, i, stop, plain, hot, previous)
@@ -274,6 +302,11 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
             code, width = np.int64(data[i]), np.int64(1)
             if code >= 128:
                 code, width = decode(data, i, stop)
+                if _COMBINING <= code < _COMBINING_END:
+                    # The accent of the letter before it: decomposed text reads as the text without accents.
+                    chars += 1
+                    i += width
+                    continue
             entry = np.int64(table[code])
             symbol = entry & 255
             if symbol >= _ACCENTED:
@@ -285,6 +318,9 @@ def noise_kernel(data, offsets, table, plain, windows, scores, hot, least, drop,
                     misread_until = max(
                         misread_until, _misread(data, i, stop, np.int64(windows[code]), windows)
                     )
+                if i >= max(misread_until, tried_until) and code < windows.size and windows[code] >= 0xA1:
+                    tried_until, legacy = _legacy(data, i, stop, windows)
+                    misread_until = tried_until if legacy else misread_until
             # Words: hashes are nobody's noise; very long ones, and rows of short ones, are.
             at_word = i >= word_until and _alnum_symbol(symbol) and not (i > low and _alnum(data[i - 1]))
             if at_word and (state[HEX, 0] > 0 or _may_be_hex(data, i, stop)):

@@ -103,6 +103,7 @@ class NoiseStage(_SpanStage):
     """Cuts out spans of noise: random characters, encoding garbage, base64, binary."""
 
     name = "noise"
+    version = 2
     finder = staticmethod(find_noisy)
 
 

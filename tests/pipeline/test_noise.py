@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import random
 import string
+import unicodedata
 import uuid
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -42,25 +44,27 @@ def plain_symbols(text: str) -> list[int]:
 
 
 def plain_misread(text: str) -> list[bool]:
-    """Which characters belong to one UTF-8 sequence read as Windows-1252 or Latin-1."""
+    """Which characters belong to one UTF-8 sequence read as Windows-1252 or Latin-1, or to a word of another encoding."""
     byte = [int(ns.windows_bytes()[ord(c)]) if ord(c) < 0x2200 else 0 for c in text]
-    out, i = [False] * len(text), 0
+    out, tried, i = [False] * len(text), 0, 0
     while i < len(text):
-        more = (
-            1
-            if 0xC2 <= byte[i] < 0xE0
-            else 2
-            if 0xE0 <= byte[i] < 0xF0
-            else 3
-            if 0xF0 <= byte[i] < 0xF5
-            else 0
-        )
+        lead = byte[i]
+        more = 1 if 0xC2 <= lead < 0xE0 else 2 if 0xE0 <= lead < 0xF0 else 3 if 0xF0 <= lead < 0xF5 else 0
         # The first is read as Latin-1: all lead bytes are letters of two bytes there.
         tail = byte[i + 1 : i + 1 + more]
+        taken = 1
         if more and ord(text[i]) < 0x100 and len(tail) == more and all(0x80 <= b < 0xC0 for b in tail):
             out[i : i + 1 + more] = [True] * (more + 1)
-            i += more
-        i += 1
+            taken += more
+        elif lead >= 0xA1 and i >= tried:
+            tried = next((p for p in range(i, len(text)) if byte[p] < 0xA1), len(text))
+            word = byte[i:tried]
+            letters = sum(b >= 0xC0 and b not in (0xD7, 0xF7) for b in word)
+            dull = sum(b - a in (0, 1) for a, b in pairwise(word))
+            if len(word) >= 3 and 2 * letters >= len(word) and 2 * dull < len(word):
+                out[i:tried] = [True] * len(word)
+                taken = len(word)
+        i += taken
     return out
 
 
@@ -85,18 +89,22 @@ def plain_best(scores: list[int], first: int, drop: int) -> list[tuple[int, int,
 def plain_runs(text: str, config: NoiseConfig) -> set[tuple[int, int, int, int]]:
     """Runs of the alphabets and of broken characters in a text without long hexadecimal words: (run, start, stop, score)."""
     scores = step_scores(config.margin)[0].reshape(ns.SYMBOLS, ns.SYMBOLS, -1).astype(int)
-    symbols = plain_symbols(text)
+    # An accent that stands apart from its letter is part of it.
+    places = [i for i, c in enumerate(text) if not "\u0300" <= c <= "\u036f"]
+    symbols = plain_symbols("".join(text[i] for i in places))
+    misread = plain_misread(text)
     before = [ns.NEWLINE, *symbols]
     out = set()
     least = config.min_density * mean_bits(config.margin) * nk.UNIT
     for k in range(nk.ALPHABETS):
         steps = []
-        for i, s in enumerate(symbols):
-            score = int(scores[before[i], s, k])
+        for n, (i, s) in enumerate(zip(places, symbols)):
+            score = int(scores[before[n], s, k])
             # One of the four bytes before is the same ASCII character.
             again = text[i] in text[max(0, i - 4) : i].encode()[-4:].decode("latin-1") and s < ns.ACCENTED
             steps.append(min(score, -nk.UNIT // 2) if again else score)
-        for a, b, best in plain_best(steps, nk.UNIT, 40 * nk.UNIT):
+        for first, last, best in plain_best(steps, nk.UNIT, 40 * nk.UNIT):
+            a, b = places[first], places[last - 1] + 1
             if (
                 b - a >= config.min_chars
                 and best >= config.min_bits * nk.UNIT
@@ -104,8 +112,9 @@ def plain_runs(text: str, config: NoiseConfig) -> set[tuple[int, int, int, int]]
             ):
                 out.add((k, a, b, best))
     broken = [s in (ns.CONTROL, ns.REPLACEMENT) for s in symbols]
-    for k, hits in ((nk.BAD, broken), (nk.MOJIBAKE, plain_misread(text))):
-        for a, b, best in plain_best([3 * nk.UNIT if h else -nk.UNIT for h in hits], 1, 40 * nk.UNIT):
+    for k, hits in ((nk.BAD, broken), (nk.MOJIBAKE, [misread[i] for i in places])):
+        for first, last, best in plain_best([3 * nk.UNIT if h else -nk.UNIT for h in hits], 1, 40 * nk.UNIT):
+            a, b = places[first], places[last - 1] + 1
             if (
                 b - a >= config.min_chars
                 and best >= config.min_bits * nk.UNIT
@@ -210,6 +219,11 @@ NOISE: dict[str, list[str]] = {
     "mojibake": [
         ("Все счастливые семьи похожи друг на друга. " * 5).encode().decode("latin-1"),
         ("人不知而不愠，不亦君子乎？" * 8).encode().decode("latin-1"),
+        ("Все счастливые семьи похожи друг на друга. " * 5).encode("cp1251").decode("latin-1"),
+        ("Το πρωί ο ήλιος ανατέλλει πάνω από τη θάλασσα. " * 5).encode("cp1253").decode("latin-1"),
+        ("في قديم الزمان كان هناك ملك حكيم يعيش في قصر. " * 5).encode("iso8859_6").decode("latin-1"),
+        ("人不知而不愠不亦君子乎" * 8).encode("gbk").decode("latin-1"),
+        ("모든 인간은 태어날 때부터 자유로우며 존엄하다. " * 5).encode("euc_kr").decode("latin-1"),
     ],
     "hex": [
         rng.randbytes(200).hex(),
@@ -263,6 +277,9 @@ LEFT_ALONE = {
     "many scripts": "Токио (東京, Tōkyō) — Москва, 서울 Seoul, Αθήνα, القاهرة; ירושלים, दिल्ली, กรุงเทพ. " * 4,
     "drawn lines": ("=-" * 40 + "\n" + "^" * 80 + "\n" + "/\\_" * 30 + "\n| o |  | x |\n") * 4,
     "emoji": "😀😃😄😁😆😅🤣😂🙂🙃😉😊😇🥰😍🤩😘😗☺😚😙🥲😋😛😜🤪😝🤑🤗🤭" * 4,
+    "a table of Latin-1": "".join(map(chr, range(0xA1, 0x100))) * 3,
+    "a drawn ribbon": "¸.·´¯`·.¸¸.·´¯`·.¸><(((º>" * 12 + "øøøøøøøøøø" * 20,
+    "umlauts": "ÄÖÜ äöü ß: die Umlaute äöüÄÖÜ stehen über den Vokalen, jäääär und yöjää auch. " * 6,
     "curly quotes misread": "It’s the “best” way, he said, and nobody at the table had a better one. ".encode().decode("cp1252", "replace") * 3,
 }  # fmt: skip
 
@@ -271,6 +288,22 @@ LEFT_ALONE = {
 def test_what_somebody_wrote_is_left_alone(what: str) -> None:
     text = LEFT_ALONE[what]
     assert find_noise(pa.array([text, PROSE + text + PROSE])).to_pylist() == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Příliš žluťoučký kůň úpěl ďábelské ódy, a švestky zůstaly ležet v mokré trávě. " * 6,
+        "Tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền lợi. " * 6,
+        "Pójdźże, kiń tę chmurność w głąb flaszy; zażółć gęślą jaźń. " * 6,
+        "Ο Κάτων θεωρούσε ότι η πόλη έπρεπε να καταστραφεί, είπαν οι γείτονες. " * 6,
+        "Съешь же ещё этих мягких французских булок, да выпей чаю, мой дорогой. " * 6,
+    ],
+)
+def test_decomposed_text_is_no_more_noise_than_composed(text: str) -> None:
+    forms = [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+    assert forms[0] != forms[1]
+    assert find_noise(pa.array([*forms, PROSE + forms[1] + PROSE])).to_pylist() == []
 
 
 # ---- measures, edits, edges -----------------------------------------------------------------------------
