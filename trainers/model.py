@@ -313,12 +313,20 @@ class Model(nn.Module):
             )
 
 
+def most_graphs(modalities: int) -> int:
+    """Graphs that `compile_blocks` can need: for each modality no token, one or several, the first block (whose input is
+    a view) or another, with and without gradients; and four for the sizes of the first batch. Layers share them."""
+    return 4 + 4 * (3**modalities - 1)
+
+
 def compile_blocks(model: Model) -> None:
     """Compile every block in place. Sizes are plain numbers: one graph for the first batch, one for all others,
-    and one more for each set of modalities that is absent."""
+    and one more for each set of modalities that is absent; see `most_graphs`. Beyond the limit torch would stop."""
     import torch._dynamo
 
     dynamo: Any = torch._dynamo
-    dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, 64)
+    for name in ("recompile_limit", "accumulated_recompile_limit"):
+        most = max(getattr(dynamo.config, name), most_graphs(min(model.config.modalities, 6)))
+        setattr(dynamo.config, name, most)
     for block in model.blocks:
         block.compile(fullgraph=True)

@@ -28,13 +28,17 @@ class Experts(nn.Module):
     A group of one expert is a plain feed-forward: every token, weight 1.
     """
 
+    salt: Tensor
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         assert config.experts is not None
         counts, dim, hidden = config.experts.counts, config.dim, config.hidden
         self.by_modality = config.experts.groups == "modality"
         self.random = config.experts.routing == "random"
-        self.counts, self.layer = counts, layer
+        self.counts = counts
+        # A tensor, not a number: a number would be compiled into the graph, and every layer would need its own.
+        self.register_buffer("salt", torch.tensor(104729 * layer), persistent=False)
         self.up = nn.ParameterList([nn.Parameter(torch.empty(n * 2 * hidden, dim)) for n in counts])
         self.down = nn.ParameterList([nn.Parameter(torch.empty(n * dim, hidden)) for n in counts])
         several = {str(g): n for g, n in enumerate(counts) if n > 1}
@@ -79,7 +83,7 @@ class Experts(nn.Module):
             x_KTD, seeds_KT = [torch.cat(x_KTD)], [torch.cat(seeds_KT)]
         made, losses = [], []
         for group, (x_TD, seed_T) in enumerate(zip(x_KTD, seeds_KT)):
-            y_TD, loss = self._group(x_TD, seed_T + 104729 * self.layer, group, causal)
+            y_TD, loss = self._group(x_TD, seed_T + self.salt, group, causal)
             made.append(y_TD)
             losses.append(loss)
         out = made if self.by_modality else list(torch.split(made[0], sizes))
