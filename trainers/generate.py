@@ -258,6 +258,56 @@ class Grammar:
         mask[SPEECH] = self._speech and left >= 4
         return mask
 
+    def check(self, *, whole_images: bool = False) -> None:
+        """Raise UserError where what has been pushed cannot become a whole document.
+
+        Args:
+            whole_images: images are drawn all at once, so one that has begun cannot be gone on with.
+        """
+        left = self.limit - self._count if self.limit else 1 << 62
+        if self._inside == IMAGE_MODALITY:
+            self._check_image(left, whole_images)
+        elif self._inside == SPEECH_MODALITY and self._run == 0 and not self._speech:
+            raise UserError(
+                f"the prompt opens speech, which may not be sampled (modalities: {self._names()})",
+                fix="name speech among the modalities, or close it in the prompt",
+            )
+        elif self._inside == SPEECH_MODALITY and left < 2 + (self._run == 0):
+            raise UserError(
+                f"the prompt has {self._count} tokens and opens speech, which max_tokens ({self.limit}) leaves no room"
+                " to close",
+                fix=f"set max_tokens to at least {self._count + 2 + (self._run == 0)}",
+            )
+
+    def _check_image(self, left: int, whole_images: bool) -> None:
+        missing = self.image_tokens - self._run
+        if not self.image_tokens:
+            raise UserError(
+                "the prompt opens an image, but how many codes an image has is not known (image_tokens is 0)",
+                fix="give image_tokens, or the tokenizers with the image codec of the training",
+            )
+        if missing < 0 or (whole_images and 0 < missing < self.image_tokens):
+            whole = "; this model draws whole images only" if missing > 0 else ""
+            raise UserError(
+                f"the image that the prompt opens has {self._run} codes so far, and an image has {self.image_tokens}"
+                + whole,
+                fix="end the prompt with <image>, or with the whole image and </image>",
+            )
+        if missing > 0 and not self._image:
+            raise UserError(
+                f"the prompt opens an image, and images may not be sampled (modalities: {self._names()})",
+                fix="name image among the modalities, or give the whole image",
+            )
+        if left < missing + 2:
+            raise UserError(
+                f"the prompt has {self._count} tokens and its image lacks {missing} codes, which max_tokens "
+                f"({self.limit}) leaves no room for",
+                fix=f"set max_tokens to at least {self._count + missing + 2}",
+            )
+
+    def _names(self) -> str:
+        return ", ".join(MODALITIES if self.modalities is None else self.modalities) or "none"
+
     def _only(self, token: int) -> np.ndarray:
         mask = np.zeros(int(self.vocabulary["size"]), dtype=bool)
         mask[token] = True
@@ -292,15 +342,18 @@ def generate(
         seed: of the draws; the same seed gives the same tokens.
 
     Raises:
-        UserError: settings out of range, an empty prompt, one longer than `max_tokens`, more than the model has positions, or an id
-            outside the vocabulary.
+        UserError: settings out of range, an empty prompt, one longer than `max_tokens`, more than the model has positions, an id
+            outside the vocabulary, an image or speech in the prompt that cannot be gone on with (see `Grammar.check`), or
+            modalities of which nothing can be sampled.
     """
     _check_prompt(model, prompt, max_tokens)
     _check_draws(temperature, top_k, top_p, modalities)
+    _check_asked(vocabulary, image_tokens, max_tokens - len(prompt), modalities)
     table = modality_table(vocabulary)
     grammar = Grammar(vocabulary, image_tokens, max_tokens, modalities, end)
     for token in prompt:
         grammar.push(token)
+    grammar.check(whole_images=model.flow is not None)
     cache = Cache(model, max_tokens, dtype)
     rng = np.random.Generator(np.random.PCG64(seed))
     tokens, new = list(prompt), list(prompt)
@@ -343,7 +396,7 @@ def _check_prompt(model: Model, prompt: Sequence[int], max_tokens: int) -> None:
 def _check_draws(
     temperature: float, top_k: int | None, top_p: float, modalities: Sequence[str] | None
 ) -> None:
-    if temperature < 0 or (top_k is not None and top_k < 1) or not 0 < top_p <= 1:
+    if not 0 <= temperature < float("inf") or (top_k is not None and top_k < 1) or not 0 < top_p <= 1:
         raise UserError(
             f"temperature is {temperature}, top_k {top_k} and top_p {top_p}",
             fix="temperature is at least 0, top_k at least 1, and top_p above 0 and at most 1",
@@ -353,6 +406,37 @@ def _check_draws(
             raise UserError(
                 f"'{name}' is no modality{nearest(name, MODALITIES)}", fix=f"use {', '.join(MODALITIES)}"
             )
+
+
+def _check_asked(
+    vocabulary: dict[str, Any], image_tokens: int, room: int, modalities: Sequence[str] | None
+) -> None:
+    """Whether what is asked for by name is in the vocabulary, and an image asked for alone has room."""
+    there = [item["name"] for item in vocabulary["ranges"] if item["used"]]
+    if image_tokens < 0:
+        raise UserError(
+            f"image_tokens is {image_tokens}", fix="give the codes of one image, or 0 for no images"
+        )
+    for name in modalities or ():
+        if name not in there:
+            raise UserError(
+                f"modalities names {name}, and the vocabulary has none",
+                fix=f"it has {', '.join(n for n in there if n in MODALITIES)}",
+            )
+    if list(modalities or ()) != ["image"] or not room:
+        return
+    if not image_tokens:
+        raise UserError(
+            "only images are asked for, but how many codes an image has is not known (image_tokens is 0)",
+            fix="give image_tokens, or the tokenizers with the image codec of the training",
+        )
+    # With <image>, </image> and the end; a prompt may have opened it already.
+    if room < image_tokens + 2:
+        raise UserError(
+            f"only images are asked for, and one takes {image_tokens} codes and 3 tokens around them, but max_tokens"
+            f" leaves {room} after the prompt",
+            fix="raise max_tokens, up to the positions of the model, or shorten the prompt",
+        )
 
 
 def _choose(

@@ -262,3 +262,9 @@ def test_a_flow_loss_without_vectors_is_told(vocabulary):
         with_flow_setting(config, vocabulary, VECTORS[:31])
     with pytest.raises(ValueError, match=r"flow\.codes is 0"):
         Model(config)
+
+
+@pytest.mark.parametrize(("codes", "text"), [([], "lacks 4 codes"), ([512, 513], "draws whole images only")])
+def test_an_image_that_cannot_be_drawn_whole_is_refused(vocabulary, codes, text):
+    with pytest.raises(UserError, match=text):
+        generate(model_of(), vocabulary, [DOC, IMAGE, *codes], image_tokens=4, max_tokens=7)

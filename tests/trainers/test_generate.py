@@ -173,3 +173,42 @@ def test_samples_follow_the_probabilities_of_the_model(vocabulary):
 def test_a_prompt_that_cannot_be_continued_is_refused(vocabulary, prompt, options, text):
     with pytest.raises(UserError, match=text):
         generate(model_of(), vocabulary, prompt, **options)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "text"),
+    [
+        ([DOC, IMAGE], {}, "how many codes an image has is not known"),
+        ([DOC, IMAGE], {"image_tokens": 10, "max_tokens": 8}, "2 tokens and its image lacks 10 codes"),
+        (
+            [DOC, IMAGE, 513, 514],
+            {"image_tokens": 4, "max_tokens": 7},
+            "4 tokens and its image lacks 2 codes",
+        ),
+        ([DOC, IMAGE, *range(512, 517)], {"image_tokens": 4}, "has 5 codes so far, and an image has 4"),
+        ([DOC, IMAGE], {"image_tokens": 4, "modalities": ("text",)}, "images may not be sampled"),
+        ([DOC, SPEECH], {"modalities": ("text",)}, "speech, which may not be sampled .modalities: text."),
+        ([DOC, SPEECH], {"max_tokens": 4}, "which max_tokens .4. leaves no room"),
+        ([DOC], {"modalities": ("image",)}, "only images are asked for, but how many codes"),
+        ([DOC], {"modalities": ("image",), "image_tokens": 60, "max_tokens": 30}, "one takes 60 codes and 3"),
+        ([DOC], {"image_tokens": -1}, "image_tokens is -1"),
+        ([DOC], {"temperature": float("nan")}, "temperature is nan"),
+    ],
+)
+def test_lengths_and_elements_that_cannot_work_out_are_refused(vocabulary, prompt, options, text):
+    with pytest.raises(UserError, match=text):
+        generate(model_of(), vocabulary, prompt, **{"max_tokens": 40, **options})
+
+
+def test_a_modality_that_the_vocabulary_lacks_is_refused(vocabulary):
+    silent = {**vocabulary, "ranges": [r for r in vocabulary["ranges"] if r["name"] != "speech"]}
+    with pytest.raises(UserError, match="modalities names speech, and the vocabulary has none"):
+        generate(model_of(), silent, [DOC], max_tokens=9, modalities=("speech",))
+
+
+@pytest.mark.parametrize("missing", [0, 1, 3])
+def test_an_image_begun_in_the_prompt_gets_the_codes_it_lacks(vocabulary, missing):
+    prompt = [DOC, IMAGE, *range(512, 516 - missing)]
+    tokens = generate(model_of(), vocabulary, prompt, image_tokens=4, max_tokens=len(prompt) + missing + 2)
+    assert tokens[: len(prompt)] == prompt
+    check(tokens, 4)
