@@ -41,9 +41,7 @@ def run(model, arrays, vocabulary, *, causal=False):
 
 
 @pytest.mark.parametrize("options", [{}, EXPERTS])
-def test_layers_share_their_graphs_and_batches_soon_need_no_more(
-    graphs, make_contexts, vocabulary, options
-):
+def test_layers_share_their_graphs_and_batches_soon_need_no_more(graphs, make_contexts, vocabulary, options):
     model = Model(ModelConfig(**SMALL, **options, layers=5))
     compile_blocks(model)
     for seed in range(3):
