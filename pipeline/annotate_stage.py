@@ -20,7 +20,7 @@ class AnnotateStage(Stage):
     """ingest -> one row of measures per document, same parts, same order; lines and media beside them."""
 
     name = "annotate"
-    version = 3
+    version = 4
     inputs = ("ingest",)
 
     def __init__(self, config: AnnotateConfig, roots: dict[str, str] | None = None) -> None:

@@ -30,6 +30,9 @@ SIGN = 1 << 10  # what datatrove calls punctuation: a token of these alone is no
 ALPHA = 1 << 11  # str.isalpha
 SPACE = 1 << 12  # str.isspace
 NUMBER = 1 << 13  # general category N*
+# Of `sentence_flags` alone:
+PUNCTUATION = 1 << 14  # general category P*
+TERMINAL = 1 << 15  # a token of this character alone ends a sentence
 
 _QUOTES = "\"',`«´»‘’‚“”„\u2329\u232a⟦⟧〈〉《》「」『』【】〔〕（）"
 _STOPS = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
@@ -63,6 +66,12 @@ _NO_ICONS = (
 _SIGNS = (
     "0-8 b-1f 22-2d 2f 3a-3e 40 5b-60 7b-9f ab b4 bb 2013-2014 2019 201c-201e 2026 2236 2501 25ba 3001 3008-300d "
     "3010-3011 ff05 ff08-ff09 ff0c ff11 ff1a-ff1b ff5e"
+)
+
+# Characters of Sentence_Terminal that are younger than spaCy's list of them.
+_NO_TERMINALS = (
+    "61d-61e 837 839 83d-83e 17d4-17d6 17d9-17da 1b7d-1b7e 2e53-2e54 10f55-10f59 10f86-10f89 11944 11946 11ef7-11ef8 "
+    "11f43-11f44 16e98"
 )
 
 # Stems (in lower case and with a capital) and what may follow them; "|" cuts the ending in two.
@@ -179,5 +188,18 @@ def token_flags() -> NDArray[np.uint16]:
         flags[ord(char)] |= SIGN
     for code in _codes(_SIGNS):
         flags[code] |= SIGN
+    flags.setflags(write=False)
+    return flags
+
+
+@lru_cache(maxsize=1)
+def sentence_flags() -> NDArray[np.uint16]:
+    """`token_flags` with `PUNCTUATION` and `TERMINAL`, for counting sentences as spaCy's sentencizer does."""
+    flags = token_flags().copy()
+    flags[(ch.character_flags() & ch.PUNCTUATION) != 0] |= PUNCTUATION
+    young = set(_codes(_NO_TERMINALS))
+    for char in ch.terminal_punctuation():
+        if ord(char) not in young:
+            flags[ord(char)] |= TERMINAL
     flags.setflags(write=False)
     return flags

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mixloom.pipeline import characters as ch
+from mixloom.pipeline import english_tokens as en
 from mixloom.pipeline.bit_counts import low_zeros
 from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
@@ -17,8 +17,9 @@ from mixloom.pipeline.line_masks import BREAK, LETTER, MORE, R_TERMINAL, SPACE, 
 
 LONGEST_WHOLE = 8  # the most bytes of a word with a final period that is one token
 _SLOTS = 1024  # of the table of these words
-_ALPHA, _UPPER, _PUNCTUATION, _SYMBOL = ch.ALPHA, ch.UPPER, ch.PUNCTUATION, ch.SYMBOL
-_TERMINAL, _LETTER = ch.TERMINAL, ch.ALPHA | ch.NUMBER
+_PUNCTUATION, _TERMINAL, _UPPER = en.PUNCTUATION, en.TERMINAL, en.UPPER
+_PREFIX, _SUFFIX = en.PREFIX, en.SUFFIX
+_DOT_LEFT, _DOT_RIGHT, _DOT_END = en.DOT_LEFT, en.DOT_RIGHT, en.DOT_END
 _APOSTROPHE = 0x2019
 _ONE, _S8, _S54 = np.uint64(1), np.uint64(8), np.uint64(54)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -92,16 +93,11 @@ def _listed(table, key):  # type: ignore[no-untyped-def]
 
 
 @njit(**LEAN)
-def _is_quote(code, f):  # type: ignore[no-untyped-def]
-    return code in (39, 34, 96, 44, 0xB4) or (code >= 128 and f & _PUNCTUATION != 0)
-
-
-@njit(**LEAN)
 def _splits(code, f, side):  # type: ignore[no-untyped-def]
     """Whether spaCy splits this character off the beginning (side 1) or the end (side 2) of a word."""
     if code < 128:
         return _AFFIX[code] & side != 0
-    return f & (_PUNCTUATION | _SYMBOL) != 0
+    return f & (_PREFIX if side == 1 else _SUFFIX) != 0
 
 
 @njit(**LEAN)
@@ -111,14 +107,12 @@ def _period_splits(data, low, i, flags):  # type: ignore[no-untyped-def]
         return False
     code, width = _before(data, low, i)
     f = np.int64(flags[code])
-    if f & _UPPER != 0:
-        if i - width <= low:
-            return False
-        earlier, _ = _before(data, low, i - width)
-        return np.int64(flags[earlier]) & _UPPER != 0
-    if code < 128:
-        return f & _LETTER != 0 or code in (37, 43, 45, 124) or (_AFFIX[code] & 2 != 0)
-    return f & (_ALPHA | _PUNCTUATION) != 0 or code == 0xB2 or code == 0xB4
+    if f & _DOT_END != 0:
+        return True
+    if f & _UPPER == 0 or i - width <= low:
+        return False
+    earlier, _ = _before(data, low, i - width)
+    return np.int64(flags[earlier]) & _UPPER != 0
 
 
 @njit(**LEAN)
@@ -181,7 +175,8 @@ def _chunk(data, a, b, flags, whole, sentences, seen):  # type: ignore[no-untype
         if cut_last == 0:
             break
     if s < e:
-        if e - s == 1 and data[s] == 46:
+        code, width = _at(data, s, e)
+        if s + width == e and np.int64(flags[code]) & _TERMINAL != 0:
             seen = True
         else:
             visible, i = False, s
@@ -209,9 +204,7 @@ def _chunk(data, a, b, flags, whole, sentences, seen):  # type: ignore[no-untype
                         if data[i] == 46 and data[i - 1] != 46 and data[i + 1] != 46:
                             code, _ = _before(data, s, i)
                             after, _ = _at(data, i + 1, e)
-                            f, g = np.int64(flags[code]), np.int64(flags[after])
-                            low = (f & _ALPHA != 0 and f & _UPPER == 0) or _is_quote(code, f)
-                            if low and (g & _UPPER != 0 or _is_quote(after, g)):
+                            if flags[code] & _DOT_LEFT != 0 and flags[after] & _DOT_RIGHT != 0:
                                 sentences += 1
     i = e
     while i < b:
@@ -226,8 +219,10 @@ def _chunk(data, a, b, flags, whole, sentences, seen):  # type: ignore[no-untype
 
 
 @njit(**LEAN)
-def _ends_letters(text, first, at, classes, whole):  # type: ignore[no-untyped-def]
-    """As `_chunk` for ASCII letters and numbers text[first:at] with a period behind: whether it ends a sentence."""
+def _ends_letters(text, first, at, classes, flags, whole):  # type: ignore[no-untyped-def]
+    """As `_chunk` for letters and numbers text[first:at] with a period behind: whether it ends a sentence."""
+    if text[at - 1] >= 128 or (at - 1 > first and text[at - 2] >= 128):
+        return _period_splits(text, first, at, flags) and not _listed(whole, word_key(text, first, at + 1))
     if classes[at - 1] & UPPER != 0 and (at - 1 == first or classes[at - 2] & UPPER == 0):
         return False
     return not _listed(whole, word_key(text, first, at + 1))
@@ -292,7 +287,7 @@ def count_sentences(data, offsets, masks_of, first, ends, flags, whole, keep_end
     """Fill counts int32 [m], the sentences of m lines, where a line has a Sentence_Terminal.
 
     data uint8, offsets int64 [n+1]; masks_of: what `line_masks` returns; first int64 [n+1], the first line of each text;
-    ends int32 [m], where the line break begins, from the beginning of the text; flags uint16 [0x110000]; whole:
+    ends int32 [m], where the line break begins, from the beginning of the text; flags: `sentence_flags`; whole:
     `key_table` of the words with a final period that are one token. keep_ends: white space at the end of a line counts.
     """
     all_classes, masks, places = masks_of
@@ -330,7 +325,7 @@ def count_sentences(data, offsets, masks_of, first, ends, flags, whole, keep_end
                     behind == at + 1 and letters == at - begin and letters > 0
                 ):  # letters and one mark: most words
                     sentences += seen
-                    seen = text[at] != 46 or _ends_letters(text, begin, at, classes, whole)
+                    seen = text[at] != 46 or _ends_letters(text, begin, at, classes, flags, whole)
                 elif _is_plain(text, begin, behind, classes):
                     sentences += seen
                     seen = False

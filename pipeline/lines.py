@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mixloom.pipeline.characters import character_flags
+from mixloom.pipeline.english_tokens import sentence_flags
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.line_cut_kernel import (
     find_citations,
@@ -90,7 +91,8 @@ def _measured(
     columns = dict(zip((*NUMBERS, *SHARES, *BITS), (*numbers, *shares, *bits)))
     end, again = columns["end"], columns["again"]
     whole, counts = _whole_words(), columns["sentences"]
-    count_sentences(data, offsets, (classes, masks, places), first, end, flags, whole, keep_ends, counts)
+    ways = (classes, masks, places)
+    count_sentences(data, offsets, ways, first, end, sentence_flags(), whole, keep_ends, counts)
     columns["phrases"] = find_phrases(data, offsets, masks, places, first, end, again)
     return columns, first
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mixloom.pipeline import english_tokens as en
 from mixloom.pipeline.characters import terminal_punctuation
 from mixloom.pipeline.line_measures import COUNTED, COUNTER, ENDS, LINES, PHRASES, SNIPPETS
 from mixloom.pipeline.line_sentence_kernel import LONGEST_WHOLE
@@ -30,30 +31,23 @@ def kind(char: str) -> str:
     return unicodedata.category(char)[0]
 
 
-def is_upper(char: str) -> bool:
-    return unicodedata.category(char) in ("Lu", "Lt")
+def of_class(char: str, flag: int) -> bool:
+    return bool(en.token_flags()[ord(char)] & flag)
 
 
-def is_quote(char: str) -> bool:
-    return char in "'\"`,´" or (char > "\x7f" and kind(char) == "P")
-
-
-def splits(char: str, ascii_ones: str) -> bool:
-    return char in ascii_ones if char < "\x80" else kind(char) in "PS"
+def splits(char: str, ascii_ones: str, side: int) -> bool:
+    return char in ascii_ones if char < "\x80" else of_class(char, side)
 
 
 BOTH = "!\"#&'()*,:;<>?[]_`{}"
 
 
 def period_splits(before: str) -> bool:
+    """After what spaCy knows as a letter in lower case or without case, a digit, a sign, or two capitals."""
     if not before:
         return False
-    last = before[-1]
-    if is_upper(last):
-        return len(before) > 1 and is_upper(before[-2])
-    if last < "\x80":
-        return last.isalnum() or last in "%+-|" or last in BOTH
-    return kind(last) in "LP" or last in "²´"
+    two_capitals = len(before) > 1 and all(of_class(c, en.UPPER) for c in before[-2:])
+    return of_class(before[-1], en.DOT_END) or two_capitals
 
 
 def tokens(word: str) -> list[str]:
@@ -66,13 +60,13 @@ def tokens(word: str) -> list[str]:
         dots = len(word) - len(word.lstrip("."))
         if dots > 1:
             head, word = [*head, "--"], word[dots:]
-        elif splits(word[0], BOTH + "%=+$") and not re.match(r"\+[0-9]", word):
+        elif splits(word[0], BOTH + "%=+$", en.PREFIX) and not re.match(r"\+[0-9]", word):
             head, word = [*head, word[0]], word[1:]
         else:
             dots = len(word) - len(word.rstrip("."))
             if dots > 1:
                 tail, word = ["--", *tail], word[:-dots]
-            elif (dots == 1 and period_splits(word[:-1])) or (not dots and splits(word[-1], BOTH)):
+            elif (dots == 1 and period_splits(word[:-1])) or (not dots and splits(word[-1], BOTH, en.SUFFIX)):
                 tail, word = [word[-1], *tail], word[:-1]
             elif re.search("['’][sS]$", word):
                 tail, word = ["'", "s", *tail], word[:-2]
@@ -88,8 +82,7 @@ def tokens(word: str) -> list[str]:
     for i in range(1, len(word) - 1):
         a, dot, b = word[i - 1 : i + 2]
         if dot == "." and "." not in (a, b) and not address:
-            low = (kind(a) == "L" and not is_upper(a)) or is_quote(a)
-            inside += low and (is_upper(b) or is_quote(b))
+            inside += of_class(a, en.DOT_LEFT) and of_class(b, en.DOT_RIGHT)
     return [*head, "word", *([".", "word"] * inside), *tail]
 
 
@@ -102,7 +95,7 @@ def sentences(line: str, keep_ends: bool = False) -> int:
         stream += (["gap"] if part != " " else []) if part.isspace() else tokens(part)
     count, ended = 1, False
     for token in stream:
-        if token in TERMINAL:
+        if len(token) == 1 and en.sentence_flags()[ord(token)] & en.TERMINAL:
             ended = True
         elif ended and not all(kind(c) == "P" for c in token):
             count, ended = count + 1, False
@@ -181,7 +174,9 @@ def plain_rows(text: str) -> list[dict[str, object]]:
             "words": len(words),
             "alnum_words": sum(kind(w[0]) in "LN" for w in words),
             "max_word_chars": max(map(len, words), default=0),
-            "upper_share": np.float32(sum(map(is_upper, line)) / max(len(line), 1)),
+            "upper_share": np.float32(
+                sum(unicodedata.category(c) in ("Lu", "Lt") for c in line) / max(len(line), 1)
+            ),
             "digit_share": np.float32(sum(unicodedata.category(c) == "Nd" for c in line) / max(len(line), 1)),
             "sentences": sentences(line),
             "ends": ends(strip),
@@ -374,6 +369,29 @@ def test_the_lines_of_a_text_cover_it_from_its_first_to_its_last_byte(text: str)
 
 
 # ---- what a line is ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        # A period ends a sentence only after letters that spaCy knows; Georgian, Thai and Khmer ones it does not.
+        ("ქართული ენა მშობლიურია. ეს კარგია. და ეს.", 1),
+        ("தமிழ் மொழி ஆகும். அது நல்லது. ஆம்.", 3),
+        ("भारत एक देश है. यहाँ लोग रहते हैं.", 2),
+        ("भारत एक देश है। यहाँ लोग रहते हैं।", 2),
+        ("Это дом. Вот он. Да.", 3),
+        ("זה בית. הנה הוא. כן.", 3),
+        ("这是房子。 那是树。 对。", 3),
+        # A stop that is no suffix stays with its word.
+        ("አማርኛ ቋንቋ ነው። አንዱ ነው። ነው።", 1),
+        ("မြန်မာဘာသာ ဖြစ်သည်။ ရုံးသုံး ဖြစ်သည်။", 1),
+        ("አማርኛ ቋንቋ ነው ። አንዱ ነው ።", 2),
+        ("ភាសាខ្មែរ ។ ជាភាសា ។", 1),  # younger than spaCy's list
+        ("One ends 😀. Another begins.", 2),
+    ],
+)
+def test_sentences_of_other_scripts_are_those_of_spacy_s_english_pipeline(line: str, count: int) -> None:
+    assert line_table(pa.array([line])).column("sentences").to_pylist() == [count]
 
 
 def test_rows_and_segments_are_those_given_and_slices_and_nulls_are_honoured() -> None:
