@@ -246,6 +246,8 @@ class _Loop:
             left_out, run.watch.level(), self.step, self.watchman.caution()
         )
         record = self.totals.record(run.names, run.model.config, self.peak)
+        if evaluate and self.held_out is not None:
+            self.eval_loss = run.evaluate(self.held_out)
         if record is not None:
             record |= {"step": self.step, "steps": self.config.steps, "lr": update.rate, **seen}
             self.mixing.see(record)
@@ -253,7 +255,6 @@ class _Loop:
             if cause is not None:
                 record["caution"] = cause
             if evaluate and self.held_out is not None:
-                self.eval_loss = run.evaluate(self.held_out)
                 record["eval_loss"] = self.eval_loss
             self.tokens += record["tokens"]
             for sink in (self.log, *self.sinks):
@@ -288,7 +289,16 @@ class _Loop:
         assert checkpoint is not None, "a run that has ended has a checkpoint"
         metrics = self.out_dir / "metrics.jsonl"
         self.world.wait()  # for rank 0 to have written them
-        both = ends(read_metrics(metrics), self.run.names)
+        records = read_metrics(metrics)
+        if not records:
+            raise UserError(
+                f"none of the {self.step} updates could be applied: every one was left out (see {self.incidents.path})",
+                fix="look at the documents named there and at the weights the run began with, and train in a new folder",
+            )
+        both = ends(records, self.run.names)
+        # A run that had ended before this call has evaluated already.
+        told = [r["eval_loss"] for r in records if "eval_loss" in r]
+        evaluated = self.eval_loss or (told[-1] if told and self.held_out is not None else {})
         return TrainResult(
             steps=self.step,
             stopped_early=self.step < self.config.steps,
@@ -296,7 +306,7 @@ class _Loop:
             loss_last=both.last,
             loss_first_by_modality=both.first_by_modality,
             loss_last_by_modality=both.last_by_modality,
-            eval_loss=self.eval_loss,
+            eval_loss=evaluated,
             tokens=self.tokens,
             seconds=seconds,
             checkpoint=checkpoint,

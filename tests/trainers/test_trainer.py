@@ -14,6 +14,7 @@ from mixloom.tokenizers.vocab import Vocabulary
 from mixloom.trainers.config import DENSE, ModelConfig, TrainConfig
 from mixloom.trainers.incidents import read_incidents
 from mixloom.trainers.metrics import read_metrics
+from mixloom.trainers.model import Model
 from mixloom.trainers.trainer import train
 
 MODEL = ModelConfig(dim=32, layers=2, heads=4)
@@ -328,3 +329,31 @@ def test_the_result_is_json(tmp_path, make_stream, vocabulary):
     assert made["checkpoint"] == "checkpoints/step-00000002"
     assert made["loss_first_by_modality"]["text"] == result.loss_first_by_modality["text"]
     assert (tmp_path / made["checkpoint"] / "model.safetensors").exists()
+
+
+def test_held_out_contexts_are_evaluated_though_the_last_update_was_left_out(
+    tmp_path, make_stream, make_contexts, vocabulary
+):
+    held_out = make_contexts(contexts=5, seed=999)
+    with poisoned(5):
+        result = train(
+            make_stream(), vocabulary, MODEL, settings(steps=6), tmp_path, held_out=held_out, on_record=quiet
+        )
+    assert [r["step"] for r in read_metrics(result.metrics)] == [1, 2, 3, 4, 5]
+    assert set(result.eval_loss) == {"text", "image", "speech", "all"}
+
+
+def test_a_finished_run_started_again_still_tells_its_held_out_losses(
+    tmp_path, make_stream, make_contexts, vocabulary
+):
+    options = {"held_out": make_contexts(contexts=5, seed=999), "on_record": quiet}
+    first = train(make_stream(), vocabulary, MODEL, settings(), tmp_path, **options)
+    again = train(make_stream(), vocabulary, MODEL, settings(), tmp_path, **options)
+    assert again.eval_loss == first.eval_loss != {}
+
+
+def test_a_run_of_which_no_update_could_be_applied_is_told_in_words(tmp_path, make_stream, vocabulary):
+    made = Model(MODEL.filled(vocab_size=vocabulary["size"], seq_len=48))
+    start = {k: torch.full_like(v, torch.nan) for k, v in made.state_dict().items()}
+    with pytest.raises(UserError, match="none of the 2 updates could be applied"):
+        train(make_stream(), vocabulary, MODEL, settings(steps=2), tmp_path, start=start, on_record=quiet)
