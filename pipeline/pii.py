@@ -56,7 +56,7 @@ _ANCHORS = {
     "ipv6": b":",
     "iban": b"ABCDEFGHIJKLMNOPQRSTUVWXYZ",
     "card": b"0123456789",
-    "secret": b"_-IJ",
+    "secret": b"_-IJGK",
 }
 _MARGIN = (
     512  # bytes around a value that are searched again once it is blanked; longer than any value but a token

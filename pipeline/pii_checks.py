@@ -59,7 +59,7 @@ _IPV4 = re.compile(rb"%(o)s(?:\.%(o)s){3}(?![0-9A-Za-z_]|\.\d|-[A-Za-z])" % {b"o
 _NUMBERED = re.compile(
     rb"(?:\b(?:v|oid|ver|version|versions|release|rel|build|revision|rev|firmware|update|section|sections|sec|chapter"
     rb"|clause|article|paragraph|para|figure|fig|table|step|appendix|annex|equation|eq|rule|requirement)|\xc2\xa7)"
-    rb"[ \t\n.:=#(\"']{0,3}\Z",
+    rb"[ \t\n.:=#(\"']{0,3}\Z|[=<>~!^]=[ ]?\Z",  # name==1.2.3.4: a requirement
     re.IGNORECASE,
 )
 _LINE_START = re.compile(rb"\n[ \t#*]{0,8}\Z")
@@ -221,30 +221,64 @@ def check_card(data: memoryview, low: int, high: int, at: int, _: int) -> Span |
 # ---- keys and tokens ------------------------------------------------------------------------------------
 
 _END = rb"(?![0-9A-Za-z_])"
-# Prefix -> (index of its byte that the pre-scan looks for, one of "_-IJ"; what must follow the prefix).
+_HEX = rb"[0-9a-f]"
+_ALNUM = rb"[0-9A-Za-z]"
+_DASHED = rb"[0-9A-Za-z_-]"
+# What follows each prefix.
+_FOLLOWS: dict[str, bytes] = {
+    # clouds
+    "AKIA ASIA ABIA": rb"[0-9A-Z]{16}" + _END,
+    "AIza": _DASHED + rb"{35}(?![0-9A-Za-z_-])",
+    "GOCSPX-": _DASHED + rb"{28}(?![0-9A-Za-z_-])",
+    "AccountKey=": rb"[0-9A-Za-z+/]{86}==",
+    "dop_v1_ doo_v1_ dor_v1_": _HEX + rb"{64}" + _END,
+    "tskey-": rb"[a-z]{3,10}-[0-9A-Za-z-]{16,120}+",
+    "pul-": _HEX + rb"{40}" + _END,
+    "nvapi-": _DASHED + rb"{60,80}+",
+    # code and packages
+    "ghp_ gho_ ghu_ ghs_ ghr_": _ALNUM + rb"{36,255}+" + _END,
+    "github_pat_": rb"[0-9A-Za-z_]{50,255}+" + _END,
+    "glpat- glrt- gldt- glptt- glft- glsoat-": _DASHED + rb"{20,300}+(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?",
+    "npm_": _ALNUM + rb"{36}" + _END,
+    "pypi-AgEI": _DASHED + rb"{50,1000}+",
+    "rubygems_": _HEX + rb"{48}" + _END,
+    "dckr_pat_": _DASHED + rb"{27,40}+",
+    "hf_": _ALNUM + rb"{30,40}+" + _END,
+    # models
+    "sk-": rb"(?:[a-z]{2,8}[0-9]*-)*+[0-9A-Za-z_-]{32,300}+",
+    "gsk_": _ALNUM + rb"{40,60}+" + _END,
+    "xai-": _ALNUM + rb"{60,100}+" + _END,
+    "r8_": _ALNUM + rb"{37}" + _END,
+    # payment, shops, mail, chat and services
+    "sk_live_ rk_live_ whsec_": _ALNUM + rb"{16,255}+" + _END,
+    "sq0atp- sq0csp-": _DASHED + rb"{22,60}+",
+    "shpat_ shpss_ shpca_ shppa_": rb"[0-9A-Fa-f]{32}" + _END,
+    "SG.": _DASHED + rb"{16,32}+\." + _DASHED + rb"{16,64}+",
+    "xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-": rb"[0-9A-Za-z-]{20,300}+",
+    "xapp-": rb"\d-[0-9A-Za-z-]{20,300}+",
+    "lin_api_": _ALNUM + rb"{32,60}+" + _END,
+    "glsa_": _ALNUM + rb"{32}_[0-9a-f]{8}" + _END,
+    "PMAK-": _HEX + rb"{24}-" + _HEX + rb"{34}" + _END,
+    # keys and signed tokens
+    "AGE-SECRET-KEY-1": rb"[0-9A-Z]{58}" + _END,
+    "eyJ": rb"[0-9A-Za-z_-]{12,}+\.eyJ[0-9A-Za-z_-]{8,}+\.[0-9A-Za-z_-]*+",
+    "-----BEGIN": rb"[ A-Z0-9]{0,24} ?PRIVATE KEY(?: BLOCK)?-----",
+}
+_ANCHORS = b"_-IJGK"
+
+
+def _anchor(prefix: bytes) -> int:
+    """The index of the byte of a prefix that the pre-scan looks for: the rarest kind it has, in the order of `_ANCHORS`."""
+    if prefix.startswith(b"-"):
+        return len(prefix) - 6  # the last of five hyphens
+    return next(prefix.index(c) for c in _ANCHORS if c in prefix)
+
+
+# Prefix -> (index of its byte that the pre-scan looks for, what must follow the prefix).
 SECRETS: dict[bytes, tuple[int, re.Pattern[bytes]]] = {
-    b"AKIA": (2, re.compile(rb"[0-9A-Z]{16}" + _END)),
-    b"ASIA": (2, re.compile(rb"[0-9A-Z]{16}" + _END)),
-    **{
-        b"gh" + k + b"_": (3, re.compile(rb"[0-9A-Za-z]{36,255}+" + _END))
-        for k in (b"p", b"o", b"u", b"s", b"r")
-    },
-    b"github_pat_": (6, re.compile(rb"[0-9A-Za-z_]{50,255}+" + _END)),
-    b"glpat-": (5, re.compile(rb"[0-9A-Za-z_-]{20,300}+(?:\.[0-9a-z]{2}\.[0-9a-z]{9})?")),
-    **{
-        b"xox" + k + b"-": (4, re.compile(rb"[0-9A-Za-z-]{20,300}+"))
-        for k in (b"a", b"b", b"e", b"p", b"r", b"s")
-    },
-    b"xapp-": (4, re.compile(rb"\d-[0-9A-Za-z-]{20,300}+")),
-    b"sk_live_": (2, re.compile(rb"[0-9A-Za-z]{16,255}+" + _END)),
-    b"rk_live_": (2, re.compile(rb"[0-9A-Za-z]{16,255}+" + _END)),
-    b"AIza": (1, re.compile(rb"[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])")),
-    b"npm_": (3, re.compile(rb"[0-9A-Za-z]{36}" + _END)),
-    b"pypi-AgEI": (4, re.compile(rb"[0-9A-Za-z_-]{50,1000}+")),
-    b"sk-": (2, re.compile(rb"(?:[a-z]{2,8}[0-9]*-)*+[0-9A-Za-z_-]{32,300}+")),
-    b"hf_": (2, re.compile(rb"[0-9A-Za-z]{30,40}+" + _END)),
-    b"eyJ": (2, re.compile(rb"[0-9A-Za-z_-]{12,}+\.eyJ[0-9A-Za-z_-]{8,}+\.[0-9A-Za-z_-]*+")),
-    b"-----BEGIN": (4, re.compile(rb"[ A-Z0-9]{0,24} ?PRIVATE KEY(?: BLOCK)?-----")),
+    prefix.encode(): (_anchor(prefix.encode()), re.compile(follows))
+    for prefixes, follows in _FOLLOWS.items()
+    for prefix in prefixes.split()
 }
 _KEY_BODY = re.compile(rb"(?:[0-9A-Za-z+/=\s:,.()\\\"']|-(?!----))*+")
 _KEY_LINES = re.compile(rb"(?:\\[rn]|\s){0,8}+(?:[0-9A-Za-z+/=]{16,}+(?:\\[rn]|\s)*+)++")
@@ -264,7 +298,7 @@ def check_secret(data: memoryview, low: int, high: int, at: int, _: int) -> Span
                 return None
             if prefix == b"-----BEGIN":
                 return _private_key(data, at, found.end(), high)
-            if prefix in (b"sk-", b"hf_") and not all(p.search(found.group()) for p in _MIXED):
+            if prefix in (b"sk-", b"hf_", b"SG.") and not all(p.search(found.group()) for p in _MIXED):
                 return None  # a name of words
             return at, found.end()
     return None

@@ -240,7 +240,7 @@ def scan_kernel(data, lows, highs, starts, stops, anchor, label_ends, prefixes, 
                 long_enough = i + 15 <= high
                 if long_enough and _upper(data[i + 1]) and _digit(data[i + 2]) and _digit(data[i + 3]):
                     mask = 1 << IBAN
-            if mask == 0 and (b == 95 or b == 45 or b == 73 or b == 74):
+            if mask == 0 and (b == 95 or b == 45 or b == 71 or 73 <= b <= 75):  # _ - G I J K
                 at = _prefix(data, i, low, high, prefixes, bounds, anchors)
                 mask = 1 << SECRET if at >= 0 else 0
             if mask != 0:

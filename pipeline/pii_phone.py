@@ -45,8 +45,51 @@ _SPACED = (
         "móvil",
     ),
     *("celular", "handy", "mobil", "тел", "телефон", "факс", "моб", "전화"),
+    *(
+        "τηλ",
+        "τηλέφωνο",
+        "κινητό",
+        "φαξ",
+        "هاتف",
+        "تلفون",
+        "جوال",
+        "موبايل",
+        "فاکس",
+        "تلفن",
+        "טלפון",
+        "טל",
+        "נייד",
+        "פקס",
+    ),
+    *(
+        "फ़ोन",
+        "फोन",
+        "मोबाइल",
+        "दूरभाष",
+        "ফোন",
+        "மொபைல்",
+        "ስልክ",
+        "telefón",
+        "puhelin",
+        "puh",
+        "điện thoại",
+        "sđt",
+        "tlp",
+    ),
 )
-_UNSPACED = ("电话", "電話", "手机", "手機", "传真", "傳真", "热线", "โทร")  # may follow other letters
+_UNSPACED = (
+    "电话",
+    "電話",
+    "手机",
+    "手機",
+    "传真",
+    "傳真",
+    "热线",
+    "携帯",
+    "โทร",
+    "โทรศัพท์",
+    "휴대폰",
+)  # may follow other letters
 _COUNTS = ("no", "nos", "number", "numbers", "nr", "num", "号码", "號碼", "番号")  # "phone number: ..."
 
 
@@ -177,6 +220,8 @@ def _national(number: _Number, regions: Sequence[str]) -> int:
     lengths, joints = number.lengths, number.joints
     if number.after_row or not 2 <= lengths[0] <= 6 or number.digits(1).startswith("00"):
         return 0
+    if number.opened and _YEARS.fullmatch(number.digits(1).encode()):
+        return 0  # (2019) 123-456: the year and the pages of a reference
     if lengths[:5] == (2,) * 5 and len(set(joints[:4])) == 1 and joints[0] in (*_SPACES, *_HYPHENS, b"."):
         pairs = [int(number.digits(5)[i : i + 2]) for i in range(0, 10, 2)]
         counting = all(b == a + 1 for a, b in pairwise(pairs))

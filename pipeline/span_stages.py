@@ -96,6 +96,7 @@ class PiiStage(_SpanStage):
     """Masks personal data and secrets, or drops the documents that hold too many."""
 
     name = "pii"
+    version = 2
     finder = staticmethod(find_personal)
 
 

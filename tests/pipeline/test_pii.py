@@ -264,6 +264,29 @@ POSITIVES: dict[str, list[str]] = {
             PEM,
         ),
         "hf_" + "aBcDe1" * 6,
+        *(
+            "GOCSPX-" + "aB3_d7E" * 4,
+            "AccountKey=" + "aB3/" * 21 + "xY==",
+            "dop_v1_" + "0a1b2c3d" * 8,
+            "glrt-" + "x9-Y8_z7" * 3,
+        ),
+        *(
+            "rubygems_" + "0a1b2c" * 8,
+            "dckr_pat_" + "aB3-d_E" * 4,
+            "gsk_" + "aB3d" * 13,
+            "r8_" + "aB3d" * 9 + "x",
+        ),
+        *(
+            "whsec_" + "aB3d" * 8,
+            "shpat_" + "0a1b2c3d" * 4,
+            "SG." + "aB3-d_E7fG" * 2 + "." + "aB3-d_E7fG" * 4,
+            "sq0atp-" + "aB3_d7E" * 4,
+        ),
+        *(
+            "lin_api_" + "aB3d" * 10,
+            "AGE-SECRET-KEY-1" + "QPZRY9X8" * 7 + "GF",
+            "PMAK-" + "0a1b2c" * 4 + "-" + "0a1b2c3d4" * 3 + "0a1b2c3",
+        ),
     ],
 }
 CLEAN = [
@@ -489,6 +512,26 @@ def test_a_label_announces_numbers_of_any_form() -> None:
     ):
         assert values(f"{label}555 1234") == [("phone", "555 1234")], label
     assert values("hotel 555 1234, phone 1990-1995, показател 555 1234") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Τηλ. 210 3384000", "هاتف: 011 401 1999", "טלפון: 640 8111", "फ़ोन: 98765 43210", "ስልክ: 551 7700", "携帯98765432", "휴대폰 9876 5432"],
+)  # fmt: skip
+def test_labels_of_other_scripts_announce_numbers(text: str) -> None:
+    assert [kind for kind, _ in values(text)] == ["phone"]
+
+
+def test_a_year_in_brackets_before_pages_is_no_area() -> None:
+    for text in ("Nature 412 (2019) 123-456.", "vgl. (2019) 123-456", "(2020) 12 345 678", "(1998) 123–1304"):
+        assert values(text) == [], text
+    assert values("(030) 1234567") == [("phone", "(030) 1234567")]
+
+
+def test_a_version_that_is_required_is_no_address() -> None:
+    for text in ("foo==23.1.2.10", "foo>=23.1.2.10", "foo ~= 23.1.2.10", "a != 93.184.216.34"):
+        assert values(text) == [], text
+    assert values("host=93.184.216.34") == [("ipv4", "93.184.216.34")]
 
 
 def test_four_small_numbers_are_an_address_only_where_the_text_says_so() -> None:
