@@ -60,6 +60,51 @@ class ContextRefs(Sequence[ContextRef]):
         return repr(list(self))
 
 
+class DocLengths(Sequence[NDArray[np.integer[Any]]]):
+    """Lengths of the documents of some contexts, one array for each, as views of one table made when they are asked for.
+
+    Attributes:
+        padded: int32 or int64 [b, m], zeros on the right.
+    """
+
+    __slots__ = ("padded",)
+
+    def __init__(self, padded: NDArray[np.integer[Any]]) -> None:
+        self.padded = padded
+
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[Any]]) -> DocLengths:
+        """Rows of different length as a table of int64, or the table they are; zeros between lengths stay."""
+        if isinstance(rows, DocLengths):
+            return rows
+        padded = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
+        for own, row in zip(padded, rows):
+            own[: len(row)] = row
+        return cls(padded)
+
+    def __len__(self) -> int:
+        return len(self.padded)
+
+    @overload
+    def __getitem__(self, at: int) -> NDArray[np.integer[Any]]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> DocLengths: ...
+
+    def __getitem__(self, at: int | slice) -> NDArray[np.integer[Any]] | DocLengths:
+        if isinstance(at, slice):
+            return DocLengths(self.padded[at])
+        return np.trim_zeros(self.padded[at], "b")
+
+    def __repr__(self) -> str:
+        return repr([row.tolist() for row in self])
+
+    def narrow(self) -> NDArray[np.integer[Any]]:
+        """The table without columns that are zero throughout."""
+        used = np.flatnonzero(self.padded.any(axis=0))
+        return self.padded[:, : used[-1] + 1 if len(used) else 0]
+
+
 class Exposure(NamedTuple):
     """What a domain has given by some step."""
 
@@ -84,7 +129,7 @@ class StreamBatch:
 
     step: int
     input_ids: NDArray[np.unsignedinteger[Any]]
-    doc_lengths: list[NDArray[np.int32]]
+    doc_lengths: DocLengths
     domains: NDArray[np.int32]
     refs: Sequence[ContextRef]
     counted: NDArray[np.bool_] | None = None

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mixloom.mixers.contexts import DocLengths
 from mixloom.mixers.mixture_log import ExcludeEntry, MixtureEntry
 from mixloom.mixers.permutation import stream_key
 from mixloom.mixers.stream import ContextRefs, Stream, StreamBatch
@@ -83,10 +84,11 @@ class ObjectiveStream(Stream):
         """The tokens of a step on a rank, rearranged."""
         domain, index, epoch = self._rows(step, rank, world)
         served = self._serve(domain, index, epoch)
-        pieces = np.count_nonzero(served.doc_lengths, axis=1).tolist()
-        own = [row[:n] for row, n in zip(served.doc_lengths, pieces)]
         refs = ContextRefs(self.domains, domain, index, epoch)
-        return ObjectiveBatch(step, served.input_ids, own, domain, refs, served.counted, taken=served.taken)
+        lengths = DocLengths(served.doc_lengths)
+        return ObjectiveBatch(
+            step, served.input_ids, lengths, domain, refs, served.counted, taken=served.taken
+        )
 
     def _serve(self, domain: NDArray[np.int32], index: NDArray[np.int64], epoch: NDArray[np.int64]) -> Served:
         ids, lengths = self.reader.batch(domain, index)

@@ -81,7 +81,7 @@ class Stretch:
     def draws(self, start: int, stop: int) -> tuple[NDArray[np.int32], Int64]:
         """Domain and place of draws start..stop, which lie in this stretch: int32 [m], int64 [m]."""
         domain, ordinal = self.schedule.draws(start - self.origin, stop - self.origin)
-        place = self.used.places[domain] + ordinal - self.before[domain]
+        place = ordinal + (self.used.places - self.before)[domain]
         for i, passed in self.used.excluded.items():
             mine = domain == i
             if mine.any():

@@ -33,10 +33,9 @@ class Schedule:
 
     def draws(self, start: int, stop: int) -> tuple[NDArray[np.int32], Int64]:
         """Domain and ordinal (draws of that domain before this one) of draws start..stop: int32 [m], int64 [m]."""
-        t = np.arange(start, stop, dtype=np.int64)
-        rounds, place = np.divmod(t, self.period)
-        domain = self.sequence[place]
-        return domain, rounds * self.counts[domain] + self.ordinal[place]
+        if stop > len(self.sequence) < self.period:  # the compiled loop does not look
+            raise IndexError(f"draw {stop - 1} of a schedule made for {len(self.sequence)}")
+        return _look_up(start, stop, self.counts, self.sequence, self.ordinal)  # type: ignore[no-any-return]
 
     def served(self, draws: int) -> Int64:
         """How often each domain is drawn in the first `draws` draws: int64 [n]."""
@@ -72,6 +71,23 @@ def apportion(shares: NDArray[np.float64], total: int, caps: Int64) -> Int64:
         first = open_[np.argsort(counts[open_] - exact[open_], kind="stable")[:left]]
         counts[first] += 1
     return counts
+
+
+@njit(cache=True, nogil=True)
+def _look_up(start, stop, counts, sequence, ordinal):  # type: ignore[no-untyped-def]
+    """Domain int32 [m] and ordinal int64 [m] of draws start..stop of a schedule; see `Schedule` for the arrays."""
+    domain = np.empty(stop - start, np.int32)
+    place = np.empty(stop - start, np.int64)
+    period = counts.sum()
+    rounds = start // period
+    at = start - rounds * period
+    for j in range(stop - start):
+        domain[j] = sequence[at]
+        place[j] = rounds * counts[sequence[at]] + ordinal[at]
+        at += 1
+        if at == period:
+            at, rounds = 0, rounds + 1
+    return domain, place
 
 
 @njit(cache=True, nogil=True)

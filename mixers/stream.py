@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixloom.mixers.contexts import ContextRef, ContextRefs, Exposure, StreamBatch
+from mixloom.mixers.contexts import ContextRef, ContextRefs, DocLengths, Exposure, StreamBatch
 from mixloom.mixers.loader import as_iterable_dataset, check_reader
 from mixloom.mixers.mixture import Mixture, check_servable
 from mixloom.mixers.mixture_log import ExcludeEntry, MixtureEntry, MixtureLog
@@ -131,9 +131,8 @@ class Stream:
         domain, index, epoch = self._rows(step, rank, world)
         ids, lengths = self.reader.batch(domain, index)
         self._expect(step, rank, world)
-        pieces = (lengths != 0).sum(axis=1).tolist()
-        own = [row[:n] for row, n in zip(lengths, pieces)]
-        return StreamBatch(step, ids, own, domain, ContextRefs(self.domains, domain, index, epoch))
+        refs = ContextRefs(self.domains, domain, index, epoch)
+        return StreamBatch(step, ids, DocLengths(lengths), domain, refs)
 
     def _expect(self, step: int, rank: int, world: int) -> None:
         """Tell a reader of remote shards what the next steps will ask for."""

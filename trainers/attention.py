@@ -57,8 +57,8 @@ class _Move(torch.autograd.Function):
 class Plan:
     """How to attend in one batch.
 
-    to_slots int64 [S]: row of each slot (slots of bucket padding name row 0); None where rows are the slots.
-    to_rows int64 [T]: slot of each row. idle int64: slots of bucket padding, or None where there are none.
+    to_slots int [S]: row of each slot (slots of bucket padding name row 0); None where rows are the slots.
+    to_rows int [T]: slot of each row (int32 or int64). idle int64: slots of bucket padding, or None where there are none.
     groups: (documents or contexts, length) of every bucket. cos, sin [S, 1, 1, H/2]: rotary tables by slot.
     """
 
@@ -133,7 +133,7 @@ def _flex() -> Callable[..., Tensor]:
 def document_mask(documents: Tensor, images: Tensor | None = None) -> Tensor:
     """Boolean [B, 1, L, L]: key at or before the query, in the same document; or both in the same image.
 
-    documents: int64 [B, L]. images: int64 [B, L], -1 outside of images; only where images are read in both directions.
+    documents: integers [B, L]. images: int64 [B, L], -1 outside of images; only where images are read in both directions.
     """
     length = documents.shape[1]
     same = documents[:, None, :, None] == documents[:, None, None, :]

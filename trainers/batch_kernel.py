@@ -8,33 +8,34 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-OK, ID_OUTSIDE, MODALITY_OUTSIDE, TOO_LONG = 0, 1, 2, 3
+OK, ID_OUTSIDE, MODALITY_OUTSIDE, TOO_LONG, NEGATIVE = 0, 1, 2, 3, 4
 IGNORE = -100
 _BLOCK = 64  # ids compared at once; with fewer the loop is not made of vector instructions
 
 
 @njit(cache=True, nogil=True)
-def cut_pieces(lengths, counts, length, pieces, padding):  # type: ignore[no-untyped-def]
+def cut_pieces(lengths, length, pieces, padding):  # type: ignore[no-untyped-def]
     """The pieces that tile a batch: documents of each context, then its padding; empty ones are left out.
 
     Args:
-        lengths: int64 [sum of counts], lengths of the documents, context after context.
-        counts: int64 [B], entries of `lengths` for each context.
+        lengths: integers [B, M], lengths of the documents of each context.
         length: L.
-        pieces, padding: int64 and bool, long enough for sum of counts + B; written.
+        pieces, padding: int64 and bool, long enough for B * (M + 1); written.
 
     Returns:
-        (code, number of pieces, or the context that is too long, its tokens).
+        (code, number of pieces, or the context that is wrong, its tokens or the wrong length).
     """
-    at, out = 0, 0
-    for row in range(counts.shape[0]):
+    out = 0
+    for row in range(lengths.shape[0]):
         rest = length
-        for i in range(at, at + counts[row]):
-            rest -= lengths[i]
-            if lengths[i] > 0:
-                pieces[out], padding[out] = lengths[i], False
+        for i in range(lengths.shape[1]):
+            n = int(lengths[row, i])
+            rest -= n
+            if n < 0:
+                return NEGATIVE, row, n
+            if n > 0:
+                pieces[out], padding[out] = n, False
                 out += 1
-        at += counts[row]
         if rest < 0:
             return TOO_LONG, row, length - rest
         if rest > 0:
@@ -68,19 +69,39 @@ def join_pieces(pieces, padding, joined):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _run_end(ids, begin, end, low, span):  # type: ignore[no-untyped-def]
-    """The end of the run of ids in low..low+span that begins at `begin`; looks at whole blocks while it can."""
-    i = begin
-    while i + _BLOCK <= end:
-        block, furthest = ids[i : i + _BLOCK], np.uint32(0)
+def _run_end(ids, begin, end, low, top):  # type: ignore[no-untyped-def]
+    """The end of the run of ids from low to low + top, both as wide as an id, that begins at `begin`.
+
+    Looks at whole blocks while it can, beyond `end` if need be: where a block holds the end of the run, its place is a
+    smallest number, for a loop that stops there would be foretold wrongly each time.
+    """
+    i, cast = begin, ids.dtype.type
+    while i < end and i + _BLOCK <= ids.shape[0]:
+        block, furthest = ids[i : i + _BLOCK], cast(0)
         for j in range(_BLOCK):
-            furthest = max(furthest, np.uint32(np.uint32(block[j]) - low))
-        if furthest >= span:
-            break
+            furthest = max(furthest, cast(block[j] - low))
+        if furthest > top:
+            first = cast(_BLOCK)
+            for j in range(_BLOCK):
+                first = min(first, cast(j) if cast(block[j] - low) > top else cast(_BLOCK))
+            return min(i + int(first), end)
         i += _BLOCK
-    while i < end and np.uint32(np.uint32(ids[i]) - low) < span:
+    while i < end and cast(ids[i] - low) <= top:
         i += 1
-    return i
+    return min(i, end)
+
+
+@njit(cache=True, nogil=True)
+def _edge_before(edges, one):  # type: ignore[no-untyped-def]
+    """The last place in `edges` with a number not above `one`; they ascend from 0 to more than `one`."""
+    low, high = 0, edges.shape[0] - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        if edges[middle] <= one:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 @njit(cache=True, nogil=True)
@@ -92,31 +113,30 @@ def find_runs(ids, pieces, padding, modality, edges, runs, sizes, target_counts)
         pieces, padding: int64 and bool [P], from `cut_pieces`.
         modality: uint8 [V]; it is the same for all ids from one edge to the next.
         edges: int64 [E], ascending, from 0 to V.
-        runs: int64 [2, T], written: end and modality of every run.
+        runs: int32 [2, T], written: end and modality of every run.
         sizes, target_counts: int64 [K], written: padding is of modality 0 and has no targets, nor has the last token
             of a piece.
 
     Returns:
         (code, number of runs, or the id or modality that is outside).
     """
-    vocabulary, modalities = modality.shape[0], sizes.shape[0]
+    vocabulary, modalities, cast = modality.shape[0], sizes.shape[0], ids.dtype.type
     sizes[:] = 0
     target_counts[:] = 0
     at, found, edge = 0, 0, 0
     for p in range(pieces.shape[0]):
         begin, end = at, at + pieces[p]
         while at < end:
-            if ids[at] >= vocabulary:
-                return ID_OUTSIDE, int(ids[at])
-            if ids[at] < edges[edge] or ids[at] >= edges[edge + 1]:
-                edge = int(np.searchsorted(edges, np.int64(ids[at]), side="right")) - 1
-            kind = int(modality[ids[at]])
-            if padding[p]:
-                kind = 0
-            low, high = edges[edge], edges[edge + 1]
-            stop = _run_end(ids, at, end, np.uint32(low), np.uint32(high - low))
+            one = int(ids[at])
+            if one >= vocabulary:
+                return ID_OUTSIDE, one
+            if one < edges[edge] or one >= edges[edge + 1]:
+                edge = _edge_before(edges, one)
+            kind = 0 if padding[p] else int(modality[one])
             if kind >= modalities:
                 return MODALITY_OUTSIDE, kind
+            low, high = edges[edge], edges[edge + 1]
+            stop = _run_end(ids, at, end, cast(low), cast(high - 1 - low))
             sizes[kind] += stop - at
             if not padding[p]:
                 # Every token but the first of its piece is the target of the one before it.
@@ -128,16 +148,17 @@ def find_runs(ids, pieces, padding, modality, edges, runs, sizes, target_counts)
 
 
 @njit(cache=True, nogil=True)
-def fill(ids, pieces, padding, runs, found, none, sizes, out):  # type: ignore[no-untyped-def]
+def fill(ids, pieces, padding, runs, found, none, sizes, out, target_modality):  # type: ignore[no-untyped-def]
     """Everything of a batch that is as long as its tokens and depends on ids.
 
     Args:
         ids: uint16 or uint32 [T].
         pieces, padding: from `cut_pieces`; runs, found, sizes: from `find_runs`.
         none: modality told of a token without target.
-        out: int64 [5, T], written: input_ids, targets, target_modality, perm, inverse.
+        out: int32 [4, T], written: input_ids, targets, perm, inverse.
+        target_modality: uint8 [T], written.
     """
-    input_ids, targets, target_modality, perm, inverse = out[0], out[1], out[2], out[3], out[4]
+    input_ids, targets, perm, inverse = out[0], out[1], out[2], out[3]
     for i in range(ids.shape[0]):
         input_ids[i] = ids[i]
     for i in range(ids.shape[0] - 1):
@@ -147,7 +168,7 @@ def fill(ids, pieces, padding, runs, found, none, sizes, out):  # type: ignore[n
         place[m] = place[m - 1] + sizes[m - 1]
     begin = 0
     for r in range(found):
-        end, kind = runs[0, r], runs[1, r]
+        end, kind = int(runs[0, r]), int(runs[1, r])
         n, first = end - begin, place[kind]
         # Slices first: what is counted from 0 needs no check for negative places, and becomes vector instructions.
         order, back = perm[first : first + n], inverse[begin:end]
@@ -170,7 +191,7 @@ def fill(ids, pieces, padding, runs, found, none, sizes, out):  # type: ignore[n
 
 @njit(cache=True, nogil=True)
 def number_pieces(pieces, positions, documents):  # type: ignore[no-untyped-def]
-    """Place inside its piece, and number of the piece, of every token: int64 [P] -> int64 [T], written, twice."""
+    """Place inside its piece, and number of the piece, of every token: int64 [P] -> int32 [T], written, twice."""
     at = 0
     for p in range(pieces.shape[0]):
         n = pieces[p]

@@ -20,11 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixloom.mixers.blocks import Blocks
+from mixloom.mixers.contexts import DocLengths
 from mixloom.tokenizers.vocab import modality_table
 from mixloom.trainers.batch_kernel import (
     ID_OUTSIDE,
     IGNORE,
     MODALITY_OUTSIDE,
+    NEGATIVE,
     TOO_LONG,
     cut_pieces,
     fill,
@@ -32,7 +35,6 @@ from mixloom.trainers.batch_kernel import (
     join_pieces,
     number_pieces,
 )
-from mixloom.trainers.blocks import Blocks
 
 if TYPE_CHECKING:
     from mixloom.trainers.model_config import ModelConfig
@@ -86,10 +88,10 @@ class StreamLike(Protocol):
 class Batch:
     """Contexts ready for the model. All tensors are in sequence order unless they say otherwise.
 
-    input_ids, targets, positions, target_modality: int64 [T]; `targets` is IGNORE at the last token of a
-    piece and in padding. documents: int64 [B, L], one number per piece, padding being a piece of its own;
+    input_ids, targets, positions: int32 [T]; target_modality: uint8 [T]; `targets` is IGNORE at the last token of a
+    piece and in padding. documents: int32 [B, L], one number per piece, padding being a piece of its own;
     without a document mask the pieces of a context count as one, and so do their positions and lengths.
-    perm: int64 [T], sequence index of every row of the modality-major order (stable); inverse: the way back.
+    perm: int32 [T], sequence index of every row of the modality-major order (stable); inverse: the way back.
     sizes: tokens per modality, padding counted as text. piece_lengths: int64 [P], in sequence order, sum T.
     target_counts: targets per modality. domains: int64 [B]. speech: the batch with speech in patches, where a model reads it
     so; see `speech_batch.patched`.
@@ -161,10 +163,12 @@ def make_batch(
         blocks: where to take memory from; new memory by default.
 
     Raises:
-        ValueError: pieces longer than their context, or an id outside the vocabulary.
+        ValueError: pieces longer than their context, an id outside the vocabulary, or 2^31 tokens and more.
     """
     contexts, length = input_ids.shape
     tokens = contexts * length
+    if tokens > np.iinfo(np.int32).max:
+        raise ValueError(f"{tokens} tokens in a batch; make it of fewer contexts")
     pieces, padding = _pieces(doc_lengths, contexts, length)
     read = pieces if document_mask else _joined(pieces, padding, length)
     flat = np.ascontiguousarray(input_ids).reshape(-1)
@@ -178,9 +182,14 @@ def make_batch(
         raise ValueError(f"token id {found} is outside the vocabulary of {modality.shape[0]}")
     if code == MODALITY_OUTSIDE:
         raise ValueError(f"modality {found} in the data, but the model has {modalities}")
-    whole = blocks.take((7, tokens))
-    ids, targets, target_modality, perm, inverse, positions, documents = whole
-    fill(flat, pieces, padding, runs, found, int(modality[0]), sizes, whole[:5])
+    # All arrays in one block: six of int32, and one of bytes behind them.
+    block = blocks.take((6 * tokens + -(-tokens // 4),))
+    whole, target_modality = (
+        block[: 6 * tokens].reshape(6, tokens),
+        block[6 * tokens :].view(np.uint8)[:tokens],
+    )
+    ids, targets, perm, inverse, positions, documents = whole
+    fill(flat, pieces, padding, runs, found, int(modality[0]), sizes, whole[:4], target_modality)
     number_pieces(read, positions, documents)
     if counted is not None:
         _leave_out(counted, targets, target_modality, target_counts, int(modality[0]))
@@ -219,10 +228,12 @@ def _pieces(doc_lengths: Sequence[np.ndarray], contexts: int, length: int) -> tu
     """Lengths of all pieces that tile the batch, int64 [P], and which of them are padding, bool [P]."""
     if len(doc_lengths) != contexts:
         raise ValueError(f"{len(doc_lengths)} lists of document lengths for {contexts} contexts")
-    counts = np.fromiter(map(len, doc_lengths), np.int64, contexts)
-    lengths = np.concatenate(doc_lengths).astype(np.int64) if contexts else np.zeros(0, np.int64)
-    pieces, padding = np.empty(len(lengths) + contexts, np.int64), np.empty(len(lengths) + contexts, np.bool_)
-    code, found, held = cut_pieces(lengths, counts, length, pieces, padding)
+    lengths = DocLengths.of(doc_lengths).padded
+    most = contexts * (lengths.shape[1] + 1)
+    pieces, padding = np.empty(most, np.int64), np.empty(most, np.bool_)
+    code, found, held = cut_pieces(lengths, length, pieces, padding)
+    if code == NEGATIVE:
+        raise ValueError(f"a document of context {found} has length {held}")
     if code == TOO_LONG:
         raise ValueError(f"the documents of context {found} hold {held} tokens, more than {length}")
     return pieces[:found], padding[:found]
@@ -306,7 +317,8 @@ class Prefetcher:
         self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
         self._document_mask, self._config = document_mask, config
-        self._blocks = Blocks()
+        # Of each step: what is used, what is made ahead, and what each thread makes, a block and one to work in.
+        self._blocks = Blocks(2 * parts * (1 + max(depth, threads) + threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
         self._ahead: deque[Future[list[Batch]]] = deque()
         for _ in range(max(depth, threads)):

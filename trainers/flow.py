@@ -81,7 +81,7 @@ class FlowHead(nn.Module):
         Noise and time depend on the context, the place in it and the salt alone, not on rank or batch.
 
         Args:
-            ids: int64 [B, L]. images: see `image_numbers`. salt: another one gives other noise.
+            ids: integers [B, L]. images: see `image_numbers`. salt: another one gives other noise.
         """
         places = torch.arange(ids.shape[1], device=ids.device)
         context = (mixed(ids + 131 * places).sum(1, keepdim=True) + 7 * salt) & 0x7FFFFFFF
@@ -129,7 +129,7 @@ def text_follows(ids: Tensor, images: Tensor) -> Tensor:
     length = ids.shape[1]
     here = torch.arange(length, device=ids.device)
     # The last token of its image: the largest place with the same number.
-    ends = torch.zeros_like(ids).scatter_reduce(
+    ends = torch.zeros_like(images).scatter_reduce(
         1, images.clamp(min=0), torch.where(images >= 0, here, 0), "amax", include_self=True
     )
     after = ends.gather(1, images.clamp(min=0)) + 2  # behind </image>
@@ -145,7 +145,7 @@ def flow_losses(head: FlowHead, hidden: Tensor, noised: Noised, order: Tensor | 
     """
     error = (head.velocity(hidden) - noised.velocity).square().mean(1)
     if order is not None:
-        error = torch.zeros_like(error).index_copy(0, order, error)
+        error = torch.zeros_like(error).index_copy(0, order.long(), error)
     nothing = error.new_zeros(1)
     ahead = torch.cat(
         [error[1:], nothing]

@@ -49,7 +49,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             h_CD = hidden[rows]
             target_C1 = targets[rows, None]
             valid_C1 = target_C1 >= 0
-            target_C1 = target_C1.clamp(min=0)
+            target_C1 = target_C1.clamp(min=0).long()
             logits_CV = torch.mm(h_CD, weight_VD.t(), out=buffer[: h_CD.shape[0]]).to(wide)
             hit_C1 = logits_CV.gather(1, target_C1)
             top_C1 = logits_CV.amax(1, keepdim=True)
@@ -93,8 +93,8 @@ def chunked_cross_entropy(
     Args:
         hidden: float32 or bfloat16 [T, D], after the last norm.
         weight: float32 [V, D], the head.
-        targets: int64 [T]; negative: ignored.
-        target_modality: int64 [T]; read only where the target counts.
+        targets: int32 or int64 [T]; negative: ignored.
+        target_modality: integers [T]; read only where the target counts.
         chunk: rows whose logits exist at one time.
     """
     total, per_token = _ChunkedCrossEntropy.apply(hidden, weight, targets, chunk)

@@ -44,9 +44,9 @@ class Attend(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """Input of the model: ids int64 [T] in the order of the residual stream, rows per modality, attention.
+    """Input of the model: ids int32 or int64 [T] in the order of the residual stream, rows per modality, attention.
 
-    The rest concerns models with experts: positions int64 [T] in the same order; causal: let no choice of experts
+    The rest concerns models with experts: positions in the same order; causal: let no choice of experts
     depend on other tokens, as sampling and evaluation need it; foretold: gets the loss of the networks that foretell that
     choice, a scalar from every block, with a gradient. noised: what stands for image tokens in a model with a flow loss.
     patches: what stands in rows of speech in a model that reads it in patches; tokens: how the states of all tokens come
@@ -244,7 +244,7 @@ class Model(nn.Module):
         return Rows(*given, causal, noised=noised, patches=patches, tokens=tokens)
 
     def order(self, batch: Batch) -> Tensor | None:
-        """Sequence index of every row that `forward` returns, int64 [T]; None: they are in sequence order."""
+        """Sequence index of every row that `forward` returns, int32 [T]; None: they are in sequence order."""
         in_patches = self.speech is not None and batch.sizes[SPEECH_MODALITY] > 0
         return None if in_patches else self._row_order(batch)
 

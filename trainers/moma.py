@@ -149,4 +149,4 @@ def token_seeds(input_ids: Tensor, positions: Tensor) -> Tensor:
 
     So a token draws the same wherever and with whatever it is computed.
     """
-    return mixed(mixed(input_ids + 1) + positions)
+    return mixed(mixed(input_ids.long() + 1) + positions)

@@ -147,7 +147,9 @@ def fixed_edges(unit: Bool, fresh: Bool, size: int) -> Bool:
     return np.asarray(unit & ((here - np.maximum.accumulate(np.where(begin, here, 0))) % size == 0))
 
 
-def units_of(ids: Int64, unit: Bool, begin: Bool, place: Int64) -> tuple[Int64, Int64, Int64]:
+def units_of(
+    ids: NDArray[np.integer[Any]], unit: Bool, begin: Bool, place: Int64
+) -> tuple[Int64, Int64, Int64]:
     """Patches as rows: units int64 [P, M], lengths int64 [P], and the number of the patch of every token int64 [T]."""
     number = np.cumsum(begin) - 1
     lengths = np.bincount(number[unit], minlength=int(begin.sum()))
@@ -207,7 +209,7 @@ class _Shortening:
         row = np.cumsum(keep) - 1 + np.repeat(shift, length)  # of the trunk, in sequence order; where real
         height = int(shelf.max(initial=0)) + 1
         trunk = self._trunk(height, width, keep, real, row)
-        row_of = _host(trunk.inverse) if self.by_modality else np.arange(height * width)
+        row_of = _host(trunk.inverse).astype(np.int64) if self.by_modality else np.arange(height * width)
         units, lengths, number = units_of(self.ids, self.unit, self.begin, self.place)
         first = np.flatnonzero(self.begin)
         before = np.where(self.fresh[first], -1, row_of[row[first] - 1])
@@ -241,15 +243,16 @@ class _Shortening:
         inverse = np.empty(size, np.int64)
         inverse[perm] = np.arange(size)
         known = np.bincount(towards[targets != IGNORE], minlength=self.modalities)
+        piece_of = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         return Batch(
             shape=(height, width),
-            input_ids=_tensor(ids),
-            targets=_tensor(targets),
-            positions=_tensor(np.arange(size) - np.repeat(starts, lengths)),
-            documents=_tensor(np.repeat(np.arange(len(lengths)), lengths).reshape(height, width)),
-            perm=_tensor(perm),
-            inverse=_tensor(inverse),
-            target_modality=_tensor(towards),
+            input_ids=_tensor(ids.astype(np.int32)),
+            targets=_tensor(targets.astype(np.int32)),
+            positions=_tensor((np.arange(size) - np.repeat(starts, lengths)).astype(np.int32)),
+            documents=_tensor(piece_of.reshape(height, width)),
+            perm=_tensor(perm.astype(np.int32)),
+            inverse=_tensor(inverse.astype(np.int32)),
+            target_modality=_tensor(towards.astype(np.uint8)),
             domains=torch.zeros(height, dtype=torch.int64),
             sizes=np.bincount(kind, minlength=self.modalities).tolist(),
             target_counts=known.tolist(),
@@ -287,7 +290,7 @@ def _without_speech(batch: Batch) -> Patched:
     return Patched(batch, entering, Leaving(none, every, none, none, torch.zeros(0)), every)
 
 
-def _host(tensor: Tensor) -> Int64:
+def _host(tensor: Tensor) -> NDArray[np.integer[Any]]:
     return np.asarray(tensor.cpu().numpy())
 
 

@@ -48,7 +48,7 @@ class StreamSource:
         served as it is stored.
         """
         batch = self._stream.contexts(step, rank, world)
-        arrays = batch.input_ids, list(batch.doc_lengths), batch.domains
+        arrays = batch.input_ids, batch.doc_lengths, batch.domains
         if not self._patches:
             return arrays if batch.counted is None else (*arrays, batch.counted)
         taken, reader = getattr(batch, "taken", None), self._stream.reader

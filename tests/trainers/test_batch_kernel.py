@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixloom.trainers.blocks import Blocks
+from mixloom.mixers.blocks import Blocks
 from mixloom.trainers.data import IGNORE, make_batch
 
 
