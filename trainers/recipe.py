@@ -402,7 +402,7 @@ def train_recipe(config: TrainRecipe, console: Console) -> bool:
     """Train on a run; returns whether there was anything to do. Under torchrun rank 0 runs the stage, and others follow.
 
     Raises:
-        UserError: the run is not there or has no shards.
+        UserError: the run is not there or has no shards, or the folder holds a training of other settings.
     """
     run = RunDirectory.existing(config.run_dir)
     shards = run.stage("shards").manifest()
@@ -414,6 +414,7 @@ def train_recipe(config: TrainRecipe, console: Console) -> bool:
         return False
     try:
         with run.lock():
+            stage.refuse_to_replace(run, {"shards": shards.fingerprint})
             run.save_plan(training=stage.name)
             return run_stages([stage], run, RunSettings(config.train.seed), console, {"shards": shards})
     finally:

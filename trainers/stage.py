@@ -14,7 +14,7 @@ from mixloom.mixers.stage import shards_of, weigh
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import ShardManifest
 from mixloom.pipeline.run import RunDirectory
-from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
+from mixloom.pipeline.stage import Stage, StageContext, UnitOutput, stage_key
 from mixloom.trainers.config import ModelConfig, OnlineMixingConfig, TrainConfig
 from mixloom.trainers.metrics import said
 
@@ -205,6 +205,42 @@ class TrainStage(Stage):
             with_objectives(stream, config.objectives, config.objective_room),
             patches=self.model.speech_patches is not None,
         )
+
+    def refuse_to_replace(self, run: RunDirectory, inputs: Mapping[str, str]) -> None:
+        """Raise UserError where the folder holds a training of other settings, which a new one would delete.
+
+        Args:
+            inputs: fingerprints of the inputs, by stage.
+        """
+        from mixloom.trainers.checkpoint import latest_checkpoint
+
+        directory = run.stage(self.name)
+        checkpoint = latest_checkpoint(Path(directory.store.root) / "checkpoints")
+        if checkpoint is None:
+            return
+        manifest = directory.manifest()
+        key = manifest.key if manifest is not None else (directory.progress() or {}).get("key")
+        if key == stage_key(self, dict(inputs)):
+            return
+        changed = self._changed(checkpoint) or ["its mixture, its shards or the program"]
+        raise UserError(
+            f"{directory.store.root} holds another training, up to {checkpoint.name}; different are: {'; '.join(changed)}",
+            fix=f"put the settings back to go on with it, choose another name (name={self.name}-2), or delete that folder",
+        )
+
+    def _changed(self, checkpoint: Path) -> list[str]:
+        """Settings that a checkpoint was made with others of, in words."""
+        from mixloom.trainers.checkpoint import read_state
+
+        was = read_state(checkpoint)["configs"]
+        sizes = {"vocab_size", "seq_len", "flow"}  # that the data decide or fill in
+        model = {k: v for k, v in self.model.model_dump(mode="json").items() if k not in sizes}
+        lines = [
+            f"model.{k} (was {was['model'].get(k)!r}, is {v!r})"
+            for k, v in model.items()
+            if was["model"].get(k) != v
+        ]
+        return lines + [f"train.{line}" for line in self.train.differences(was["train"])]
 
     def follow(self, run: RunDirectory) -> None:
         """What every rank but the first does: wait for it to say that there is something to train, and train along."""

@@ -377,6 +377,28 @@ def test_training_on_its_own_uses_its_own_mixture_and_is_listed_in_the_run(copie
     assert "again" in run.plan()
 
 
+def test_a_training_of_other_settings_is_never_replaced(copied):
+    """Not a finished one, not one that was interrupted, and not that of the run itself."""
+    recipe = {"run_dir": copied["run_dir"], "mixture": {"method": "uniform"}, "model": copied["model"]}
+    recipe |= {"train": copied["train"], "name": "again"}
+    quiet, run = Console(quiet=True), RunDirectory(copied["run_dir"])
+    train_recipe(validate(TrainRecipe, recipe, "t.yaml"), quiet)
+    kept = sorted(p.name for p in Path(run.stage("again").store.root).rglob("*"))
+    other = validate(TrainRecipe, {**recipe, "train": {**copied["train"], "lr": 0.01234}}, "t.yaml")
+    for state in ("finished", "interrupted"):
+        with pytest.raises(
+            UserError, match=r"again holds another training.*train\.lr: was .*, is 0\.01234"
+        ) as told:
+            train_recipe(other, quiet)
+        assert "name=again-2" in str(told.value), state
+        (Path(run.stage("again").store.root) / "stage.json").unlink(missing_ok=True)
+    assert sorted(p.name for p in Path(run.stage("again").store.root).rglob("*")) == [
+        name for name in kept if name != "stage.json"
+    ]
+    with pytest.raises(UserError, match="train holds another training"):
+        train_recipe(validate(TrainRecipe, {**recipe, "name": "train"}, "t.yaml"), quiet)
+
+
 def test_training_that_checks_shards_names_a_damaged_one(copied):
     folder = Path(copied["run_dir"]) / "shards"
     for tar in folder.glob("*.tar"):  # wherever the first step reads
