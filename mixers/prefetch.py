@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 T = TypeVar("T")
 
-_WAIT = 0.1  # seconds between looks at whether anybody still wants the items
+
+@dataclass(frozen=True)
+class _End:
+    """What comes after the last item; StopIteration where all went well."""
+
+    error: BaseException
 
 
 def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
@@ -20,37 +27,30 @@ def ahead(items: Iterable[T], depth: int) -> Iterator[T]:
     if depth < 1:
         yield from items
         return
-    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-    done = threading.Event()
-
-    def put(entry: tuple[T | None, BaseException | None]) -> bool:
-        while not done.is_set():
-            try:
-                ready.put(entry, timeout=_WAIT)
-            except queue.Full:
-                continue
-            return True
-        return False
+    ready: SimpleQueue[T | _End] = SimpleQueue()
+    wanted: SimpleQueue[bool] = SimpleQueue()  # an entry for each item that may be made; False: none any more
 
     def work() -> None:
         try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((None, StopIteration()))
+            source = iter(items)
+            while wanted.get():
+                ready.put(next(source))
         except BaseException as error:
-            put((None, error))
+            ready.put(_End(error))
 
     thread = threading.Thread(target=work, name="mixloom-prefetch", daemon=True)
     thread.start()
     try:
-        while True:
-            item, error = ready.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
+        for _ in range(depth):
+            wanted.put(True)
+        while not isinstance(item := ready.get(), _End):
+            wanted.put(True)
+            yield item
+        if not isinstance(item.error, StopIteration):
+            raise item.error
     finally:
-        done.set()
+        with suppress(Empty):
+            while True:
+                wanted.get_nowait()
+        wanted.put(False)
         thread.join()

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -286,17 +288,21 @@ def micro_batches(
     return [patched(batch, config, lengths) for batch, lengths in zip(batches, own)]
 
 
+Made = list[Batch] | BaseException
+
+
 class Prefetcher:
     """Batches of the steps from `start` on, those of the next steps being made in threads while one is used.
 
-    There is nothing to save: the stream is a pure function of the step, so threads and depth change no batch.
+    There is nothing to save: the stream is a pure function of the step, so threads and depth change no batch. A batch is
+    its holder's for as long as anything refers to one of its tensors; then its memory is used for another.
 
     Args:
         stream: where the contexts come from.
         start, stop: first step, and the step after the last.
         parts: batches per step, see `micro_batches`.
         modality, modalities, document_mask: see `make_batch`. config: see `micro_batches`.
-        depth: steps made ahead.
+        depth: steps made ahead; 0: none, each is made when it is asked for, without a thread.
         threads: steps made at once; reading and making run outside the interpreter's lock.
     """
 
@@ -317,17 +323,36 @@ class Prefetcher:
         self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
         self._document_mask, self._config = document_mask, config
+        ahead = max(depth, threads) if depth else 0
         # Of each step: what is used, what is made ahead, and what each thread makes, a block and one to work in.
-        self._blocks = Blocks(2 * parts * (1 + max(depth, threads) + threads))
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
-        self._ahead: deque[Future[list[Batch]]] = deque()
-        for _ in range(max(depth, threads)):
+        self._blocks = Blocks(2 * parts * (1 + ahead + threads))
+        self._wanted: SimpleQueue[tuple[int, SimpleQueue[Made]] | None] = SimpleQueue()
+        self._ahead: deque[SimpleQueue[Made]] = deque()
+        self._threads = [
+            Thread(target=self._work, name=f"batches-{i}", daemon=True)
+            for i in range(threads if depth else 0)
+        ]
+        for thread in self._threads:
+            thread.start()
+        for _ in range(ahead):
             self._submit()
 
     def _submit(self) -> None:
+        """Ask for the next step. Its batches come through a queue of its own: cheaper to wait on than a future."""
         if self._next < self._stop:
-            self._ahead.append(self._pool.submit(self._make, self._next))
+            place: SimpleQueue[Made] = SimpleQueue()
+            self._ahead.append(place)
+            self._wanted.put((self._next, place))
             self._next += 1
+
+    def _work(self) -> None:
+        while (wanted := self._wanted.get()) is not None:
+            step, place = wanted
+            try:
+                place.put(self._make(step))
+            except BaseException as error:
+                place.put(error)
+            del wanted, place  # nothing made may be kept alive from here
 
     def _make(self, step: int) -> list[Batch]:
         return micro_batches(
@@ -346,12 +371,25 @@ class Prefetcher:
         Raises:
             IndexError: after the last step.
         """
+        if not self._threads and self._next < self._stop:
+            self._next += 1
+            return self._make(self._next - 1)
         if not self._ahead:
             raise IndexError(f"no step after {self._stop - 1}")
-        made = self._ahead.popleft().result()
+        made = self._ahead.popleft().get()
+        if isinstance(made, BaseException):
+            raise made
         self._submit()
         return made
 
     def close(self) -> None:
-        """Wait for the batches being made and end the threads."""
-        self._pool.shutdown(cancel_futures=True)
+        """Wait for the batches being made and end the threads; what is not begun is left out."""
+        with suppress(Empty):
+            while True:
+                self._wanted.get_nowait()
+        for _ in self._threads:
+            self._wanted.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads, self._stop = [], self._next
+        self._ahead.clear()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,7 +131,7 @@ def test_micro_batches_hold_every_context_once_and_in_order(make_contexts):
     assert np.concatenate([p.domains.numpy() for p in parts]).tolist() == domains.tolist()
 
 
-@pytest.mark.parametrize(("depth", "threads"), [(1, 1), (3, 1), (1, 2), (9, 3)])
+@pytest.mark.parametrize(("depth", "threads"), [(0, 1), (1, 1), (3, 1), (1, 2), (9, 3)])
 def test_prefetching_gives_the_steps_asked_for_in_order(make_stream, vocabulary, depth, threads):
     stream, more = make_stream(), {"depth": depth, "threads": threads}
     made = Prefetcher(stream, 3, 7, parts=1, modality=modality_table(vocabulary), modalities=3, **more)
@@ -152,3 +154,37 @@ def test_an_error_of_the_stream_reaches_the_caller(make_stream, vocabulary):
     with pytest.raises(OSError, match="shard gone"):
         made.next()
     made.close()
+
+
+def test_a_closed_prefetcher_has_no_thread_left_and_no_step(make_stream, vocabulary):
+    made = Prefetcher(
+        make_stream(), 0, 9, parts=1, modality=modality_table(vocabulary), modalities=3, depth=4
+    )
+    made.next()
+    made.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("batches")]
+    with pytest.raises(IndexError, match="no step after"):
+        made.next()
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+def test_a_batch_that_is_kept_is_never_written_over(make_stream, vocabulary, depth):
+    stream, table = make_stream(), modality_table(vocabulary)
+    made = Prefetcher(stream, 0, 20, parts=2, modality=table, modalities=3, depth=depth)
+    kept = [[part.targets[2:9] for part in made.next()] for _ in range(20)]
+    made.close()
+    for step, parts in enumerate(kept):
+        own = micro_batches(stream.batch_arrays(step), 2, table, 3)
+        assert [p.tolist() for p in parts] == [b.targets[2:9].tolist() for b in own]
+
+
+def test_a_negative_length_is_refused():
+    with pytest.raises(ValueError, match="a document of context 1 has length -3"):
+        make_batch(np.zeros((2, 4), np.uint16), [np.array([4]), np.array([5, -3])], TABLE)
+
+
+def test_a_batch_is_as_narrow_as_torch_lets_it_be():
+    batch = make_batch(np.array([[0, 4, 8]], np.uint16), [np.array([3])], TABLE)
+    names = ("input_ids", "targets", "positions", "documents", "perm", "inverse")
+    assert {str(getattr(batch, name).dtype) for name in names} == {"torch.int32"}
+    assert str(batch.target_modality.dtype) == "torch.uint8"
