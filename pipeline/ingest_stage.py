@@ -24,7 +24,7 @@ class IngestStage(Stage):
     """
 
     name = "ingest"
-    version = 3
+    version = 4
     parallelism = "processes"  # parsing is Python code and holds the interpreter lock
 
     def __init__(

@@ -7,6 +7,7 @@ neither gives images in place, so images are marked before and found again after
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import unescape
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -27,11 +28,14 @@ _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}|{_CAPTION}([^{_OPEN}{_CAPTION}{_END}]
 # Letters in both cases rather than IGNORECASE, which would hide from the engine that each match starts with "<".
 _TAGS = re.compile(
     r"<(?:(?P<figcaption>/?[fF][iI][gG][cC][aA][pP][tT][iI][oO][nN]\b[^<>]*>)"
+    r"|(?P<picture>/?[pP][iI][cC][tT][uU][rR][eE]\b[^<>]*>)"
+    r"|[sS][oO][uU][rR][cC][eE]\b(?:(?P<source>[^<>]*)>)?"
     r"|(?:[iI][mM][gG]|[iI][mM][aA][gG][eE])\b(?:(?P<rest>[^<>]*)>)?)"
 )
 _VALUE = r"\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'`]+)"
 _ATTRIBUTES = re.compile(rf"(?:[\s/]+[^\s\"'/=]+(?:{_VALUE})?)*[\s/]*")
 _ATTRIBUTE = re.compile(r"([^\s\"'/=]+)(\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'`]+)))?")
+_CANDIDATE = re.compile(r",\s+|(?<=[0-9][wx]),")  # between the candidates of a srcset; a URL may hold commas
 _LONE_BULLET = re.compile(rf"(?m)^[ \t]*(?:\u2022|\d+\.)[ \t]*(?=(?:{_OPEN}\d+{_CLOSE}[ \t]*)+$)")
 _LINE_ENDS = re.compile(r"[ \t]+\n")
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -134,6 +138,7 @@ def _mark_text(html: str) -> tuple[str, list[Ref]] | None:
     brackets. (Going through the tree costs three times what extraction does.)
     """
     images: list[Ref] = []
+    inside, sources = False, list[dict[str, str | None]]()  # of the <picture> that is open
     out: list[str] = []
     at = 0
     for match in _TAGS.finditer(html):
@@ -146,13 +151,22 @@ def _mark_text(html: str) -> tuple[str, list[Ref]] | None:
             tag = match[0]
             out.append(f"<img alt={_END}>{tag}" if tag[1] == "/" else f"{tag}<img alt={_CAPTION}>")
             continue
-        rest = match["rest"]
+        if match["picture"] is not None:
+            out.append(match[0])
+            inside, sources = match[0][1] != "/", []
+            continue
+        is_source = match[0][1:7].lower() == "source"
+        rest = match["source" if is_source else "rest"]
         if rest is None or _ATTRIBUTES.fullmatch(rest) is None:
             return None
         attributes: dict[str, str | None] = {}
         for name, _, *values in _ATTRIBUTE.findall(rest):
             attributes.setdefault(name.lower(), unescape("".join(values)))
-        ref = image_ref(attributes)
+        if is_source:
+            out.append(match[0])
+            sources += [attributes] if inside else []  # others belong to recordings and films
+            continue
+        ref = image_ref(attributes, sources)
         # Of two attributes of one name the first counts.
         out.append(f"<img alt={_OPEN}{len(images)}{_CLOSE}{rest}>" if ref else f'<img alt=""{rest}>')
         images += [ref] if ref else []
@@ -173,7 +187,12 @@ def _mark_tree(html: str) -> tuple[Any, list[Ref]]:
                 node.setattr("alt", mark)
                 put(node)
             continue
-        ref = image_ref({name: element.getattr(name) for name in element.attrs})
+        sources = []
+        if element.parent is not None and (element.parent.tag or "").lower() == "picture":
+            sources = [
+                {n: e.getattr(n) for n in e.attrs} for e in element.parent.query_selector_all("source")
+            ]
+        ref = image_ref({name: element.getattr(name) for name in element.attrs}, sources)
         element.setattr("alt", f"{_OPEN}{len(images)}{_CLOSE}" if ref else "")
         images += [ref] if ref else []
     return tree, images
@@ -195,20 +214,39 @@ def _split(text: str, images: list[Ref]) -> list[Item]:
     return [x for x in out if isinstance(x, Ref) or x.text.strip()]
 
 
-def image_ref(attributes: dict[str, str | None]) -> Ref | None:
+def image_ref(attributes: dict[str, str | None], sources: Sequence[dict[str, str | None]] = ()) -> Ref | None:
     """The reference of an <img>, None when it names no source.
 
     Pages that load images late keep the real source in data-src, and a tiny data: URL in src.
+
+    Args:
+        sources: attributes of the <source> elements of the <picture> it stands in; a browser would have fetched one of
+            theirs instead.
     """
     names = ("src", "data-src", "data-lazy-src", "data-original")
     targets = [t for name in names if (t := (attributes.get(name) or "").strip())]
-    for name in ("srcset", "data-srcset"):
-        targets += [part.split()[0] for part in (attributes.get(name) or "").split(", ") if part.strip()]
+    for element in (attributes, *sources):
+        for name in ("srcset", "data-srcset", "data-lazy-srcset"):
+            parts = _CANDIDATE.split((element.get(name) or "").strip())
+            targets += [part.split()[0] for part in parts if part.strip()]
     if not targets:
         return None
     targets.sort(key=lambda t: t[:5].lower() == "data:")  # stable: only data: URLs go to the end
     attrs = {k: " ".join(v.split()) for k in ("alt", "title") if (v := attributes.get(k)) and v.strip()}
     return Ref("image", targets[0], attrs, others=tuple(dict.fromkeys(targets[1:])))
+
+
+def picture_sources(element: Any) -> list[dict[str, str | None]]:
+    """The attributes of the <source> elements of the <picture> in which an <img> of an lxml tree stands.
+
+    libxml2 does not know that a <source> has no content: what follows one stands inside it.
+    """
+    above = element.getparent()
+    while above is not None and local_name(above) == "source":
+        above = above.getparent()
+    if above is None or local_name(above) != "picture":
+        return []
+    return [dict(e.attrib) for e in above.iter() if isinstance(e.tag, str) and local_name(e) == "source"]
 
 
 def _trafilatura(html: str, how: Extraction) -> list[Item]:
@@ -226,7 +264,7 @@ def _trafilatura(html: str, how: Extraction) -> list[Item]:
         if any(tag in ("", element.tag) and (not name or name in classes) for tag, name in drop):
             element.drop_tree()
         elif element.tag == "img":
-            ref = image_ref(dict(element.attrib))
+            ref = image_ref(dict(element.attrib), picture_sources(element))
             element.attrib.clear()
             if ref is not None:  # only what looks like the URL of an image file is kept
                 element.set("src", f"https://image/{len(images)}.png")

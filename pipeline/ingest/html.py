@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mixloom.pipeline.ingest.assemble import Assembler, Item, Output, Ref, Text, only_tags
 from mixloom.pipeline.ingest.config import HtmlSource
 from mixloom.pipeline.ingest.decode import newlines, read_whole
-from mixloom.pipeline.ingest.extract import image_ref, main_content
+from mixloom.pipeline.ingest.extract import image_ref, main_content, picture_sources
 from mixloom.pipeline.ingest.kept_markup import MarkupFlow
 from mixloom.pipeline.ingest.layout import Flow, attribute, local_name, walk
 from mixloom.pipeline.ingest.markup import decode_markup, parse_html, parse_xml
@@ -24,6 +24,7 @@ _HEAD = 1 << 18  # characters in which the title of a page is looked for
 _TITLE = re.compile(r"<title\b[^>]*>([^<]*)", re.IGNORECASE)
 _HTML = re.compile(r"<html\b[^>]*?\slang\s*=\s*[\"']?([A-Za-z0-9-]+)", re.IGNORECASE)
 _BASE = re.compile(r"<base\b[^>]*?\shref\s*=\s*[\"']?([^\s\"'>]+)", re.IGNORECASE)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")  # what is no path: a scheme or a host comes first
 _HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
 _PARAGRAPHS = _HEADINGS | {"p", "pre", "blockquote", "ul", "ol", "dl", "table", "figure", "hr", "address"}
 _BLOCKS = frozenset(
@@ -81,9 +82,21 @@ def read(split: Split, source: HtmlSource, root: str) -> Iterator[Output]:
         data = read_whole(make.files, uri, source.max_bytes)
         text = decode_markup(data, source.encoding, source.on_encoding_error, f"'{uri}'", is_html=True)
         page = read_page(newlines(text), source, uri, split_on=source.split_on)
+        page = replace(page, items=[_below(page.base, x) for x in page.items])
         yield from _documents(make, source, uri, page)
 
     yield from make.each_file(split.files, one)
+
+
+def _below(base: str | None, item: Any) -> Any:
+    """An image with its paths as <base href> has them, if that is a path of the site; then as they are written."""
+    if not isinstance(item, Ref) or base is None or _ADDRESS.match(base):
+        return item
+    folder = base[: base.rfind("/") + 1]
+    paths = (item.target, *item.others)
+    joined = [p if _ADDRESS.match(p) or p.startswith("/") else folder + p for p in paths]
+    first, *others = dict.fromkeys((*joined, *paths))
+    return replace(item, target=first, others=tuple(others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +282,7 @@ class _Layout:
         return count
 
     def _image(self, element: Any) -> None:
-        ref = image_ref({name: attribute(element, name) for name in element.attrib})
+        ref = image_ref({n: attribute(element, n) for n in element.attrib}, picture_sources(element))
         if ref is not None:
             self.flow.media(ref)
 

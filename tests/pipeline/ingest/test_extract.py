@@ -120,6 +120,27 @@ def test_image_sources_are_ranked_and_data_urls_come_last():
     assert (ref.target, ref.others) == ("b.png", ("c.png", "d.png", "data:image/gif;base64,A"))
 
 
+def test_a_srcset_may_be_written_without_spaces_and_its_urls_may_hold_commas():
+    ref = image_ref({"srcset": "a.png 1x,b,1.png 2x, c.png 640w,d.png 1280w"})
+    assert (ref.target, ref.others) == ("a.png", ("b,1.png", "c.png", "d.png"))
+
+
+@pytest.mark.parametrize("extract", BOTH)
+@pytest.mark.parametrize(
+    "odd", ["", "<p title='a > b <img src=no>'>x</p>"]
+)  # the second is read through the tree
+def test_the_sources_of_a_picture_are_other_places_of_its_image(extract, odd):
+    inner = (
+        "<video><source src='film.mp4' srcset='no.png'></video><img src='1.png'>"
+        f"<p>{LONG}</p><picture><source srcset='2.webp 1x,2b.webp 2x' type='image/webp'><source data-srcset='2.avif'>"
+        f"<img src='2.png' alt='two'></picture><p>{LONG}</p>{odd}<img src='3.png'>"
+    )
+    refs = [x for x in extracted(article(inner), extract) if isinstance(x, Ref)]
+    assert [(r.target, r.others) for r in refs] == [
+        ("1.png", ()), ("2.png", ("2.webp", "2b.webp", "2.avif")), ("3.png", ())
+    ]  # fmt: skip
+
+
 def test_a_missing_library_is_told_before_anything_is_read(monkeypatch):
     import mixloom.pipeline.ingest.extract as extract
 

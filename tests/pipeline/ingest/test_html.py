@@ -179,3 +179,39 @@ def test_a_late_image_is_found_by_its_other_name(bench, segments, make_png):
     (document,), failures = bench.read("html")
     assert failures == []
     assert segments(document) == [("text", "x"), ("image", "b.png"), ("image", "b.png")]
+
+
+def test_a_picture_whose_image_is_not_there_is_found_by_one_of_its_sources(bench, segments, make_png):
+    bench.write("b.png", make_png())
+    bench.write(
+        "a.html",
+        "<p>x</p><picture><source srcset='gone.webp, b.png 2x'><img src='gone.png' alt='it'></picture>",
+    )
+    (document,), failures = bench.read("html")
+    assert failures == []
+    assert segments(document) == [("text", "x"), ("image", "b.png")]
+
+
+@pytest.mark.parametrize("extract", ["all", "resiliparse", "trafilatura"])
+def test_images_lie_where_the_base_element_says_or_else_beside_the_page(bench, segments, make_png, extract):
+    for name in ("p/img/a.png", "p/b.png", "c.png"):
+        bench.write(name, make_png())
+    words = "A paragraph of some length says what there is to be said about the matter. " * 4
+    body = "".join(f"<p>{words}</p><img src='{name}'>" for name in ("a.png", "b.png", "/c.png"))
+    bench.write(
+        "p/page.html", f"<html><head><base href='img/'></head><body>{body}<p>{words}</p></body></html>"
+    )
+    (document,), failures = bench.read("html", extract=extract)
+    assert failures == []
+    assert [what for kind, what in segments(document) if kind == "image"] == [
+        "p/img/a.png",
+        "p/b.png",
+        "c.png",
+    ]
+
+
+def test_a_base_element_with_an_address_moves_no_file(bench, segments, make_png):
+    bench.write("a.png", make_png())
+    bench.write("a.html", "<head><base href='https://a.org/x/'></head><p>x</p><img src='a.png'>")
+    (document,), failures = bench.read("html")
+    assert (failures, segments(document)) == ([], [("text", "x"), ("image", "a.png")])
