@@ -23,7 +23,7 @@ _NO_SURPRISE = -UNIT // 2  # for a character that repeats or belongs to a hash
 HEX_UNIT = 20  # and of hexadecimal words in twentieths of a digit
 
 _COMBINING, _COMBINING_END = 0x300, 0x370  # accents written apart from their letter
-_LEGACY_WORD = 3  # characters beyond ASCII in a row that make a word of another encoding
+_LEGACY_WORD = 4  # characters beyond ASCII in a row that make a word of another encoding
 
 _SHORTEST_HASH = 16  # hexadecimal digits; from here on a word of them is judged by its length alone
 
@@ -153,9 +153,9 @@ def _misread(data, i, stop, byte, windows):  # type: ignore[no-untyped-def]
 def _legacy(data, i, stop, windows):  # type: ignore[no-untyped-def]
     """Where the run of characters of bytes 0xA1 to 0xFF ends that begins at i, and whether it is a word of another encoding.
 
-    No language in Latin letters writes three of these in a row as a rule; Cyrillic, Greek, Hebrew, Arabic or Chinese
-    bytes read as Latin-1 are hardly anything else. Half must be letters; neither a drawn line nor a table of
-    characters (one that repeats the one before, or is the next in code) is a word.
+    Languages in Latin letters seldom write three of these in a row, and hardly ever four; Cyrillic, Greek, Hebrew,
+    Arabic or Chinese bytes read as Latin-1 are hardly anything else. Half must be letters; neither a drawn line nor a
+    table of characters (one that repeats the one before, or is the next in code) is a word.
     """
     p, chars, letters, dull = i, 0, 0, 0
     before = np.int64(0)

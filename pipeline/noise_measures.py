@@ -12,7 +12,7 @@ NOISE_MEASURES: dict[str, tuple[pa.DataType, str]] = {
     "longest_noise_run": (pa.int32(), "Characters of the longest run of noise."),
     "mojibake_char_share": (
         pa.float32(),
-        "Share of characters in UTF-8 sequences, and in words of three and more letters of another encoding, read as "
+        "Share of characters in UTF-8 sequences, and in words of four and more letters of another encoding, read as "
         "Latin-1 or Windows-1252, alone or in runs.",
     ),
 }

@@ -61,7 +61,7 @@ def plain_misread(text: str) -> list[bool]:
             word = byte[i:tried]
             letters = sum(b >= 0xC0 and b not in (0xD7, 0xF7) for b in word)
             dull = sum(b - a in (0, 1) for a, b in pairwise(word))
-            if len(word) >= 3 and 2 * letters >= len(word) and 2 * dull < len(word):
+            if len(word) >= 4 and 2 * letters >= len(word) and 2 * dull < len(word):
                 out[i:tried] = [True] * len(word)
                 taken = len(word)
         i += taken
