@@ -13,10 +13,10 @@ from mixloom.pipeline.errors import UserError, nearest
 from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.tokenizers.vocab import require_same_vocabulary
 from mixloom.trainers.attention import choose
-from mixloom.trainers.data import make_batch, modality_names, modality_table
+from mixloom.trainers.data import make_batch, modality_table
 from mixloom.trainers.model import Model
 from mixloom.trainers.speech_batch import patched
-from mixloom.trainers.step import batch_losses
+from mixloom.trainers.step import batch_losses, names_of
 
 ALL = "all"
 _CHUNK = 1024  # tokens whose logits exist at one time
@@ -66,8 +66,7 @@ def evaluate(
             not there.
     """
     _check(model, vocabulary, reader)
-    names = [*modality_names(vocabulary), *(f"modality{m}" for m in range(model.config.modalities))]
-    names = names[: model.config.modalities]
+    names = names_of(vocabulary, model.config.modalities)
     chosen = {d: spread(reader.contexts(d), most) for d in _domains(reader, domains)}
     total, done = sum(map(len, chosen.values())), 0
     sums = np.zeros((len(chosen), len(names)))

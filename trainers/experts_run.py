@@ -56,7 +56,7 @@ def experts_recipe(config: ExpertsRecipe, console: Console) -> dict[str, Any]:
         weights = _weights(config, reader, steps)
         merged = _merged(config, reader, seed, models, weights)
         whole = Trained(merged, seed.vocabulary, root, None, seed.tokenizers)
-        export_folder(whole, root / config.name / "merged")
+        export_folder(whole, root / config.name / "merged", replace=True)
         held_out = ShardReader(config.held_out) if config.held_out else reader
         losses = _compared(config, console, held_out, seed, merged, models, weights, root)
         about = {

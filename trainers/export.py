@@ -114,18 +114,32 @@ def _transformers_config(config: ModelConfig, vocabulary: dict[str, Any], dtype:
 
 
 def export_folder(
-    trained: Trained, folder: Path, *, llama: bool = False, dtype: str = "float32", tokenizer: str = ""
+    trained: Trained,
+    folder: Path,
+    *,
+    llama: bool = False,
+    dtype: str = "float32",
+    tokenizer: str = "",
+    replace: bool = False,
 ) -> list[str]:
     """Write a model with its tokenizers; returns the names of what was written.
 
     Args:
         llama: as a Llama or Qwen3, see `export_transformers`. tokenizer: a folder of tokenizers, or a run, to use
-            instead of those beside the model.
+            instead of those beside the model. replace: delete what is in the folder before.
 
     Raises:
-        UserError: tokenizers of another vocabulary, or a model that is no Llama where one is asked for.
+        UserError: tokenizers of another vocabulary, a model that is no Llama where one is asked for, or a folder that
+            holds something already.
     """
     source = _tokenizers(trained, tokenizer)
+    if replace:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} exists already" + (" and is not empty" if folder.is_dir() else ", and is no folder"),
+            fix="name a folder that does not exist yet, or delete this one",
+        )
     if llama:
         export_transformers(trained.model, folder)
     else:
@@ -182,11 +196,13 @@ def export_transformers(model: Model, folder: Path) -> None:
     config = model.config
     for part in ("experts", "flow", "speech_patches"):
         if getattr(config, part) is not None:
-            raise UserError(f"a model with {part} is no Llama", fix="use export_model")
+            raise UserError(
+                f"a model with {part} is no Llama", fix="leave --llama out (in Python: export_model)"
+            )
     if config.untie or config.norm != "pre":
         raise UserError(
             f"only a dense model with norm: pre is a Llama; this one has untie: {list(config.untie)}, norm: {config.norm}",
-            fix="use export_model",
+            fix="leave --llama out (in Python: export_model)",
         )
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(_llama_weights(model), folder)

@@ -131,6 +131,8 @@ def write_samples(
 
     A text names its pictures and recordings where they stand: `[sample-000-image-1.png]`.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder", fix="name a folder for the samples with --out")
     folder.mkdir(parents=True, exist_ok=True)
     read = [read_sample(s, i, decoders) for i, s in enumerate(samples)]
     told = []

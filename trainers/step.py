@@ -24,7 +24,7 @@ from mixloom.trainers.recompute import recompute
 from mixloom.trainers.spikes import SpikeWatch
 from mixloom.trainers.totals import Totals
 
-__all__ = ["Run", "Totals", "Update", "batch_losses", "pick_device", "token_losses"]
+__all__ = ["Run", "Totals", "Update", "batch_losses", "names_of", "pick_device", "token_losses"]
 
 
 class Update(NamedTuple):
@@ -62,8 +62,7 @@ class Run:
         self.chunk = config.loss_chunk or (4096 if self.device.type == "cuda" else 256)
         self.vocabulary = vocabulary
         self.table = modality_table(vocabulary)
-        self.names = [*modality_names(vocabulary), *(f"modality{m}" for m in range(model_config.modalities))]
-        self.names = self.names[: model_config.modalities]
+        self.names = names_of(vocabulary, model_config.modalities)
         compiled = self.device.type == "cuda" if config.compile == "auto" else config.compile
         self.kind = choose(self.device, model_config.head_dim, compiled=compiled)
         self.model = Model(model_config, seed=config.seed)
@@ -203,6 +202,12 @@ def token_losses(model: Model, batch: Batch, kind: Kind, dtype: torch.dtype, chu
     """Nats of every target of a batch, float32 [T] in sequence order; 0 where there is none."""
     per_token = batch_losses(model, batch, kind, dtype, chunk, causal=True).per_token
     return per_token if model.order(batch) is None else per_token[batch.inverse]
+
+
+def names_of(vocabulary: dict[str, Any], modalities: int) -> list[str]:
+    """Names of all modalities of a model; those that the vocabulary does not have go by their number."""
+    known = modality_names(vocabulary)
+    return [*known, *(f"modality{m}" for m in range(len(known), modalities))][:modalities]
 
 
 def pick_device(config: TrainConfig) -> torch.device:

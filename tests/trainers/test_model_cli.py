@@ -238,6 +238,20 @@ def test_an_exported_run_evaluates_like_the_run_itself(run, tmp_path):
     assert main(["generate", str(tmp_path / "hf"), "--out", str(tmp_path / "s"), "-n", "1"]) == 0
 
 
+def test_nothing_that_is_there_is_written_over(run, tmp_path, capsys):
+    checkpoint = sorted((run / "train" / "checkpoints").glob("step-*"))[-1]
+    before = {p.name: p.read_bytes() for p in checkpoint.iterdir()}
+    (tmp_path / "file").write_text("mine")
+    for there, said in ((checkpoint, "exists already and is not empty"), (tmp_path / "file", "is no folder")):
+        assert main(["export", str(run), str(there)]) == 2
+        told = capsys.readouterr().err
+        assert said in told
+        assert "name a folder that does not exist yet" in told
+    assert {p.name: p.read_bytes() for p in checkpoint.iterdir()} == before
+    assert main(["generate", str(run), "--out", str(tmp_path / "file"), "-n", "1"]) == 2
+    assert "file is no folder" in capsys.readouterr().err
+
+
 def test_a_mixture_of_transformers_is_not_written_as_a_llama(run, tmp_path, capsys):
     assert main(["export", str(run), str(tmp_path / "hf"), "--llama"]) == 2
     assert "only a dense model" in capsys.readouterr().err

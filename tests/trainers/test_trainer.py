@@ -357,3 +357,11 @@ def test_a_run_of_which_no_update_could_be_applied_is_told_in_words(tmp_path, ma
     start = {k: torch.full_like(v, torch.nan) for k, v in made.state_dict().items()}
     with pytest.raises(UserError, match="none of the 2 updates could be applied"):
         train(make_stream(), vocabulary, MODEL, settings(steps=2), tmp_path, start=start, on_record=quiet)
+
+
+def test_a_modality_the_vocabulary_does_not_have_goes_by_its_number(tmp_path, make_stream, vocabulary):
+    model = MODEL.model_copy(update={"modalities": 4})
+    result = train(make_stream(), vocabulary, model, settings(steps=2), tmp_path, on_record=quiet)
+    assert list(read_metrics(result.metrics)[0]["targets_by_modality"]) == [
+        *("image", "modality3", "speech", "text")
+    ]
