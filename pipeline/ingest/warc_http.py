@@ -110,6 +110,8 @@ def _decoded(coding: str, body: bytes, limit: int, partial: bool) -> bytes:
         return _unbrotli(body, limit, partial)
     if coding == "zstd":
         return _unzstd(body, limit, partial)
+    if body.lstrip()[:1] == b"<":
+        return body  # markup already: "sdch" without its dictionary, "aws-chunked" and the like
     raise Problem(
         "unknown_encoding",
         f"the body has the content encoding '{coding[:40]}', which is none of gzip, deflate, br, zstd",

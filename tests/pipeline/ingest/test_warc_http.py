@@ -83,7 +83,7 @@ def test_content_encodings_are_undone(coding, packed):
     assert body(chunked(packed, [10, 20]), Content_Encoding=coding, Transfer_Encoding="chunked") == TEXT
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "sdch", "aws-chunked"])
 def test_a_body_that_was_decoded_before_it_was_stored_is_taken_as_it_is(coding):
     assert body(TEXT, Content_Encoding=coding) == TEXT
 
@@ -111,7 +111,7 @@ def test_damage_and_unknown_encodings_are_told():
     hurt = bytearray(gzip.compress(TEXT))
     hurt[15:20] = b"\xff" * 5
     assert problem(bytes(hurt), Content_Encoding="gzip").reason == "broken_body"
-    p = problem(TEXT, Content_Encoding="compress")
+    p = problem(b"\x1f\x9d" + TEXT, Content_Encoding="compress")
     assert p.reason == "unknown_encoding"
     assert "content encoding 'compress', which is none of gzip, deflate, br, zstd" in p.detail
 
