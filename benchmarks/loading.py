@@ -7,15 +7,19 @@ same contexts of 2048 tokens, packed with documents of text, image and speech co
 their own, as batches of 64 contexts. Files are in the page cache. Every side runs in a process of its own; sides take
 turns, round by round, and the median is told. All sides must come to the same sum of tokens.
 
-Two things are compared. "tokens": the peers hand on token ids and nothing else; our stream hands on the ids drawn by the mixture,
-with the lengths of the documents that masks are made of. "batches": what a training eats, with targets, positions,
-documents, the modality-major order and its inverse, and the counts by modality; ours by `trainers.data.Prefetcher` with one
-thread or two, the peers' tokens by array arithmetic (`usual_batch` in peer_reading.py), while 0 or 2 worker processes read. The
-strict line of the summary holds our whole batches against bare tokens of the peers.
+What a side gives is told in every row. "ids": token ids and nothing else. "ids and lengths": ours, the ids drawn by the mixture
+with the lengths of the documents that masks are made of. "batches": what a training eats, seven arrays as long as the tokens
+(ids, targets, positions, documents, the modality-major order, its inverse, the modality of every target) and the counts by
+modality; ours by `trainers.data.Prefetcher`, as narrow as torch takes them, the peers' ids by array arithmetic, in int64 as
+numpy gives it (`usual_batch` in peer_reading.py).
 
+The goal, at least 2 times the fastest peer, is read from the row that holds our whole batches against bare ids of the peers,
+both shuffled by context: everything is counted that we do, and nothing of it that they would still have to do.
+
+Every side is at its best: reading in the process that trains (0), with threads ahead (ours, 1 or 2), or with 2 worker processes.
 How the peers are set up: as in reading.py, a sample being a context, which is shuffled as such. "Blocks" are sides whose sample
 is a whole batch of contexts, which then stays together for ever: WebDataset on our tars, and the same of the other two. They
-are told apart, for such an order is not that of a training.
+are told apart, for such an order is not that of a training; they do little but copy, so whole batches cannot be twice as fast.
 
 Then a small model trains on the same shards, and the share of its time spent waiting for data is told.
 """
@@ -30,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reading import BATCH, NAMES, SEQ_LEN, peer_versions, side
-from recording import options_parser, save
+from reading import BATCH, NAMES, SEQ_LEN, peer_versions, peers_parser, side, written_by_peers
+from recording import save
 
 from mixloom.pipeline.manifest import build_manifest
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
@@ -99,13 +103,21 @@ def write(folder: Path, contexts: int) -> None:
     build_manifest(entries, vocabulary(), seq_len=SEQ_LEN).save(folder / "tars")
 
 
+def given(name: str) -> str:
+    """What a side hands on."""
+    if name in BATCHES:
+        return "batches"
+    return "ids and lengths" if name in TOKENS[:2] else "ids"
+
+
 def measure(
     folder: Path, peer: str, rounds: int, total: int, contexts: int, quick: bool
 ) -> list[dict[str, Any]]:
     """Tokens per second of every side, taking turns; workers are left out of a quick run, for they are slower."""
-    turns = [(name, 0) for name in (*TOKENS, *BATCHES)]
+    turns = [*((name, 0) for name in (*TOKENS, *BATCHES)), (BATCHES[0], 1)]
     if not quick:
-        turns += [(name, 2) for name, _ in turns if name not in (*TOKENS[:2], "webdataset_contexts")]
+        left_out = (*TOKENS[:2], "webdataset_contexts")
+        turns += [(name, 2) for name in (*TOKENS, *BATCHES) if name not in left_out]
     wall: dict[tuple[str, int], list[float]] = {turn: [] for turn in turns}
     cpu: dict[tuple[str, int], list[float]] = {turn: [] for turn in turns}
     for _ in range(rounds):
@@ -119,12 +131,14 @@ def measure(
             print(ALL_NAMES[name], workers, round(wall[name, workers][-1], 1), sep="\t", flush=True)
     return [
         {
-            "gives": "batches" if name in BATCHES else "tokens",
+            "gives": given(name),
             "side": ALL_NAMES[name],
             "workers_or_threads": workers,
             "mtokens_per_s": round(statistics.median(found), 1),
-            # Workers are processes of their own, whose time is not counted here.
-            "mtokens_per_cpu_second": None if workers else round(statistics.median(cpu[name, workers]), 1),
+            # Worker processes have time of their own, which is not counted here; our threads are of this process.
+            "mtokens_per_cpu_second": (
+                None if workers and name != BATCHES[0] else round(statistics.median(cpu[name, workers]), 1)
+            ),
         }
         for (name, workers), found in wall.items()
     ]
@@ -132,18 +146,16 @@ def measure(
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ours against the fastest peer, each at its best: by the clock, and by processor time without workers."""
-    groups = {
-        "tokens": (TOKENS[:2], CONTEXTS, "tokens"),
-        "tokens, blocks": (TOKENS[:2], BLOCKS, "tokens by whole blocks"),
-        "batches": (BATCHES[:1], BATCHES[1:], "batches"),
-        "batches, strict": (BATCHES[:1], CONTEXTS, "tokens"),
-    }
+    groups = (
+        (BATCHES[:1], CONTEXTS, "ids", True),
+        (BATCHES[:1], BATCHES[1:], "batches", False),
+        (TOKENS[:2], CONTEXTS, "ids", False),
+        (TOKENS[:2], BLOCKS, "ids by whole blocks", False),
+        (BATCHES[:1], BLOCKS, "ids by whole blocks", False),
+    )
     out = []
-    for ours, theirs, give in groups.values():
-        told: dict[str, Any] = {
-            "ours_gives": "batches" if ours[0] in BATCHES else "tokens",
-            "peers_give": give,
-        }
+    for ours, theirs, give, goal in groups:
+        told: dict[str, Any] = {"ours_gives": given(ours[0]), "peers_give": give, "goal_is_read_here": goal}
         for column, times in (
             ("mtokens_per_s", "times_as_fast"),
             ("mtokens_per_cpu_second", "times_per_cpu_second"),
@@ -156,6 +168,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 for names in (ours, theirs)
             )
             if column == "mtokens_per_s":
+                told["our_threads"] = mine["workers_or_threads"]
                 told["fastest_peer"] = f"{peer['side']}, {peer['workers_or_threads']} workers"
                 told["ours_mtokens_per_s"], told["peer_mtokens_per_s"] = mine[column], peer[column]
             told[times] = round(mine[column] / peer[column], 2)
@@ -192,22 +205,12 @@ def waiting(folder: Path, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = options_parser(__doc__ or "", data=False)
-    parser.add_argument(
-        "--peer-python", required=True, metavar="PYTHON", help="Python of the peers' environment"
-    )
-    parser.add_argument(
-        "--contexts", type=int, default=32768, help="contexts of 2048 tokens (a multiple of 512)"
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = peers_parser(__doc__ or "", 512).parse_args()
     contexts, rounds = (4096, 2) if options.quick else (options.contexts, options.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder, contexts)
-        for name in ("mosaic", "litdata"):
-            side(options.peer_python, "write", name, folder, "sequential", 0)
-        total = int(np.fromfile(folder / "flat.bin", np.uint16).sum(dtype=np.int64))
+        total = written_by_peers(folder, options.peer_python)
         rows = measure(folder, options.peer_python, rounds, total, contexts, options.quick)
         wait = waiting(folder, 20 if options.quick else 60)
     told = summary(rows)

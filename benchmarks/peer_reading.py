@@ -119,19 +119,21 @@ def mixloom_thread(side: Side) -> Batches:
 
 
 def mixloom_batches(side: Side) -> Batches:
-    """What our trainer eats: the stream, and batches with targets, masks and the modality-major order, made by threads.
+    """What our trainer eats: the stream, and batches with targets, masks and the modality-major order.
 
-    One thread for `workers` 0, as many threads as workers otherwise.
+    Made where they are used for `workers` 0, else ahead by as many threads.
     """
     from mixloom.trainers.data import Prefetcher, modality_table
     from mixloom.trainers.stage import StreamSource
 
-    stream, threads = _stream(side), max(side.workers, 1)
+    stream, threads = _stream(side), side.workers
     vocabulary = stream.reader.manifest.vocabulary
     kinds = len(vocabulary["ranges"])
     table = modality_table(vocabulary)
     ahead: dict[str, Any] = {"parts": 1, "modality": table, "modalities": kinds}
-    made = Prefetcher(StreamSource(stream), 0, stream.steps, depth=2 * threads, threads=threads, **ahead)
+    made = Prefetcher(
+        StreamSource(stream), 0, stream.steps, depth=2 * threads, threads=max(threads, 1), **ahead
+    )
     try:
         for _ in range(stream.steps):
             yield made.next()[0].input_ids

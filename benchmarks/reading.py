@@ -17,6 +17,7 @@ uncompressed, a sample is a context. LitData: its TokensLoader, which maps its c
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -85,6 +86,29 @@ def side(python: str, what: str, name: str, folder: Path, mode: str, workers: in
     return found
 
 
+def peers_parser(doc: str, multiple: int) -> argparse.ArgumentParser:
+    """Options of a script that reads the same contexts as the peers do; `doc` is its docstring.
+
+    Args:
+        multiple: what --contexts must be a multiple of.
+    """
+    parser = options_parser(doc, data=False)
+    parser.add_argument(
+        "--peer-python", required=True, metavar="PYTHON", help="Python of the peers' environment"
+    )
+    told = f"contexts of {SEQ_LEN} tokens (a multiple of {multiple})"
+    parser.add_argument("--contexts", type=int, default=32768, help=told)
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser
+
+
+def written_by_peers(folder: Path, peer: str) -> int:
+    """Let the peers write their copies of `flat.bin`; the sum of all its tokens, to which all sides must come."""
+    for name in ("mosaic", "litdata"):
+        side(peer, "write", name, folder, "sequential", 0)
+    return int(np.fromfile(folder / "flat.bin", np.uint16).sum(dtype=np.int64))
+
+
 def sides(mode: str, workers: int) -> list[str]:
     """Who takes part: checking is timed alone; a block of contexts cannot be shuffled as contexts are."""
     some = [*OURS, *PEERS]
@@ -151,22 +175,12 @@ def peer_versions(python: str) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = options_parser(__doc__ or "", data=False)
-    parser.add_argument(
-        "--peer-python", required=True, metavar="PYTHON", help="Python of the peers' environment"
-    )
-    parser.add_argument(
-        "--contexts", type=int, default=32768, help="contexts of 2048 tokens (a multiple of 256)"
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = peers_parser(__doc__ or "", 256).parse_args()
     contexts, rounds = (16384, 3) if options.quick else (options.contexts, options.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder, contexts)
-        for name in ("mosaic", "litdata"):
-            side(options.peer_python, "write", name, folder, "sequential", 0)
-        total = int(np.fromfile(folder / "flat.bin", np.uint16).sum(dtype=np.int64))
+        total = written_by_peers(folder, options.peer_python)
         rows = []
         for workers in (0, 2):
             for mode in ("sequential", "shuffled"):
