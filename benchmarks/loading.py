@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reading import BATCH, NAMES, SEQ_LEN, peer_versions, peers_parser, side, written_by_peers
-from recording import save
+from reading import BATCH, NAMES, SEQ_LEN, add_peer_options, peer_versions, side, written_by_peers
+from recording import options_parser, save
 
 from mixloom.pipeline.manifest import build_manifest
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
@@ -205,7 +205,9 @@ def waiting(folder: Path, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    options = peers_parser(__doc__ or "", 512).parse_args()
+    parser = options_parser(__doc__ or "", data=False)
+    add_peer_options(parser, 512)
+    options = parser.parse_args()
     contexts, rounds = (4096, 2) if options.quick else (options.contexts, options.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

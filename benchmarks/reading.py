@@ -86,20 +86,13 @@ def side(python: str, what: str, name: str, folder: Path, mode: str, workers: in
     return found
 
 
-def peers_parser(doc: str, multiple: int) -> argparse.ArgumentParser:
-    """Options of a script that reads the same contexts as the peers do; `doc` is its docstring.
-
-    Args:
-        multiple: what --contexts must be a multiple of.
-    """
-    parser = options_parser(doc, data=False)
-    parser.add_argument(
-        "--peer-python", required=True, metavar="PYTHON", help="Python of the peers' environment"
-    )
+def add_peer_options(parser: argparse.ArgumentParser, multiple: int) -> None:
+    """Options of a script that reads the same contexts as the peers do; --contexts must be a multiple of `multiple`."""
+    told = "Python of the peers' environment"
+    parser.add_argument("--peer-python", required=True, metavar="PYTHON", help=told)
     told = f"contexts of {SEQ_LEN} tokens (a multiple of {multiple})"
     parser.add_argument("--contexts", type=int, default=32768, help=told)
     parser.add_argument("--rounds", type=int, default=5)
-    return parser
 
 
 def written_by_peers(folder: Path, peer: str) -> int:
@@ -175,7 +168,9 @@ def peer_versions(python: str) -> dict[str, str]:
 
 
 def main() -> None:
-    options = peers_parser(__doc__ or "", 256).parse_args()
+    parser = options_parser(__doc__ or "", data=False)
+    add_peer_options(parser, 256)
+    options = parser.parse_args()
     contexts, rounds = (16384, 3) if options.quick else (options.contexts, options.rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
