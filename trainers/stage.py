@@ -40,6 +40,11 @@ class StreamSource:
         """As it is served now: with what was excluded while training."""
         return self._stream
 
+    @property
+    def steps(self) -> int:
+        """Updates it can serve."""
+        return self._stream.steps
+
     def batch_arrays(self, step: int, rank: int = 0, world: int = 1) -> Arrays:
         """Input ids [b, L], lengths of the pieces of each context, domain of each context; a rank's own contexts.
 

@@ -336,6 +336,12 @@ def fitted(
             f"the stream gives {contexts} contexts a step, but train.batch_contexts is {config.batch_contexts}",
             fix="build the stream with the same number",
         )
+    served = getattr(stream, "steps", None)
+    if served is not None and served < config.steps:
+        raise UserError(
+            f"the stream has {served:,} steps, but train.steps is {config.steps:,}: it would end before the training",
+            fix="build the stream with the same number",
+        )
     return model_config.filled(vocab_size=size, seq_len=seq_len)
 
 

@@ -19,6 +19,7 @@ from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
 from mixloom.trainers.config import ModelConfig, TrainConfig
+from mixloom.trainers.distributed import _check
 from mixloom.trainers.incidents import read_incidents
 from mixloom.trainers.stage import StreamSource, TrainStage
 from mixloom.trainers.trainer import train
@@ -161,3 +162,31 @@ def test_ranks_that_follow_are_let_go_where_there_is_nothing_to_train(tmp_path, 
     stage.follow(RunDirectory(str(tmp_path)))  # reads no shards: there are none
     assert said == [0, 0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stream_that_would_end_before_the_training_is_an_error_before_the_model_is_built(
+    shards, words, tmp_path, monkeypatch
+):
+    def built(*_, **__):
+        raise AssertionError("a model was built")
+
+    monkeypatch.setattr("mixloom.trainers.trainer.Run", built)
+    config = TrainConfig(steps=STEPS + 1, batch_contexts=BATCH, warmup=5, device="cpu")
+    with pytest.raises(UserError, match=f"the stream has {STEPS} steps, but train.steps is {STEPS + 1}"):
+        train(source(shards), words, ModelConfig(dim=32, layers=1, heads=4, modalities=1), config, tmp_path)
+
+
+def test_ranks_that_cannot_share_a_step_are_an_error_before_the_model_is_built(
+    shards, words, tmp_path, monkeypatch
+):
+    def ran(config):
+        _check(config, 3)  # what `join` does first of all on three ranks
+        raise AssertionError("three ranks were let in")
+
+    monkeypatch.setattr("mixloom.trainers.trainer.join", ran)
+    monkeypatch.setattr("mixloom.trainers.trainer.Run", ran)
+    config = TrainConfig(steps=STEPS, batch_contexts=BATCH, warmup=5, device="cpu")
+    with pytest.raises(UserError, match="batch_contexts is 8, which 3 ranks"):
+        train(source(shards), words, ModelConfig(dim=32, layers=1, heads=4, modalities=1), config, tmp_path)
+    with pytest.raises(UserError, match="3 ranks|over 3"):
+        source(shards).stream.check_ranks(3)
