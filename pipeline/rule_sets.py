@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -29,6 +30,23 @@ def _known(measure: str, names: Sequence[str], of: str) -> None:
         raise ValueError(
             f"there is no {of} '{measure}'{nearest(measure, names)}; use one of: {', '.join(names)}"
         )
+
+
+def _possible(measure: str, bounds: Bounds) -> None:
+    """Raise ValueError where a bound lies where the measure never is: the rule would drop nothing, or everything."""
+    share = measure.endswith("_share") and not measure.startswith("top_")  # overlapping n-grams all count
+    if measure == "loudness_dbfs":
+        low, high = -math.inf, math.inf
+    elif share or measure == "language_score" or _QUALITY.fullmatch(measure):
+        low, high = 0.0, 1.0
+    else:
+        low, high = 0.0, math.inf
+    for end, bound in (("min", bounds.min), ("max", bounds.max)):
+        if bound is not None and not low <= bound <= high:
+            where = "between 0 and 1" if high == 1 else "never below 0"
+            raise ValueError(
+                f"{end} is {bound:g}, but '{measure}' is {where}; no value would make a difference"
+            )
 
 
 class Bounds(BaseModel):
@@ -66,6 +84,7 @@ class AnyRule(Bounds, ABC):
     def _known_measures(self) -> AnyRule:
         for measure, bounds in ((self.measure, self), *self.when.items()):
             self._check(measure)
+            _possible(measure, bounds)
             if (measure == LANGUAGE) != (bounds.one_of is not None):
                 raise ValueError(
                     f"'{measure}' holds names; write it as {{in: [en, de]}}"
@@ -138,8 +157,9 @@ class Removal(BaseModel):
     @field_validator("when")
     @classmethod
     def _known_conditions(cls, when: dict[str, Bounds]) -> dict[str, Bounds]:
-        for measure in when:
+        for measure, bounds in when.items():
             _known(measure, LINE_MEASURE_NAMES, "measure of lines")
+            _possible(measure, bounds)
         return when
 
 

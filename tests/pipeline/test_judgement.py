@@ -482,7 +482,7 @@ def test_every_measure_of_lines_and_of_what_is_left_can_be_asked() -> None:
     rules = ruleset(
         lines=[ONE_LINE],
         media=[{"name": "tiny", "measure": "min_side", "min": 2}],
-        rules=[{"name": name, "measure": name, "min": -1} for name in REST_MEASURES],
+        rules=[{"name": name, "measure": name, "min": 0} for name in REST_MEASURES],
     )
     judged = judge_document(pa.record_batch({"x": [0]}), lines, items([]), rules)
     assert set(judged.left) == set(REST_MEASURES)

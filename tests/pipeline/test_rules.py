@@ -34,7 +34,7 @@ from mixloom.pipeline.schema import Document, Locator, Media, Segment, documents
 measured = st.fixed_dictionaries(
     {
         "words": st.integers(0, 12),
-        "upper_share": st.sampled_from([0.0, 0.1, 0.25, 1.0]),
+        "newlines_per_word": st.sampled_from([0.0, 0.1, 0.25, 1.0]),
         "min_image_side": st.none() | st.integers(1, 9),
     }
 )
@@ -49,12 +49,14 @@ bounds = st.builds(
     st.sampled_from(["", "min", "max"]),
     st.booleans(),
 )
-names = st.sampled_from(["words", "upper_share", "min_image_side"])
+names = st.sampled_from(["words", "newlines_per_word", "min_image_side"])
 rules = st.lists(st.tuples(names, bounds, st.dictionaries(names, bounds, max_size=2)), min_size=1, max_size=4)
 
 
 def table(rows: list[dict[str, object]]) -> pa.RecordBatch:
-    schema = pa.schema([("words", pa.int32()), ("upper_share", pa.float32()), ("min_image_side", pa.int32())])
+    schema = pa.schema(
+        [("words", pa.int32()), ("newlines_per_word", pa.float32()), ("min_image_side", pa.int32())]
+    )
     return pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
@@ -100,9 +102,9 @@ def test_judging_all_documents_at_once_equals_asking_each_document_each_rule(
 
 
 def test_a_ratio_of_exactly_the_limit_is_kept_unless_the_rule_is_strict() -> None:
-    batch = table([{"words": 10, "upper_share": 1 / 10, "min_image_side": None}])
-    lenient = RuleSet(rules=(Rule(name="a", measure="upper_share", max=0.1),))
-    strict = RuleSet(rules=(Rule(name="a", measure="upper_share", max=0.1, strict=True),))
+    batch = table([{"words": 10, "newlines_per_word": 1 / 10, "min_image_side": None}])
+    lenient = RuleSet(rules=(Rule(name="a", measure="newlines_per_word", max=0.1),))
+    strict = RuleSet(rules=(Rule(name="a", measure="newlines_per_word", max=0.1, strict=True),))
     assert judge(batch, lenient).keep.tolist() == [True]
     verdict = judge(batch, strict)
     assert verdict.keep.tolist() == [False]
@@ -134,6 +136,11 @@ def test_a_rule_set_of_ones_own_is_loaded_by_its_path(tmp_path: Path) -> None:
     assert ruleset.to_json()["rules"][0]["when"] == {"images": {"min": None, "max": 0.0, "strict": False}}
 
 
+def test_a_top_ngram_share_may_exceed_one_and_loudness_be_negative(tmp_path: Path) -> None:
+    load_text(tmp_path, "rules: [{name: a, measure: top_2gram_char_share, max: 1.5}]")
+    load_text(tmp_path, "media: [{name: a, measure: loudness_dbfs, min: -60}]")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -146,6 +153,25 @@ def test_a_rule_set_of_ones_own_is_loaded_by_its_path(tmp_path: Path) -> None:
         ("rules: [{name: a, measure: words, when: {images: {}}, min: 1}]", "there is no bound"),
         ("rules: [{name: a, measure: words, minimum: 5}]", r"unknown key 'rules.a.minimum'"),
         ("rules: [{name: a, measure: words, min: 5, max: 4}]", "min 5 is greater than max 4"),
+        ("rules: [{name: a, measure: words, min: -5}]", "min is -5, but 'words' is never below 0"),
+        (
+            "rules: [{name: a, measure: duplicate_line_share, max: 30}]",
+            "max is 30, but 'duplicate_line_share' is between 0 and 1; no value would make a difference",
+        ),
+        (
+            "rules: [{name: a, measure: quality_dclm, min: 1.8}]",
+            "min is 1.8, but 'quality_dclm' is between 0 and 1",
+        ),
+        (
+            "rules: [{name: a, measure: words, min: 5, when: {alpha_share: {max: 80}}}]",
+            "max is 80, but 'alpha_share'",
+        ),
+        (
+            "lines: [{name: a, measure: upper_share, max: 50}]",
+            "max is 50, but 'upper_share' is between 0 and 1",
+        ),
+        ("media: [{name: a, measure: silence_share, max: 95}]", "max is 95, but 'silence_share'"),
+        ("remove: [{what: snippets, when: {digit_share: {max: 5}}}]", "max is 5, but 'digit_share'"),
         ("rules: [{measure: words, min: 5}]", "'rules.0.name' is missing"),
         ("rules: [{name: a, measure: words, min: five}]", "'rules.a.min' is 'five'"),
         ("rules: [{name: a, measure: words, min: .nan}]", "finite number"),
