@@ -1,7 +1,8 @@
-"""The stream as a torch dataset."""
+"""The stream as a torch dataset, and what is looked at before it is read."""
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from mixloom.pipeline.errors import UserError
@@ -44,4 +45,26 @@ def check_reader(stream: Stream, start: int, rank: int, world: int) -> None:
         raise UserError(
             f"the run has {stream.steps:,} steps, so nothing is left from step {start:,} on",
             fix="make the stream with more steps, or start at an earlier one",
+        )
+
+
+def warn_of_small_cache(stream: Stream) -> None:
+    """Warn where remote shards are copied to a folder that cannot keep all tars the run reads from.
+
+    The order of a domain goes over all its contexts, so every step asks for tars from all over; those that were removed are
+    then copied again.
+    """
+    reader = stream.reader
+    cache = getattr(reader, "cache", None)
+    if cache is None:
+        return
+    served = {e.domain for e in stream.exposure(stream.steps, exact=False) if e.contexts}
+    needed = sum(entry.bytes for entry in reader.manifest.shards if entry.domain in served)
+    if needed > cache.cache_bytes:
+        share = 1 - cache.cache_bytes / needed
+        warnings.warn(
+            f"the tars this run reads from hold {needed:,} bytes, but cache_bytes is {cache.cache_bytes:,}: about"
+            f" {share:.0%} of the contexts will wait for a tar that has to be copied, most of them again and again;"
+            f" give ShardReader cache_bytes={needed} and a folder with that much room",
+            stacklevel=3,
         )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixloom.mixers.contexts import ContextRef, ContextRefs, DocLengths, Exposure, StreamBatch
-from mixloom.mixers.loader import as_iterable_dataset, check_reader
+from mixloom.mixers.loader import as_iterable_dataset, check_reader, warn_of_small_cache
 from mixloom.mixers.mixture import Mixture, check_servable
 from mixloom.mixers.mixture_log import ExcludeEntry, MixtureEntry, MixtureLog
 from mixloom.mixers.permutation import place, stream_key
@@ -91,6 +91,8 @@ class Stream:
         draws = steps * batch_contexts
         self.plan = Plan(groups, mixture, self.log, batch=batch_contexts, draws=draws, max_period=MAX_PERIOD)
         self._check_capacity()
+        if like is None:  # else it has been said
+            warn_of_small_cache(self)
 
     def _check_capacity(self) -> None:
         weights = self.plan.beyond(self.steps * self.batch_contexts)

@@ -155,11 +155,17 @@ class ShardCache:
             UserError: the tar cannot be had, or is not the one the manifest names.
         """
         path = self.folder / entry.name
-        try:
-            os.utime(path)  # the time of its last use
-        except FileNotFoundError:
+        if not self.used(entry):
             return self._copied(entry.name, entry.sha256, entry.bytes)
         return path
+
+    def used(self, entry: ShardEntry) -> bool:
+        """Note that a tar is in use, so that others go before it; False where there is no copy of it."""
+        try:
+            os.utime(self.folder / entry.name)
+        except FileNotFoundError:
+            return False
+        return True
 
     def expect(self, entries: Iterable[ShardEntry]) -> None:
         """Begin to copy tars that will be asked for, in a thread; an error shows when the tar is asked for.

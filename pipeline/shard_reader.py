@@ -9,6 +9,7 @@ import resource
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class ShardReader:
         verify: compare every sample with its checksum when it is first read.
         cache: local folder for the copies of remote shards; by default one in the user's cache folder.
         cache_bytes: most bytes of copied tars to keep there; see `shard_cache.ShardCache`.
+        manifest: of remote shards, where it is at hand; fetched by default, once: a copy of a reader takes it along.
 
     Raises:
         UserError: no manifest there, or one that cannot be read; when used: a missing, truncated or foreign tar, and
@@ -61,19 +63,20 @@ class ShardReader:
         verify: bool = False,
         cache: str | Path | None = None,
         cache_bytes: int = CACHE_BYTES,
+        manifest: ShardManifest | None = None,
     ) -> None:
         self.cache: ShardCache | None = None
         if is_local(path):
             file = find_manifest(path)
             self.manifest = ShardManifest.load(file)
             self.directory = fsspec.core.url_to_fs(file)[1].rsplit("/", 1)[0]
-            self._opening: tuple[Any, ...] = (self.directory, verify, None, cache_bytes)
+            self._opening: tuple[Any, ...] = (self.directory, verify, None, cache_bytes, None)
         else:
-            url, self.manifest = remote_manifest(str(path))
+            url, self.manifest = (str(path), manifest) if manifest is not None else remote_manifest(str(path))
             folder = default_folder() if cache is None else Path(cache)
             self.cache = ShardCache(url, self.manifest, folder, cache_bytes)
             self.directory = str(self.cache.folder)
-            self._opening = (url, verify, str(folder), cache_bytes)
+            self._opening = (url, verify, str(folder), cache_bytes, self.manifest)
         # Whether not all copies may be kept, so that one of them may go at any time.
         self._scarce = self.cache is not None and self.manifest.totals.bytes > cache_bytes
         self.verify = verify
@@ -294,6 +297,10 @@ class ShardReader:
     def _map(self, shard: int) -> NDArray[np.uint8]:
         found = self._maps.get(shard)
         if found is not None:
+            if self._scarce and self.cache is not None:  # what is in use stays, here and in the folder
+                with suppress(KeyError):  # another thread may have dropped it just now
+                    self._maps.move_to_end(shard)
+                self.cache.used(self.manifest.shards[shard])
             return found
         mapped = self._opened(self.manifest.shards[shard])
         self._maps[shard] = mapped
@@ -349,5 +356,7 @@ def _told(numbers: Int64) -> str:
     return f"{int(numbers.min())} to {int(numbers.max())}"
 
 
-def _reopened(path: str, verify: bool, cache: str | None, cache_bytes: int) -> ShardReader:
-    return ShardReader(path, verify=verify, cache=cache, cache_bytes=cache_bytes)
+def _reopened(
+    path: str, verify: bool, cache: str | None, cache_bytes: int, manifest: ShardManifest | None
+) -> ShardReader:
+    return ShardReader(path, verify=verify, cache=cache, cache_bytes=cache_bytes, manifest=manifest)

@@ -57,6 +57,30 @@ def test_ranks_are_parts_of_one_global_order(stream, world):
         assert rows == whole[step]["input_ids"].tolist()
 
 
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(("workers", "prefetch"), [(0, 0), (0, 1), (0, 5), (1, 0), (1, 4), (2, 0), (2, 1)])
+def test_the_order_is_the_same_for_any_ranks_workers_and_depth(stream, world, workers, prefetch):
+    want = [stream.contexts(step).input_ids.tolist() for step in range(STEPS)]
+    parts = [batches(stream, workers, rank=k, world=world, prefetch=prefetch) for k in range(world)]
+    for step in range(STEPS):
+        assert [row for part in parts for row in part[step]["input_ids"].tolist()] == want[step]
+
+
+def test_worker_processes_that_are_started_afresh_read_the_same(stream):
+    want = [stream.contexts(step).input_ids.tolist() for step in range(STEPS)]
+    more = {"batch_size": None, "num_workers": 1, "multiprocessing_context": "spawn"}
+    loader = torch.utils.data.DataLoader(as_iterable_dataset(stream), **more)
+    assert [b["input_ids"].tolist() for b in loader] == want
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_batch_that_is_kept_is_never_written_over(stream, prefetch):
+    loader = torch.utils.data.DataLoader(as_iterable_dataset(stream, prefetch=prefetch), batch_size=None)
+    kept = [b["input_ids"][:, 3:5] for b in loader]
+    want = [stream.contexts(step).input_ids[:, 3:5].tolist() for step in range(STEPS)]
+    assert [part.tolist() for part in kept] == want
+
+
 @pytest.mark.parametrize("start", [1, 3, 4, 6, 9])
 def test_a_stream_goes_on_from_a_state_under_another_world(stream, start):
     state = stream.state(start)

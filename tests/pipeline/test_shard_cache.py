@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+import warnings
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -137,6 +138,18 @@ def test_use_counts_not_age(here, there, tmp_path):
     cache.tar(first)
     cache.tar(third)
     assert sorted(p.name for p in tmp_path.rglob("*.tar")) == [first.name, third.name]
+
+
+def test_a_tar_that_every_batch_reads_is_copied_once(here, there, tmp_path, monkeypatch):
+    reader = ShardReader(there, cache=tmp_path, cache_bytes=2 * tar_bytes(here))
+    copied: list[str] = []
+    whole = ShardCache._copied
+    monkeypatch.setattr(
+        ShardCache, "_copied", lambda c, name, *a: [copied.append(name), whole(c, name, *a)][1]
+    )
+    for other in (1, 2, 3, 1, 2, 3):
+        reader.batch(0, [0, other * EACH])
+    assert copied.count(shard_name("aa", 0, SHARDS)) == 1
 
 
 def test_a_bound_smaller_than_a_shard_is_refused(here, there, tmp_path):
@@ -284,6 +297,7 @@ def test_a_server_that_does_not_answer_is_an_error_with_its_address(tmp_path, mo
     assert "check the network" in e.value.fix
 
 
+@pytest.mark.filterwarnings("ignore:the tars this run reads from")
 def test_a_stream_over_remote_shards_serves_what_one_over_local_shards_does(here, there, tmp_path):
     from mixloom.mixers.estimate import MixtureConfig
     from mixloom.mixers.stage import weigh
@@ -304,6 +318,7 @@ def test_a_stream_over_remote_shards_serves_what_one_over_local_shards_does(here
     assert len(list((tmp_path / "b").rglob("*.tar"))) <= 3
 
 
+@pytest.mark.filterwarnings("ignore:the tars this run reads from")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_made_after_the_reader_was_used_read_the_same(here, server, tmp_path, workers):
     torch = pytest.importorskip("torch")
@@ -324,3 +339,35 @@ def test_copies_lie_in_the_users_cache_folder_by_default(monkeypatch, tmp_path, 
     assert default_folder() == tmp_path / "mixloom" / "shards"
     ShardReader(there).context("aa", 0)
     assert list((tmp_path / "mixloom" / "shards").rglob("*.tar"))
+
+
+def stream_over(reader, steps: int = 12):
+    from mixloom.mixers.estimate import MixtureConfig
+    from mixloom.mixers.stage import weigh
+    from mixloom.mixers.stream import Stream
+
+    mixture = weigh(reader.manifest, MixtureConfig(), 4 * steps)
+    return Stream(reader, mixture, seed=0, batch_contexts=4, steps=steps)
+
+
+def test_a_cache_too_small_for_the_tars_of_a_run_is_warned_of_with_what_to_set(here, there, tmp_path):
+    whole = sum(p.stat().st_size for p in here.glob("*.tar"))
+    with pytest.warns(UserWarning, match=f"hold {whole:,} bytes.*give ShardReader cache_bytes={whole}"):
+        stream_over(ShardReader(there, cache=tmp_path, cache_bytes=tar_bytes(here)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stream_over(ShardReader(there, cache=tmp_path, cache_bytes=whole))
+        stream_over(ShardReader(here))
+
+
+def test_a_copy_of_a_reader_does_not_ask_for_the_manifest_again(server, here, tmp_path, monkeypatch):
+    reader = ShardReader(server, cache=tmp_path)
+    data = pickle.dumps(reader)
+
+    def asked(path):
+        raise AssertionError(f"{path} was asked for its manifest")
+
+    monkeypatch.setattr("mixloom.pipeline.shard_reader.remote_manifest", asked)
+    again = pickle.loads(data)
+    assert again.manifest == reader.manifest
+    assert all_rows(again) == all_rows(ShardReader(here))
