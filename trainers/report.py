@@ -19,6 +19,7 @@ from mixloom.pipeline.report import (
     duplicates,
     edits,
     funnel,
+    incidents,
     order,
     overview,
     samples,
@@ -195,21 +196,25 @@ def _trainings(run: RunDirectory, curation: Curation) -> list[Section]:
     out: list[Section] = []
     for name in planned_stages(run):
         store = run.stage(name).store
-        records = _metrics(store)
-        if not records:
+        records, left_out = _lines(store, "metrics.jsonl"), _lines(store, "spikes.jsonl")
+        if not records and not left_out:
             continue
-        body = training.training_section(records, _ends(records))
+        body = [
+            *training.training_section(records, _ends(records) if records else None),
+            *incidents.incidents_section(left_out, records, posixpath.basename(run.store.root)),
+            *incidents.looks_charts(records),
+        ]
         title = "Training" if name == "train" else f"Training '{name}'"
         lead = "Loss per target over the steps; the faint line is what was logged, the strong one its moving average."
         out.append(Section(f"training-{len(out)}", title, body, lead))
     return out or [Section("training-0", "Training", nothing("Nothing has been trained yet."))]
 
 
-def _metrics(store: Store) -> list[dict[str, Any]]:
-    """Records of a training; a last line cut off by a crash is left out."""
-    if not store.exists("metrics.jsonl"):
+def _lines(store: Store, name: str) -> list[dict[str, Any]]:
+    """Records of a training, a line each; one cut off by a crash is left out."""
+    if not store.exists(name):
         return []
-    lines = store.read("metrics.jsonl").decode("utf-8").splitlines(keepends=True)
+    lines = store.read(name).decode("utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import wave
 
 import numpy as np
@@ -150,6 +151,26 @@ def test_every_section_of_a_whole_run_has_something_to_show(whole):
     assert not tree.xpath("//*[@class='nothing']")
     assert "conserved: yes" in section(tree, "overview").text_content()
     assert len(section(tree, "training-0").xpath(".//svg")) >= 3
+
+
+def test_updates_that_were_left_out_stand_beside_the_curves(whole, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(whole, copied)
+    contexts = [{"context": 1, "loss": 9.5, "targets": 30, "documents": ["0123abc"]}]
+    incident = {
+        "step": 2,
+        "kind": "spike",
+        "cause": "data",
+        "contexts": contexts,
+        "documents": [],
+        "loss": 8.1,
+    }
+    incident |= {"loss_expected": 3.2, "grad_norm": 2.0, "grad_norm_usual": 0.4, "excluded_from": 3}
+    (copied / "train" / "spikes.jsonl").write_text(json.dumps(incident) + "\n" + '{"step": 3, "cut')
+    text = section(report(copied), "training-0").text_content()
+    assert "1 update left out" in text
+    assert "0123abc" in text
+    assert "excluded from step 3 on" in text
 
 
 def test_the_attack_is_shown_as_text(whole):
