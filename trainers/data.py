@@ -50,6 +50,7 @@ __all__ = [
     "StreamLike",
     "make_batch",
     "micro_batches",
+    "modality_edges",
     "modality_names",
     "modality_table",
 ]
@@ -140,6 +141,12 @@ def modality_names(vocabulary: dict[str, Any]) -> list[str]:
     return [names.get(m, f"modality{m}") for m in range(max(names, default=0) + 1)]
 
 
+def modality_edges(modality: np.ndarray) -> np.ndarray:
+    """The ids at which another modality begins, and 0 and V: int64, ascending; modality is uint8 [V]."""
+    inside = np.flatnonzero(modality[1:] != modality[:-1]) + 1
+    return np.concatenate([[0], inside, [len(modality)]]).astype(np.int64)
+
+
 def make_batch(
     input_ids: np.ndarray,
     doc_lengths: Sequence[np.ndarray],
@@ -149,6 +156,7 @@ def make_batch(
     modalities: int = 3,
     document_mask: bool = True,
     counted: np.ndarray | None = None,
+    edges: np.ndarray | None = None,
     blocks: Blocks | None = None,
 ) -> Batch:
     """Turn contexts into a Batch.
@@ -162,6 +170,7 @@ def make_batch(
         document_mask: whether documents are read apart (`ModelConfig.document_mask`). Targets are the same
             either way: the last token of a document never has one.
         counted: bool [B, L], False where a token is no target for the one before it; None: all are.
+        edges: from `modality_edges`, for those who make many batches.
         blocks: where to take memory from; new memory by default.
 
     Raises:
@@ -174,8 +183,8 @@ def make_batch(
     pieces, padding = _pieces(doc_lengths, contexts, length)
     read = pieces if document_mask else _joined(pieces, padding, length)
     flat = np.ascontiguousarray(input_ids).reshape(-1)
-    edges = np.flatnonzero(modality[1:] != modality[:-1]) + 1
-    edges = np.concatenate([[0], edges, [len(modality)]]).astype(np.int64)
+    if edges is None:
+        edges = modality_edges(modality)
     blocks = blocks or Blocks()
     runs = blocks.take((2, tokens))
     sizes, target_counts = np.empty((2, modalities), dtype=np.int64)
@@ -190,23 +199,22 @@ def make_batch(
         block[: 6 * tokens].reshape(6, tokens),
         block[6 * tokens :].view(np.uint8)[:tokens],
     )
-    ids, targets, perm, inverse, positions, documents = whole
     fill(flat, pieces, padding, runs, found, int(modality[0]), sizes, whole[:4], target_modality)
-    number_pieces(read, positions, documents)
+    number_pieces(read, whole[4], whole[5])
     if counted is not None:
-        _leave_out(counted, targets, target_modality, target_counts, int(modality[0]))
+        _leave_out(counted, whole[1], target_modality, target_counts, int(modality[0]))
+    ids, targets, perm, inverse, positions, documents = torch.from_numpy(whole).unbind(0)
+    own = np.zeros(contexts, np.int64) if domains is None else np.asarray(domains).astype(np.int64)
     return Batch(
         shape=(contexts, length),
-        input_ids=torch.from_numpy(ids),
-        targets=torch.from_numpy(targets),
-        positions=torch.from_numpy(positions),
-        documents=torch.from_numpy(documents.reshape(contexts, length)),
-        perm=torch.from_numpy(perm),
-        inverse=torch.from_numpy(inverse),
+        input_ids=ids,
+        targets=targets,
+        positions=positions,
+        documents=documents.view(contexts, length),
+        perm=perm,
+        inverse=inverse,
         target_modality=torch.from_numpy(target_modality),
-        domains=torch.from_numpy(np.zeros(contexts) if domains is None else np.asarray(domains)).to(
-            torch.int64
-        ),
+        domains=torch.from_numpy(own),
         sizes=sizes.tolist(),
         target_counts=target_counts.tolist(),
         piece_lengths=read,
@@ -255,13 +263,14 @@ def micro_batches(
     *,
     document_mask: bool = True,
     config: ModelConfig | None = None,
+    edges: np.ndarray | None = None,
     blocks: Blocks | None = None,
 ) -> list[Batch]:
     """The contexts of one update cut into `parts` batches of equal height.
 
     Args:
         config: of a model that may read speech in patches, for which they are made here.
-        blocks: where to take memory from.
+        edges, blocks: see `make_batch`.
     """
     from mixloom.trainers.speech_batch import patched  # which builds on this module
 
@@ -278,6 +287,7 @@ def micro_batches(
             modalities=modalities,
             document_mask=document_mask,
             counted=None if counted is None else counted[i : i + height],
+            edges=edges,
             blocks=blocks,
         )
         for i in range(0, height * parts, height)
@@ -323,6 +333,7 @@ class Prefetcher:
         self._stream, self._next, self._stop = stream, start, stop
         self._parts, self._modality, self._modalities = parts, modality, modalities
         self._document_mask, self._config = document_mask, config
+        self._edges = modality_edges(modality)
         ahead = max(depth, threads) if depth else 0
         # Of each step: what is used, what is made ahead, and what each thread makes, a block and one to work in.
         self._blocks = Blocks(2 * parts * (1 + ahead + threads))
@@ -362,6 +373,7 @@ class Prefetcher:
             self._modalities,
             document_mask=self._document_mask,
             config=self._config,
+            edges=self._edges,
             blocks=self._blocks,
         )
 
