@@ -12,10 +12,6 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-_UNUSED = (
-    3  # references to a block that nobody uses: the list, the loop's name and the argument of getrefcount
-)
-
 
 class Blocks:
     """Integer arrays that are handed out again once nothing refers to them. Safe to use from several threads.
@@ -29,14 +25,20 @@ class Blocks:
     def __init__(self, most: int = 8) -> None:
         self._most = most
         self._kept: list[NDArray[np.int32]] = []
+        self._alone = _references([np.empty(0, np.int32)], 0)
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...]) -> NDArray[np.int32]:
         """An int32 array of this shape with anything in it."""
         with self._lock:
-            for block in self._kept:
-                if block.shape == shape and sys.getrefcount(block) == _UNUSED:
-                    return block
+            for i in range(len(self._kept)):
+                if self._kept[i].shape == shape and _references(self._kept, i) == self._alone:
+                    return self._kept[i]
             made = np.empty(shape, dtype=np.int32)
             self._kept = [*self._kept, made][-self._most :]
             return made
+
+
+def _references(blocks: list[NDArray[np.int32]], i: int) -> int:
+    """References to a block, those of the list and of this call among them: how many these are, Python decides."""
+    return sys.getrefcount(blocks[i])

@@ -109,10 +109,3 @@ def test_memory_is_used_again_only_when_no_array_view_or_tensor_refers_to_it():
     assert kept[1].tolist() == [2, IGNORE, 2, 2]
     assert kept[2].tolist() == [[0] * 5, [1] * 5]
     assert last.input_ids.tolist() == [8] * 10
-
-
-def test_only_some_blocks_are_kept():
-    blocks = Blocks()
-    taken = [blocks.take((3, 4)) for _ in range(20)]
-    assert len({a.ctypes.data for a in taken}) == 20
-    assert len(blocks._kept) == 8
