@@ -64,7 +64,10 @@ Arrays = (
 
 
 class StreamLike(Protocol):
-    """Where the contexts of a step come from; the answer must depend on the step alone."""
+    """Where the contexts of a step come from; the answer must depend on the step alone.
+
+    Where it has an attribute `steps`, the updates it can serve, a longer training is refused.
+    """
 
     def batch_arrays(self, step: int) -> Arrays:
         """`(input_ids uint16|uint32 [B, L], doc_lengths: B int arrays, domains int32 [B])` of update `step` from 0.
