@@ -28,7 +28,7 @@ from mixloom.pipeline.stage import RunSettings, Stage, StageContext, UnitOutput,
 from mixloom.pipeline.storage import resolve
 from mixloom.trainers.recipe import RunConfig
 
-PART_DOCUMENTS = 1000
+PART_DOCUMENTS = RunConfig.model_fields["part_documents"].default
 REPLACED = 0.8  # share of the pieces of a re-mixed document that come from elsewhere
 LEAST_PIECE = 40  # characters: shorter pieces are joined to the one after them
 # A piece ends with its line, or in a long line with a sentence.

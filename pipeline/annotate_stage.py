@@ -50,7 +50,7 @@ class AnnotateStage(Stage):
             lambda p: (
                 p
                 | Given(ctx.todo(parts), spread=False)
-                | ReadParts(ctx.reader("ingest"))
+                | ReadParts(ctx.reader("ingest"), ["doc_id", "source", "segments"])
                 | Annotate(self.config, self.roots)
                 | Commit(ctx.directory)
             ),

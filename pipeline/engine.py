@@ -100,7 +100,8 @@ def read_part(
     table = reader.read(part, columns)
     if survivors is not None:
         rows = survivors.read(part, ["row"])["row"]
-        table = table.take(rows)
+        if len(rows) < table.num_rows:  # they ascend, so as many rows are all rows
+            table = table.take(rows)
         if "row" not in table.column_names:
             table = table.append_column("row", rows)
     return one_batch(table)

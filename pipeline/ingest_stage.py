@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mixloom.pipeline.ingest.config import Source
@@ -20,7 +21,8 @@ class IngestStage(Stage):
     Args:
         sources: what to read.
         roots: the root path or URL of each source, by name; not part of the key, so that data may be moved.
-        part_documents, part_bytes: a part is closed at whichever comes first (bytes of text).
+        part_documents, part_bytes, part_media: a part is closed at whichever comes first (documents, bytes of text, images
+            and recordings).
     """
 
     name = "ingest"
@@ -28,10 +30,15 @@ class IngestStage(Stage):
     parallelism = "processes"  # parsing is Python code and holds the interpreter lock
 
     def __init__(
-        self, sources: Sequence[Source], roots: dict[str, str], part_documents: int, part_bytes: int
+        self,
+        sources: Sequence[Source],
+        roots: dict[str, str],
+        part_documents: int,
+        part_bytes: int,
+        part_media: int = 1000,
     ) -> None:
         self.sources, self.roots = sources, roots
-        self.part_documents, self.part_bytes = part_documents, part_bytes
+        self.size = PartSize(part_documents, part_bytes, part_media)
 
     def settings(self) -> dict[str, Any]:
         from mixloom.pipeline.ingest.plan import fingerprint
@@ -45,7 +52,7 @@ class IngestStage(Stage):
             }
             for s in self.sources
         ]
-        return {"sources": described, "part_documents": self.part_documents, "part_bytes": self.part_bytes}
+        return {"sources": described, **{f"part_{name}": bound for name, bound in asdict(self.size).items()}}
 
     def execute(self, ctx: StageContext) -> None:
         import apache_beam as beam
@@ -61,35 +68,43 @@ class IngestStage(Stage):
             lambda p: (
                 p
                 | beam.Create(todo)
-                | ReadSplits(self.roots, ctx.directory, self.part_documents, self.part_bytes)
+                | ReadSplits(self.roots, ctx.directory, self.size)
                 | Commit(ctx.directory)
             ),
             len(units),
         )
 
 
-def chunks(
-    items: Iterable[Document | Failure], documents: int, size: int
-) -> Iterator[list[Document | Failure]]:
-    """Cut a stream of documents and failures into lists of at most `documents` documents or `size` bytes of text."""
+@dataclass(frozen=True, slots=True)
+class PartSize:
+    """When a part is full: so many documents, bytes of text (about), images and recordings; whichever comes first."""
+
+    documents: int
+    bytes: int
+    media: int
+
+
+def chunks(items: Iterable[Document | Failure], size: PartSize) -> Iterator[list[Document | Failure]]:
+    """Cut a stream of documents and failures into lists that are closed when they are full."""
     from mixloom.pipeline.schema import Document
 
     held: list[Document | Failure] = []
-    count = volume = 0
+    count = volume = media = 0
     for item in items:
         held.append(item)
         if isinstance(item, Document):
             count += 1
             volume += sum(len(s.text) for s in item.segments if s.text)
-        if count >= documents or volume >= size:
+            media += sum(1 for s in item.segments if s.media is not None)
+        if count >= size.documents or volume >= size.bytes or media >= size.media:
             yield held
-            held, count, volume = [], 0, 0
+            held, count, volume, media = [], 0, 0, 0
     if held:
         yield held
 
 
 def ingest_unit(
-    name: str, items: Iterable[Document | Failure], directory: Any, documents: int, size: int
+    name: str, items: Iterable[Document | Failure], directory: Any, size: PartSize
 ) -> UnitOutput:
     """Write the documents of one split as parts `part-<split>-<chunk>`, one at a time; return its record."""
     import pyarrow as pa
@@ -100,7 +115,7 @@ def ingest_unit(
     parts: list[Part] = []
     failed: list[Failure] = []
     kept = 0
-    for chunk in chunks(items, documents, size):
+    for chunk in chunks(items, size):
         good = [x for x in chunk if isinstance(x, Document)]
         failed += [x for x in chunk if isinstance(x, Failure)]
         if good:

@@ -43,15 +43,17 @@ class Layout:
     paragraph_chars: NDArray[np.int32]
 
 
-def cut_layout(texts: pa.Array, short_line_chars: int = 30, masks: ByteMasks | None = None) -> Layout:
+def cut_layout(
+    texts: pa.Array, short_line_chars: int = 30, masks: ByteMasks | None = None, paragraphs: bool = True
+) -> Layout:
     """Cut every document of a string or large_string array of n rows; a null is an empty document.
 
-    A line of at most `short_line_chars` characters is short. masks: of these texts, where they are known. Raises TypeError
-    where `texts` holds no strings.
+    A line of at most `short_line_chars` characters is short. masks: of these texts, where they are known. paragraphs: False
+    leaves them out: there are none, and what counts them is 0. Raises TypeError where `texts` holds no strings.
     """
     data, offsets = utf8_buffers(texts)
     bits, places, _ = byte_masks(data, offsets) if masks is None else masks
-    return Layout(*layout_kernel(data, offsets, bits, places, ch.character_flags(), short_line_chars))
+    return Layout(*layout_kernel(data, offsets, bits, places, ch.character_flags(), short_line_chars, paragraphs))
 
 
 def no_layout(n: int) -> Layout:

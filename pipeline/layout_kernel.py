@@ -225,10 +225,13 @@ def _next_newline(newlines, breaks, place, r, size):  # type: ignore[no-untyped-
 
 @njit(**LEAN)
 def _cut_document(  # type: ignore[no-untyped-def]
-    data, i, stop, newlines, breaks, place, flags, short_line, row, lines, paras,
+    data, i, stop, newlines, breaks, place, flags, short_line, blocks, row, lines, paras,
     raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,
 ):  # fmt: skip
-    """Cut data[i:stop]: fill `row` and append behind the first `lines` and `paras`; how many are used now."""
+    """Cut data[i:stop]: fill `row` and append behind the first `lines` and `paras`; how many are used now.
+
+    blocks: False leaves out the paragraphs.
+    """
     if i >= stop:
         return lines, paras
     row[9] = 1
@@ -274,7 +277,7 @@ def _cut_document(  # type: ignore[no-untyped-def]
                 _break_lines(data, start, i, not at_end, flags, row)
             else:
                 row[14] += 1
-            if i > body and start < body_stop:
+            if blocks and i > body and start < body_stop:
                 open_from = open_from if open_from >= 0 else max(start, body)
                 open_to = min(i, body_stop)
                 pieces += 1
@@ -303,10 +306,11 @@ def _cut_document(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def layout_kernel(data, offsets, masks, places, flags, short_line):  # type: ignore[no-untyped-def]
+def layout_kernel(data, offsets, masks, places, flags, short_line, blocks):  # type: ignore[no-untyped-def]
     """The kernel behind `layout.cut_layout`.
 
-    data uint8, offsets int64 [n+1]; masks, places: of `byte_masks`. flags uint16 [0x110000], short_line in characters.
+    data uint8, offsets int64 [n+1]; masks, places: of `byte_masks`. flags uint16 [0x110000], short_line in characters;
+    blocks: whether to look for paragraphs.
     Returns the fields of `Layout` in order.
     """
     n = offsets.size - 1
@@ -326,7 +330,7 @@ def layout_kernel(data, offsets, masks, places, flags, short_line):  # type: ign
         block_hashes, block_chars = _reserve(block_hashes, paras, most), _reserve(block_chars, paras, most)
         para_hashes, para_chars = _reserve(para_hashes, paras, most), _reserve(para_chars, paras, most)
         lines, paras = _cut_document(
-            data, start, stop, newlines, breaks, places[d], flags, short_line, counts[d], lines, paras,
+            data, start, stop, newlines, breaks, places[d], flags, short_line, blocks, counts[d], lines, paras,
             raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,
         )  # fmt: skip
         ends[0, d + 1], ends[1, d + 1] = lines, paras

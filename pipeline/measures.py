@@ -333,7 +333,7 @@ def check_measured(names: Iterable[str], annotate: Mapping[str, Any], asker: str
 class Needs:
     """What has to be cut and counted for some measures; the rest may be left out.
 
-    terms, words, lines, tokens, segments: whether documents are cut into these. distinct: distinct terms; term_grams: 5-grams
+    terms, words, lines, tokens, segments, paragraphs: whether documents are cut into these. distinct: distinct terms; term_grams: 5-grams
     of them; middle: median lengths; items: duplicate lines and paragraphs. *_order: the longest n-grams of tokens, words and segments to count, 0 for none; tops:
     whether the most frequent ones matter.
     """
@@ -343,6 +343,7 @@ class Needs:
     lines: bool = True
     tokens: bool = True
     segments: bool = True
+    paragraphs: bool = True
     distinct: bool = True
     term_grams: bool = True
     middle: bool = True
@@ -399,6 +400,7 @@ def needs(names: tuple[str, ...]) -> Needs:
         terms=not counts.isdisjoint(_OF_TERMS),
         tokens=any(family_of(name) == "tokens" for name in names),
         segments=any(family_of(name) == "segments" for name in names),
+        paragraphs=any("paragraph" in c for c in counts),
         distinct="distinct_terms" in counts,
         middle="middle_word_chars" in counts,
         items=any(_OF_ITEMS.match(c) for c in counts),

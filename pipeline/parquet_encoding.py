@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 _LEVEL = 3  # of zstd
-_MANY_ROWS = 5000  # from so many rows on numbers have a dictionary
+_MANY_ROWS = 20_000  # from so many rows on numbers have a dictionary
 _DISTINCT = ("doc_id", "text")  # strings no two rows share
 _ASCENDING = ("row", "start", "stop", "next")
 
@@ -45,6 +45,8 @@ def encodings(table: pa.Table) -> dict[str, Any]:
             vector = pa.types.is_float16(kind) or (not flat and pa.types.is_floating(kind))
             number = flat and (pa.types.is_integer(kind) or pa.types.is_floating(kind))
             compression[path] = "none" if vector or pa.types.is_fixed_size_binary(kind) else "zstd"
+            if path == "doc_id":
+                compression[path] = "none"  # 32 digits of a hash: zstd finds nothing but that they are digits, slowly
             if number and not vector and table.num_rows < _MANY_ROWS:
                 compression[path] = "snappy"  # on so few numbers zstd takes longer to begin than to work
             statistics += [] if vector else [path]

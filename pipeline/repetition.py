@@ -335,6 +335,25 @@ def _hash_grams(hashes, first, last, grams):  # type: ignore[no-untyped-def]
     return count
 
 
+@njit(**LEAN)
+def _copies(grams, count, keys, marks):  # type: ignore[no-untyped-def]
+    """How many of the first `count` grams equal an earlier one; overwrites them.
+
+    Most grams of a text occur once: those that share no mark with another need no place in a table (see `_likely_pairs`).
+    """
+    mask = np.uint64(_marks_size(count) - 1)
+    marks[: np.int64(mask) + 1] = 0
+    for i in range(count):
+        place = np.int64(grams[i] & mask)
+        marks[place] = min(marks[place] + 1, 2)
+    kept = 0
+    for i in range(count):
+        gram = grams[i]
+        grams[kept] = gram
+        kept += marks[np.int64(gram & mask)] == 2
+    return kept - _distinct(grams, 0, kept, keys)
+
+
 @njit(cache=True, nogil=True)
 def _repeated_items(  # type: ignore[no-untyped-def]
     out, distinct, term_grams, middle, items, term_offsets, term_hashes, word_offsets, word_chars, empty, ends,
@@ -346,12 +365,13 @@ def _repeated_items(  # type: ignore[no-untyped-def]
     keys, counts = np.empty(size, np.uint64), np.zeros(size, np.int32)
     kept, kept_chars = np.empty(size, np.uint64), np.empty(size, np.int32)
     lengths = np.empty(_LENGTHS, np.int64)
-    grams = np.empty(_widest(term_offsets) if term_grams else 0, np.uint64)
+    most = _widest(term_offsets) if term_grams else 0
+    grams, marks = np.empty(most, np.uint64), np.empty(_marks_size(most), np.uint8)
     for d in range(out.shape[0]):
         row = out[d]
         if term_grams:
             row[17] = _hash_grams(term_hashes, term_offsets[d], term_offsets[d + 1], grams)
-            row[16] = row[17] - _distinct(grams, 0, row[17], keys)
+            row[16] = _copies(grams, row[17], keys, marks)
         if distinct:
             row[0] = _distinct(term_hashes, term_offsets[d], term_offsets[d + 1], keys)
         if items:

@@ -16,7 +16,7 @@ import io
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import fsspec
@@ -53,6 +53,9 @@ class Part:
     bytes: int
     sha256: str
 
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:
@@ -66,12 +69,10 @@ class UnitRecord:
     info: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        rejects = asdict(self.rejects) if self.rejects else None
-        parts = [asdict(p) for p in self.parts]
         return {
             "unit": self.unit,
-            "parts": parts,
-            "rejects": rejects,
+            "parts": [p.to_json() for p in self.parts],
+            "rejects": self.rejects.to_json() if self.rejects else None,
             "counts": self.counts.to_json(),
             "seconds": self.seconds,
             "info": self.info,
@@ -116,8 +117,8 @@ class StageManifest:
     def to_json(self) -> dict[str, Any]:
         out = {name: getattr(self, name) for name in self.__slots__}
         out["counts"] = self.counts.to_json()
-        out["parts"] = [asdict(p) for p in self.parts]
-        out["rejects"] = [asdict(p) for p in self.rejects]
+        out["parts"] = [p.to_json() for p in self.parts]
+        out["rejects"] = [p.to_json() for p in self.rejects]
         return {"format": FORMAT_VERSION, "fingerprint": self.fingerprint, **out}
 
     @classmethod
@@ -302,7 +303,7 @@ class StageDirectory:
         return Part(file, file, rows, len(data), sha256_hex(data))
 
     def commit(self, record: UnitRecord) -> None:
-        self.store.write_json(f"{PROGRESS}/{record.unit}.json", record.to_json())
+        self.store.write(f"{PROGRESS}/{record.unit}.json", canonical_json(record.to_json()))
 
     def finish(self, manifest: StageManifest) -> None:
         self.store.write_json("stage.json", manifest.to_json())

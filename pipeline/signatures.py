@@ -28,6 +28,8 @@ _S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(
 _TOP = np.uint64(0xFFFFFFFFFFFFFFFF)
 __all__ = ["MinHashConfig", "cut_signatures", "jaccard", "permutations", "shingle_sets", "signatures"]
 
+_ONE = np.uint64(1)
+_BUCKETS, _LONG = 1 << 16, 1 << 20  # where shingles are sorted; those of a longer document would crowd there
 _BLOCK = 256  # shingles hashed at a time, a multiple of four: their keys stay in the first-level cache
 
 
@@ -80,6 +82,35 @@ def _sign(offsets, term_hashes, ngram, a, b):  # type: ignore[no-untyped-def]
     return out
 
 
+@njit(**LEAN)
+def _sort_uniform(values, out, ends):  # type: ignore[no-untyped-def]
+    """`values`, sorted, into `out`: uniform numbers lie near their place once they are ordered by their highest bits."""
+    n = values.size
+    bits = np.uint64(0)
+    while (np.int64(1) << np.int64(bits + _ONE)) <= n and np.int64(2) << np.int64(bits) <= ends.size:
+        bits += _ONE
+    if bits == 0:
+        bits = _ONE
+    shift = np.uint64(64) - bits
+    ends[: np.int64(1) << np.int64(bits)] = 0
+    for i in range(n):
+        ends[values[i] >> shift] += 1
+    total = 0
+    for k in range(np.int64(1) << np.int64(bits)):
+        total += ends[k]
+        ends[k] = total
+    for i in range(n - 1, -1, -1):
+        k = values[i] >> shift
+        ends[k] -= 1
+        out[ends[k]] = values[i]
+    for i in range(1, n):
+        x, j = out[i], i
+        while j > 0 and out[j - 1] > x:
+            out[j] = out[j - 1]
+            j -= 1
+        out[j] = x
+
+
 @njit(cache=True, nogil=True)
 def _shingle_sets(offsets, term_hashes, ngram):  # type: ignore[no-untyped-def]
     n = offsets.size - 1
@@ -87,10 +118,18 @@ def _shingle_sets(offsets, term_hashes, ngram):  # type: ignore[no-untyped-def]
     for d in range(n):
         total += max(0, offsets[d + 1] - offsets[d] - ngram + 1)
     values, bounds = np.empty(total, np.uint64), np.zeros(n + 1, np.int64)
+    most = 0
+    for d in range(n):
+        most = max(most, offsets[d + 1] - offsets[d])
+    own, ordered, ends = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(_BUCKETS, np.int64)
     used = 0
     for d in range(n):
-        count = _shingles(term_hashes, offsets[d], offsets[d + 1], ngram, values[used:])
-        part = np.sort(values[used : used + count])
+        count = _shingles(term_hashes, offsets[d], offsets[d + 1], ngram, own)
+        part = ordered[:count]
+        if count > _LONG:
+            part = np.sort(own[:count])
+        else:
+            _sort_uniform(own[:count], part, ends)
         for i in range(count):
             if i == 0 or part[i] != part[i - 1]:
                 values[used] = part[i]

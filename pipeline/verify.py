@@ -104,6 +104,8 @@ def sketch(sets: pa.LargeListArray, max_shingles: int) -> tuple[pa.LargeListArra
     """
     offsets = sets.offsets.to_numpy()
     sizes = np.diff(offsets)
+    if sizes.max(initial=0) <= max_shingles:
+        return sets, sizes
     lengths = np.minimum(sizes, max_shingles)
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     at = np.arange(bounds[-1]) + np.repeat(offsets[:-1] - bounds[:-1], lengths)
@@ -186,7 +188,9 @@ def part_sketches(
     hashes, sizes = sketch(shingle_sets(read_texts(part, rows), ngram), max_shingles)
     document = np.cumsum(first) - 1
     ids = id_batch(pa.schema(_fields("hi", "lo")), wanted[:, 1:3])
-    arrays = [*ids.columns, pa.array(sizes[document]), hashes.take(pa.array(document))]
+    if not first.all():  # a document that several partitions want
+        sizes, hashes = sizes[document], hashes.take(pa.array(document))
+    arrays = [*ids.columns, pa.array(sizes), hashes]
     return pa.RecordBatch.from_arrays(arrays, schema=SKETCHES)
 
 

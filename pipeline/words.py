@@ -111,6 +111,7 @@ def cut(
     lines: bool = True,
     tokens: bool = True,
     segments: bool = True,
+    paragraphs: bool = True,
 ) -> Cuts:
     """Cut every document of a string or large_string array of n rows once; a null is an empty document.
 
@@ -118,7 +119,7 @@ def cut(
         texts: Arrow string or large_string array [n].
         stop_words: at most 64 words to count, in lower case, each one term.
         short_line_chars: a line of at most so many characters is short.
-        terms, tokens, segments: False leaves these out (see `cut_terms`, `chunks.cut_chunks`).
+        terms, tokens, segments, paragraphs: False leaves these out (see `cut_terms`, `chunks.cut_chunks`, `layout.cut_layout`).
         words, lines: False leaves out all of `chunks` or of `layout`: there are none, and what counts them is 0.
 
     Raises:
@@ -129,6 +130,6 @@ def cut(
     found = cut_terms(texts, stop_words=stop_words, terms=terms, masks=masks)
     n = len(texts)
     chunks = cut_chunks(texts, tuple(dict.fromkeys(stop_words)), tokens, segments) if words else no_chunks(n)
-    layout = cut_layout(texts, short_line_chars, masks) if lines else no_layout(n)
+    layout = cut_layout(texts, short_line_chars, masks, paragraphs) if lines else no_layout(n)
     counts = np.hstack([found.counts, chunks.counts, layout.counts])
     return Cuts(counts, found.term_offsets, found.term_hashes, chunks, layout)

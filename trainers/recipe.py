@@ -101,8 +101,9 @@ class RunConfig(BaseModel):
     workers: int = Field(
         1, ge=1, le=1024, description="threads or processes of the local runner; changes time only"
     )
-    part_documents: int = Field(1000, ge=1, le=100_000, description="documents in one part, at most")
+    part_documents: int = Field(4000, ge=1, le=100_000, description="documents in one part, at most")
     part_bytes: int = Field(32 << 20, ge=1024, description="bytes of text in one part, about")
+    part_media: int = Field(1000, ge=1, le=1_000_000, description="images and recordings in one part, about")
     max_failed_share: float = Field(
         0.01, ge=0, le=1, description="share of failed documents above which a stage of 1000 or more stops"
     )
@@ -286,7 +287,7 @@ def stages_of(config: RunConfig, roots: dict[str, str]) -> list[Stage]:
     filters = [FilterStage(plan, step) for step in range(plan.stages)]
     chain = _curation(config, _Chain(filters[-1].name, [f.name for f in filters] if len(filters) > 1 else []))
     stages: list[Stage] = [
-        IngestStage(config.sources, roots, config.part_documents, config.part_bytes),
+        IngestStage(config.sources, roots, config.part_documents, config.part_bytes, config.part_media),
         AnnotateStage(config.annotate, roots),
         *filters,
         *chain.stages,

@@ -190,6 +190,21 @@ def test_measures_asked_for_by_name_are_the_same_and_there_are_no_others(names: 
         assert alone[name].equals(whole.column(name)), name
 
 
+@pytest.mark.parametrize("size", [1, 100, 4_000])
+def test_how_much_text_is_measured_at_a_time_changes_nothing(monkeypatch, size: int) -> None:
+    batch = documents_batch(
+        [
+            Document(source="s", locator=Locator(uri=str(i)), segments=(Segment(kind="text", text=t),))
+            for i, t in enumerate([*TEXTS, "", *TEXTS, "x " * 3_000, "a"])
+        ]
+    )
+    whole = annotate(batch, AnnotateConfig())
+    monkeypatch.setattr("mixloom.pipeline.annotate._PIECE", size)
+    assert annotate(batch, AnnotateConfig()).equals(whole)
+    assert annotate(batch.slice(3, 5), AnnotateConfig()).equals(whole.slice(3, 5))
+    assert annotate(batch.slice(0, 0), AnnotateConfig()).equals(whole.slice(0, 0))
+
+
 def test_a_measure_that_is_none_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ValidationError, match="'wordz' is no measure of text; did you mean 'words'"):
         AnnotateConfig(measures=("wordz",))

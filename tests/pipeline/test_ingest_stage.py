@@ -11,16 +11,17 @@ from pydantic import TypeAdapter
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.ingest.config import SourceConfig
-from mixloom.pipeline.ingest_stage import IngestStage, chunks, ingest_unit
+from mixloom.pipeline.ingest_stage import IngestStage, PartSize, chunks, ingest_unit
 from mixloom.pipeline.run import RunDirectory
-from mixloom.pipeline.schema import Document, Failure, Locator, Segment
+from mixloom.pipeline.schema import Document, Failure, Locator, Media, Segment
 from mixloom.pipeline.stage import RunSettings, StageContext, run_stage, stage_key
 
 TYPE = TypeAdapter(SourceConfig)
 
 
-def document(i, text="some words"):
-    segments = (Segment(kind="text", text=text),)
+def document(i, text="some words", images=0):
+    image = Segment(kind="image", media=Media(uri="a.png", sha256="0" * 64, bytes=1, width=1, height=1))
+    segments = (Segment(kind="text", text=text), *[image] * images)
     return Document(source="s", locator=Locator(uri=f"{i}.txt"), segments=segments)
 
 
@@ -30,16 +31,16 @@ def failure(i):
 
 items = st.lists(
     st.one_of(
-        st.builds(document, st.integers(0, 99), st.text("ab", min_size=1, max_size=40)),
+        st.builds(document, st.integers(0, 99), st.text("ab", min_size=1, max_size=40), st.integers(0, 3)),
         st.builds(failure, st.integers(0, 99)),
     ),
     max_size=40,
 )
 
 
-@given(items, st.integers(1, 7), st.integers(1, 100))
-def test_chunks_lose_nothing_keep_the_order_and_hold_the_bounds(stream, most, size):
-    found = list(chunks(iter(stream), most, size))
+@given(items, st.integers(1, 7), st.integers(1, 100), st.integers(1, 5))
+def test_chunks_lose_nothing_keep_the_order_and_hold_the_bounds(stream, most, size, media):
+    found = list(chunks(iter(stream), PartSize(most, size, media)))
     assert [x for chunk in found for x in chunk] == stream
     assert all(found)
     for chunk in found:
@@ -47,6 +48,12 @@ def test_chunks_lose_nothing_keep_the_order_and_hold_the_bounds(stream, most, si
         assert len(documents) <= most
         volumes = [len(d.segments[0].text) for d in documents]
         assert sum(volumes[:-1]) < size  # closed by the document that reaches the bound
+        images = [len(d.segments) - 1 for d in documents]
+        assert sum(images[:-1]) < media
+    for chunk in found[:-1]:
+        documents = [x for x in chunk if isinstance(x, Document)]
+        full = sum(len(d.segments[0].text) for d in documents) >= size
+        assert full or len(documents) == most or sum(len(d.segments) - 1 for d in documents) >= media
 
 
 def test_a_chunk_is_given_away_before_the_next_is_read():
@@ -57,7 +64,7 @@ def test_a_chunk_is_given_away_before_the_next_is_read():
             read.append(i)
             yield document(i)
 
-    chunk = next(chunks(stream(), 2, 1000))
+    chunk = next(chunks(stream(), PartSize(2, 1000, 1000)))
     assert len(chunk) == 2
     assert read == [0, 1]
 
@@ -65,7 +72,7 @@ def test_a_chunk_is_given_away_before_the_next_is_read():
 def test_a_unit_writes_numbered_parts_and_counts_its_failures(tmp_path):
     directory = RunDirectory(str(tmp_path)).stage("ingest")
     stream = [document(0), failure(1), document(2), document(3), failure(4)]
-    out = ingest_unit("00007", iter(stream), directory, documents=2, size=1000)
+    out = ingest_unit("00007", iter(stream), directory, PartSize(2, 1000, 1000))
     assert [(p.name, p.rows) for p in out.files] == [("part-00007-0000", 2), ("part-00007-0001", 1)]
     assert out.kept == 3
     assert out.rejects.column("detail").to_pylist() == ["1 is bad", "4 is bad"]
@@ -75,7 +82,7 @@ def test_a_unit_writes_numbered_parts_and_counts_its_failures(tmp_path):
 
 def test_a_unit_of_failures_alone_writes_no_part(tmp_path):
     directory = RunDirectory(str(tmp_path)).stage("ingest")
-    out = ingest_unit("00000", iter([failure(1)]), directory, documents=2, size=1000)
+    out = ingest_unit("00000", iter([failure(1)]), directory, PartSize(2, 1000, 1000))
     assert (out.files, out.kept, out.rejects.num_rows) == ((), 0, 1)
 
 

@@ -51,12 +51,12 @@ def test_every_column_of_the_file_is_named_in_the_compression() -> None:
 
 def test_hashes_and_vectors_are_stored_as_they_are_and_the_rest_is_compressed() -> None:
     found = columns(parquet_bytes(table(1000)))
-    plain = ("hash", "vector.list.element")
+    plain = ("doc_id", "hash", "vector.list.element")
     assert {found[name].compression for name in plain} == {"UNCOMPRESSED"}
     numbers = ("row", "words", "share")
     assert {found[name].compression for name in numbers} == {"SNAPPY"}
     assert {c.compression for name, c in found.items() if name not in (*plain, *numbers)} == {"ZSTD"}
-    many = columns(parquet_bytes(table(6000)))
+    many = columns(parquet_bytes(table(24_000)))
     assert {many[name].compression for name in numbers} == {"ZSTD"}
     assert {name for name, c in found.items() if c.statistics is None} == {"vector.list.element"}
 
@@ -65,7 +65,7 @@ def test_row_numbers_are_written_as_differences() -> None:
     assert "DELTA_BINARY_PACKED" in columns(parquet_bytes(table(1000)))["row"].encodings
 
 
-@pytest.mark.parametrize(("rows", "expected"), [(1000, False), (6000, True)])
+@pytest.mark.parametrize(("rows", "expected"), [(1000, False), (24_000, True)])
 def test_numbers_have_a_dictionary_only_in_tables_of_many_rows(rows: int, expected: bool) -> None:
     found = columns(parquet_bytes(table(rows)))
     assert found["words"].has_dictionary_page == found["share"].has_dictionary_page == expected

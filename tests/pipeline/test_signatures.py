@@ -158,3 +158,14 @@ def test_the_chance_that_a_band_agrees_is_the_similarity_to_the_power_of_its_row
 def test_a_shingle_of_no_words_is_refused() -> None:
     with pytest.raises(ValueError, match="ngram is 0"):
         shingle_sets(pa.array(["x"]), 0)
+
+
+@pytest.mark.parametrize("words", [4, 5, 6, 7, 300, 5_000, 70_000, 1_200_000])
+def test_the_shingle_set_of_a_document_of_any_length_is_sorted_whole_and_without_repetitions(
+    words: int,
+) -> None:
+    drawn = np.random.default_rng(words).integers(0, 20, words)
+    windows = sum(20**k * drawn[k : max(k, words - 4 + k)] for k in range(5))
+    found = sets([" ".join(map(str, drawn)), "a b c d e f a b c d e f", ""])
+    assert (found[0][1:] > found[0][:-1]).all()
+    assert [len(s) for s in found] == [len(np.unique(windows)), 6, 0]
