@@ -13,8 +13,9 @@ from mixloom.pipeline.errors import UserError, nearest
 from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.tokenizers.vocab import require_same_vocabulary
 from mixloom.trainers.attention import choose
-from mixloom.trainers.data import make_batch, modality_table
+from mixloom.trainers.data import Batch, make_batch, modality_table
 from mixloom.trainers.model import Model
+from mixloom.trainers.model_config import ModelConfig
 from mixloom.trainers.speech_batch import patched
 from mixloom.trainers.step import batch_losses, names_of
 
@@ -88,20 +89,34 @@ def _losses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Summed losses float64 [K] and targets int64 [K] of some contexts, by modality of the target."""
     device = model.embedding.device
-    ids, lengths = contexts_of(reader, domain, numbers)
-    batch = make_batch(
-        ids,
-        lengths,
-        modality_table(vocabulary),
-        modalities=model.config.modalities,
-        document_mask=model.config.document_mask,
-    )
-    if model.config.speech_patches is not None:
-        batch = patched(batch, model.config, [reader.patches(domain, i) for i in numbers])
+    batch = batch_of(model.config, vocabulary, reader, domain, numbers)
     kind = choose(device, model.config.head_dim, compiled=False)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     losses = batch_losses(model, batch.to(device), kind, dtype, _CHUNK, causal=True)
     return losses.sums.double().cpu().numpy(), np.asarray(batch.target_counts)
+
+
+def batch_of(
+    config: ModelConfig,
+    vocabulary: dict[str, Any],
+    reader: ShardReader,
+    domain: str,
+    numbers: Sequence[int],
+    *,
+    document_mask: bool | None = None,
+) -> Batch:
+    """Some contexts of a domain as a model reads them, speech in the patches that the shards record.
+
+    Args:
+        document_mask: whether documents are read apart; None: as the model does.
+    """
+    ids, lengths = contexts_of(reader, domain, numbers)
+    apart = config.document_mask if document_mask is None else document_mask
+    table = modality_table(vocabulary)
+    batch = make_batch(ids, lengths, table, modalities=config.modalities, document_mask=apart)
+    if config.speech_patches is None:
+        return batch
+    return patched(batch, config, [reader.patches(domain, i) for i in numbers])
 
 
 def contexts_of(

@@ -67,21 +67,43 @@ def branch(
 
 
 def domain_streams(
-    reader: ShardReader, *, seed: int, batch_contexts: int, steps: int, max_epochs: float
+    reader: ShardReader,
+    *,
+    seed: int,
+    batch_contexts: int,
+    steps: int,
+    max_epochs: float,
+    patches: bool = False,
 ) -> dict[str, StreamLike]:
     """The contexts of each domain of some shards alone, as `branch` takes them, by the name of the domain.
+
+    Args:
+        patches: for a model that reads speech in patches: also give those that the shards record.
 
     Raises:
         UserError: a domain would be served more often than `max_epochs`.
     """
-    settings = {"seed": seed, "batch_contexts": batch_contexts, "steps": steps, "max_epochs": max_epochs}
+    settings = {
+        "seed": seed,
+        "batch_contexts": batch_contexts,
+        "steps": steps,
+        "max_epochs": max_epochs,
+        "patches": patches,
+    }
     return {name: domain_stream(reader, name, **settings) for name in reader.domains}  # type: ignore[arg-type]
 
 
 def domain_stream(
-    reader: ShardReader, name: str, *, seed: int, batch_contexts: int, steps: int, max_epochs: float
+    reader: ShardReader,
+    name: str,
+    *,
+    seed: int,
+    batch_contexts: int,
+    steps: int,
+    max_epochs: float,
+    patches: bool = False,
 ) -> StreamSource:
-    """The contexts of one domain of some shards; raises as `domain_streams`."""
+    """The contexts of one domain of some shards; arguments and errors are those of `domain_streams`."""
     from mixloom.mixers.estimate import MixtureConfig
     from mixloom.mixers.stage import weigh
     from mixloom.mixers.stream import Stream
@@ -90,7 +112,8 @@ def domain_stream(
     alone = {d: float(d == name) for d in reader.domains}
     mixing = MixtureConfig(method="fixed", weights=alone, max_epochs=max_epochs)
     mixture = weigh(reader.manifest, mixing, steps * batch_contexts)
-    return StreamSource(Stream(reader, mixture, seed=seed, batch_contexts=batch_contexts, steps=steps))
+    stream = Stream(reader, mixture, seed=seed, batch_contexts=batch_contexts, steps=steps)
+    return StreamSource(stream, patches=patches)
 
 
 def text_reader(vocabulary: dict[str, Any], tokenizer: TextCoder) -> Read:

@@ -22,8 +22,8 @@ from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.tokenizers.vocab import require_same_vocabulary
 from mixloom.trainers.attention import choose
 from mixloom.trainers.averaging import average, fisher, fisher_average
-from mixloom.trainers.data import Batch, make_batch, modality_names, modality_table
-from mixloom.trainers.evaluate import contexts_of, spread
+from mixloom.trainers.data import Batch, modality_names
+from mixloom.trainers.evaluate import batch_of, spread
 from mixloom.trainers.experts import Ensemble, branch, domain_stream, text_embedder, text_reader
 from mixloom.trainers.experts_config import ExpertsRecipe
 from mixloom.trainers.export import export_folder, load_checkpoint_model
@@ -114,6 +114,7 @@ def _trained(
             batch_contexts=train.batch_contexts,
             steps=count,
             max_epochs=config.max_epochs,
+            patches=model_config.speech_patches is not None,
         )
         done = branch(
             start,
@@ -169,10 +170,7 @@ def _merged(
 
 
 def _batch(seed: Trained, reader: ShardReader, domain: str, numbers: list[int]) -> Batch:
-    ids, lengths = contexts_of(reader, domain, numbers)
-    config = seed.model.config
-    table = modality_table(seed.vocabulary)
-    return make_batch(ids, lengths, table, modalities=config.modalities, document_mask=config.document_mask)
+    return batch_of(seed.model.config, seed.vocabulary, reader, domain, numbers)
 
 
 def _compared(

@@ -21,7 +21,7 @@ from mixloom.pipeline.storage import Store
 from mixloom.tokenizers.vocab import TEXT_MODALITY
 from mixloom.trainers.attention import choose
 from mixloom.trainers.checkpoint import latest_checkpoint, read_state, same_vocabulary
-from mixloom.trainers.data import make_batch, modality_table
+from mixloom.trainers.evaluate import batch_of
 from mixloom.trainers.export import load_checkpoint_model
 from mixloom.trainers.model import Model
 from mixloom.trainers.step import token_losses
@@ -48,35 +48,33 @@ def document_losses(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
     model = model.to(where).eval()
-    table = modality_table(reader.manifest.vocabulary)
     kind = choose(where, model.config.head_dim, compiled=False)
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
-    for ids, lengths, names in _contexts(reader, batch_contexts):
-        batch = make_batch(ids, lengths, table, modalities=model.config.modalities)
+    for domain, numbers in _contexts(reader, batch_contexts):
+        batch = batch_of(
+            model.config, reader.manifest.vocabulary, reader, domain, numbers, document_mask=True
+        )
+        names = [list(reader.info(domain, i)["doc_ids"]) for i in numbers]
+        lengths = [reader.context(domain, i)[1] for i in numbers]
         moved = batch.to(where)
         per_token = token_losses(model, moved, kind, dtype, _CHUNK)
         text = ((batch.targets >= 0) & (batch.target_modality == TEXT_MODALITY)).numpy()
         piece = batch.documents.reshape(-1).numpy()
         total = np.bincount(piece[text], per_token.double().cpu().numpy()[text], len(batch.piece_lengths))
         count = np.bincount(piece[text], minlength=len(batch.piece_lengths))
-        for name, loss, n in zip(_owners(names, lengths, ids.shape[1]), total, count, strict=True):
+        for name, loss, n in zip(_owners(names, lengths, batch.shape[1]), total, count, strict=True):
             if name is not None and n:
                 sums[name] = sums.get(name, 0.0) + float(loss)
                 counts[name] = counts.get(name, 0) + int(n)
     return {name: (sums[name] / counts[name], counts[name]) for name in sorted(sums)}
 
 
-def _contexts(
-    reader: ShardReader, height: int
-) -> Iterator[tuple[np.ndarray, list[np.ndarray], list[list[str]]]]:
-    """All contexts of all domains, `height` at a time: ids [B, L], lengths of pieces, document of each piece."""
+def _contexts(reader: ShardReader, height: int) -> Iterator[tuple[str, list[int]]]:
+    """All contexts of all domains by domain and number, `height` at a time."""
     for domain in reader.domains:
         for start in range(0, reader.contexts(domain), height):
-            rows = range(start, min(start + height, reader.contexts(domain)))
-            found = [reader.context(domain, i) for i in rows]
-            names = [list(reader.info(domain, i)["doc_ids"]) for i in rows]
-            yield np.stack([ids for ids, _ in found]), [lengths for _, lengths in found], names
+            yield domain, list(range(start, min(start + height, reader.contexts(domain))))
 
 
 def _owners(names: list[list[str]], lengths: list[np.ndarray], length: int) -> list[str | None]:

@@ -131,7 +131,11 @@ class ModelCache:
     ) -> None:
         config = small.train
         stream = small.subset.stream(
-            small.weights, seed=config.seed, batch_contexts=config.batch_contexts, steps=config.steps
+            small.weights,
+            seed=config.seed,
+            batch_contexts=config.batch_contexts,
+            steps=config.steps,
+            patches=small.model.speech_patches is not None,
         )
         vocabulary = small.subset.manifest.vocabulary
         result = train(

@@ -23,6 +23,7 @@ from mixloom.pipeline.storage import Store, resolve
 from mixloom.trainers.attention import choose
 from mixloom.trainers.data import make_batch, modality_table
 from mixloom.trainers.model import Model
+from mixloom.trainers.speech_batch import patched
 from mixloom.trainers.step import token_losses
 from mixloom.trainers.utilities_config import ShardSkill, UtilitiesConfig
 
@@ -42,6 +43,7 @@ class SkillSet:
         ids: uint16 or uint32 [C, L], padded on the right. lengths: per context, int32 [pieces].
         documents: how many.
         bytes: of their text, UTF-8. unit: what losses are told per.
+        patches: per context, tokens of each patch of speech as its shards record them, uint16 [p] or None; None: nowhere.
     """
 
     name: str
@@ -50,6 +52,7 @@ class SkillSet:
     documents: int
     bytes: int
     unit: Literal["byte", "token"]
+    patches: list[NDArray[Any] | None] | None = None
 
     @property
     def tokens(self) -> int:
@@ -66,6 +69,8 @@ class SkillSet:
         h = hashlib.sha256(f"{self.unit} {self.bytes} {self.ids.shape}".encode())
         for row, own in zip(self.ids, self.lengths):
             h.update(own.astype("<i4").tobytes() + row[: int(own.sum())].astype("<u4").tobytes())
+        for cut in self.patches or ():
+            h.update(b"-" if cut is None else np.asarray(cut).astype("<u2").tobytes())
         return h.hexdigest()
 
     def bits(self, nats: float) -> float:
@@ -88,6 +93,8 @@ def context_nats(model: Model, skill: SkillSet, vocabulary: dict[str, Any]) -> N
             modalities=model.config.modalities,
             document_mask=model.config.document_mask,
         )
+        recorded = None if skill.patches is None else skill.patches[at : at + _HEIGHT]
+        batch = patched(batch, model.config, recorded)
         losses = token_losses(model, batch.to(device), kind, dtype, 1024)
         out.append(losses.double().view(batch.shape).sum(1).cpu().numpy())
     return np.concatenate(out)
@@ -159,17 +166,20 @@ def _from_shards(
     wanted = max(1, min(manifest.totals.contexts, round(most / mean)))
     # Every domain has its share; contexts of a domain stand in random order already.
     share = wanted / manifest.totals.contexts
-    ids, lengths = [], []
+    ids, lengths, patches = [], [], []
     for d in manifest.domains:
         for i in range(max(1, round(share * d.contexts))):
             row, own = reader.context(d.name, i)
             ids.append(row)
             lengths.append(np.array(own))
+            patches.append(reader.patches(d.name, i))
     taken = sum(int(n.sum()) for n in lengths)
     other = any(n for m, n in manifest.totals.tokens_by_modality.items() if m != "text")
     size = 0 if other else sum(t.bytes for t in manifest.texts) * taken // manifest.totals.tokens
     documents = sum(int(np.count_nonzero(n)) for n in lengths)
-    return SkillSet(skill.name, np.stack(ids), lengths, documents, size, "byte" if size else "token")
+    unit: Literal["byte", "token"] = "byte" if size else "token"
+    recorded = None if all(p is None for p in patches) else patches
+    return SkillSet(skill.name, np.stack(ids), lengths, documents, size, unit, recorded)
 
 
 def _documents(skill: Source, path: str) -> list[Document]:

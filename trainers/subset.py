@@ -89,18 +89,34 @@ class Subset:
         d = self._names.index(domain)
         return self.reader.info(self._domains[d], int(self._rows[d][i]))
 
+    def patches(self, domain: str, i: int) -> NDArray[np.uint16] | None:
+        """Tokens of each patch of a context, as `ShardReader.patches`."""
+        d = self._names.index(domain)
+        return self.reader.patches(self._domains[d], int(self._rows[d][i]))
+
     def context_tokens(self, domain: str) -> Int64:
         """Real tokens of every context of a domain of this subset: int64 [contexts]."""
         d = self._names.index(domain)
         return self.reader.context_tokens(self._domains[d])[self._rows[d]]
 
     def stream(
-        self, weights: Mapping[str, float], *, seed: int, batch_contexts: int, steps: int
+        self,
+        weights: Mapping[str, float],
+        *,
+        seed: int,
+        batch_contexts: int,
+        steps: int,
+        patches: bool = False,
     ) -> StreamSource:
-        """Its contexts in these shares of tokens, each domain as often as that takes."""
+        """Its contexts in these shares of tokens, each domain as often as that takes.
+
+        Args:
+            patches: also give the patches that the shards record, for a model that reads speech so.
+        """
         mixture = self.mixture(weights, steps * batch_contexts)
         reader = cast(ShardReader, self)  # a stream reads no more of it than stands above
-        return StreamSource(Stream(reader, mixture, seed=seed, batch_contexts=batch_contexts, steps=steps))
+        stream = Stream(reader, mixture, seed=seed, batch_contexts=batch_contexts, steps=steps)
+        return StreamSource(stream, patches=patches)
 
     def mixture(self, weights: Mapping[str, float], contexts: int) -> Mixture:
         """Fixed weights over the domains of this subset, for a training of so many contexts."""
@@ -130,6 +146,10 @@ def _entry(reader: ShardReader, domain: str, rows: Int64, name: str) -> ShardEnt
                 len(pieces).to_bytes(8, "little") + pieces.tobytes() + row[:real].astype("<u4").tobytes()
             )
             tokens += real
+        for i in some:
+            recorded = reader.patches(domain, int(i))
+            if recorded is not None:
+                h.update(recorded.astype("<u2").tobytes())
     return ShardEntry(
         name=f"{name}.tar",
         domain=name,

@@ -24,21 +24,27 @@ from mixloom.pipeline.shard_reader import ShardReader
 from mixloom.pipeline.shards import Context, key_prefix, shard_name, write_shard
 from mixloom.tokenizers.objective_settings import FillMiddle
 from mixloom.tokenizers.vocab import DOC, END_DOC, END_IMAGE, END_SPEECH, IMAGE, SPEECH
+from mixloom.trainers import evaluate
 from mixloom.trainers.checkpoint import latest_checkpoint
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import make_batch, micro_batches, modality_table
+from mixloom.trainers.experts import domain_stream
 from mixloom.trainers.export import export_model, export_transformers, load_checkpoint_model, load_exported
 from mixloom.trainers.flops import attended
 from mixloom.trainers.flow import FlowHead, image_numbers, scaled_vectors
 from mixloom.trainers.generate import Cache, decode, generate
 from mixloom.trainers.latent_speech import next_in_patch
+from mixloom.trainers.losses import document_losses
 from mixloom.trainers.metrics import read_metrics
 from mixloom.trainers.model import Model
 from mixloom.trainers.model_config import ExpertsConfig, FlowConfig
+from mixloom.trainers.skills import _from_shards, context_nats
 from mixloom.trainers.speech_batch import patched, saving
 from mixloom.trainers.stage import StreamSource
 from mixloom.trainers.step import batch_losses, token_losses
+from mixloom.trainers.subset import Subset
 from mixloom.trainers.trainer import train
+from mixloom.trainers.utilities_config import ShardSkill
 
 SMALL = {"dim": 32, "layers": 2, "heads": 4, "vocab_size": 1024, "seq_len": 64, "init_std": 0.1}
 KINDS = [
@@ -442,6 +448,63 @@ def test_patches_of_the_shards_reach_the_model(tmp_path, vocabulary):
     taken = with_objectives(stream, [middle], 8).contexts(0).taken
     assert (taken > 0).any()
     assert [p is None for p in rearranged[4]] == (taken > 0).any(axis=1).tolist()
+
+
+@pytest.fixture
+def recorded(tmp_path, vocabulary):
+    """Shards of speech whose patches are recorded, and the same shards without."""
+
+    def write(name, lengths):
+        documents = [[DOC, 300 + i, SPEECH, *range(768, 774), END_SPEECH, 301, END_DOC] for i in range(6)]
+        rows = [
+            Context(np.array(d, np.uint16), [len(d)], [f"d{i}"], ["s"], [0], patch_lengths=lengths)
+            for i, d in enumerate(documents)
+        ]
+        options = {"prefix": key_prefix(0, 0), "seq_len": 16, "vocabulary": vocabulary}
+        entry = write_shard(tmp_path / name, shard_name("talk", 0, 1), "talk", rows, **options)
+        build_manifest([entry], vocabulary, seq_len=16).save(tmp_path / name)
+        return ShardReader(tmp_path / name)
+
+    return write("with", np.array([1, 1, 1, 2, 1, 3, 1, 1, 1])), write("without", None)
+
+
+def test_every_reader_of_shards_takes_the_patches_they_record(recorded):
+    """Losses by document, held-out sets, small trainings and experts: with patches of other lengths they differ."""
+    with_patches, _ = recorded
+    model = model_of(seq_len=16)
+    for reader in recorded:
+        batch = evaluate.batch_of(model.config, reader.manifest.vocabulary, reader, "talk", [0])
+        expected = [2, 1, 3] if reader is with_patches else [3, 3]
+        assert batch.speech.entering.lengths.tolist() == expected
+    ours, theirs = (document_losses(model, reader) for reader in recorded)
+    assert all(ours[d][1] == theirs[d][1] and ours[d][0] != theirs[d][0] for d in ours)
+    skills = [
+        _from_shards(
+            ShardSkill(format="shards", name="talk", path="x"),
+            str(r.directory),
+            r.manifest.vocabulary,
+            16,
+            999,
+        )
+        for r in recorded
+    ]
+    assert [p.tolist() for p in skills[0].patches] == [[1, 1, 1, 2, 1, 3, 1, 1, 1]] * 6
+    assert skills[1].patches is None
+    assert skills[0].fingerprint != skills[1].fingerprint
+    nats = [context_nats(model, s, with_patches.manifest.vocabulary) for s in skills]
+    assert (nats[0] != nats[1]).all()
+    told = [
+        domain_stream(r, "talk", seed=0, batch_contexts=2, steps=2, max_epochs=9, patches=True).batch_arrays(
+            0
+        )
+        for r in recorded
+    ]
+    assert [p.tolist() for p in told[0][4]] == [[1, 1, 1, 2, 1, 3, 1, 1, 1]] * 2
+    assert told[1][4] == [None, None]
+    subsets = [Subset(r, {"talk": np.array([1, 4])}) for r in recorded]
+    assert subsets[0].fingerprint != subsets[1].fingerprint
+    arrays = subsets[0].stream({"talk": 1.0}, seed=0, batch_contexts=2, steps=2, patches=True).batch_arrays(0)
+    assert [p.tolist() for p in arrays[4]] == [[1, 1, 1, 2, 1, 3, 1, 1, 1]] * 2
 
 
 def test_settings_that_do_not_go_together_are_refused():
