@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 
 from mixloom.pipeline.ingest.files import SourceFiles
@@ -12,6 +13,7 @@ from mixloom.pipeline.ingest.problems import Problem
 from mixloom.pipeline.ingest.warc_http import Head, http_body, http_head
 from mixloom.pipeline.ingest.warc_records import Record, record_at
 
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,256}<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _DIGESTS = {"sha1": 20, "sha256": 32, "sha512": 64, "md5": 16}
 
 
@@ -22,7 +24,8 @@ class Capture:
     Args:
         url: what was fetched.
         status: of the HTTP response; 0 where there is none (resource and conversion records).
-        mime: identified type, else the declared one, in lower case without parameters; "" when none is named.
+        mime: identified type, else the declared one, in lower case without parameters; where none is named text/html
+            if the body begins as a page does, else "".
         content_type: the declared type with its parameters.
         head: the HTTP head, if any.
     """
@@ -44,6 +47,8 @@ def capture_of(kind: str, fields: dict[str, str], block: bytes) -> Capture:
         declared = head.fields.get("content-type", "") if head else fields.get("arc-type", "")
     identified = fields.get("warc-identified-payload-type", "")
     mime = _bare(identified) or _bare(declared)
+    if not mime and head is not None and _PAGE.match(block, head.body):
+        mime = "text/html"  # the server named no type; a browser would look, too
     return Capture(url, head.status if head else 0, mime, declared, head)
 
 

@@ -80,6 +80,19 @@ def test_the_identified_type_wins_over_what_the_server_said(bench):
     assert failure.reason == "mime_type"
 
 
+def test_a_page_whose_server_named_no_type_is_told_by_how_it_begins(bench):
+    bare = b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n"
+    made = [
+        record("response", "http://a.org/1", bare + b"\n  " + page("Wells")),
+        record("response", "http://a.org/2", bare + b"<htmlish>no</htmlish>"),
+        record("response", "http://a.org/3", bare + b"\x89PNG"),
+    ]
+    bench.write("a.warc", pack(made, "plain"))
+    (document,), failures = bench.read("warc")
+    assert (document.meta["url"], document.meta["mime"]) == ("http://a.org/1", "text/html")
+    assert [f.reason for f in failures] == ["mime_type", "mime_type"]
+
+
 def test_wet_and_resource_records_are_documents_and_logs_of_the_crawler_are_not(bench):
     made = [
         record(
