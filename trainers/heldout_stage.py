@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,24 +10,21 @@ import numpy as np
 
 from mixloom.mixers.heldout import HELDOUT_NAME, HeldOut, SkillLosses
 from mixloom.mixers.mixture import Mixture
-from mixloom.pipeline.stage import Stage, StageContext, UnitOutput
+from mixloom.pipeline.stage import StageContext
 from mixloom.trainers.utilities_config import UtilitiesConfig
-from mixloom.trainers.utilities_stage import small_cache, small_runs, small_settings
+from mixloom.trainers.utilities_stage import Save, SmallRunStage
 
 if TYPE_CHECKING:
-    from mixloom.pipeline.run import Part
     from mixloom.trainers.ablate import Floats, SmallRuns
     from mixloom.trainers.model_cache import ModelCache
     from mixloom.trainers.stage import TrainStage
 
 
-class HeldOutStage(Stage):
+class HeldOutStage(SmallRunStage):
     """Mixture and held-out sets (and the trained model, where there is one) -> heldout.json and losses.
 
     Args:
-        config: the small trainings and the held-out sets.
-        data_root: against which the paths of the held-out sets are resolved.
-        contexts: contexts served by the training of the run, when known.
+        config, data_root, contexts: see `SmallRunStage`.
         train: the training of the run, when there is one.
     """
 
@@ -38,44 +34,34 @@ class HeldOutStage(Stage):
     def __init__(
         self, config: UtilitiesConfig, data_root: str, contexts: int | None, train: TrainStage | None
     ) -> None:
-        self.config, self.data_root, self.contexts, self.train = config, data_root, contexts, train
+        super().__init__(config, data_root, contexts)
+        self.train = train
         self.inputs = ("shards", "tokenizer", "mixture", *([train.name] if train else []))
 
     def settings(self) -> dict[str, Any]:
-        contexts = self.contexts if self.config.simulate_epochs else None
         trained = self.train.settings() if self.train else None  # a training leaves no part to go by
-        small = small_settings(self.config, self.data_root)
-        return {**small, "compare": self.config.compare, "contexts": contexts, "train": trained}
+        return {**super().settings(), "compare": self.config.compare, "train": trained}
 
-    def expected_in(self, ctx: StageContext) -> int | None:
-        return None  # no document passes through
-
-    def execute(self, ctx: StageContext) -> None:
-        started = time.perf_counter()
-        runs, cache = (
-            small_runs(ctx, self.config, self.data_root, self.contexts),
-            small_cache(ctx, self.config),
-        )
+    def find(
+        self, ctx: StageContext, runs: SmallRuns, cache: ModelCache
+    ) -> tuple[Save | None, dict[str, Any]]:
         mixture = Mixture.load(ctx.run.stage("mixture").store.root)
         info: dict[str, Any] = {"units": {s.name: f"bits per {s.unit}" for s in runs.skills}}
         if self.train is not None:
             info["trained"] = self._trained(ctx, runs)
         unimax = mixture.record.get("unimax")
-        files: tuple[Part, ...] = ()
-        if self.config.compare and unimax and mixture.estimator != "unimax":
-            with ctx.steps(self.name) as advance:
-                found = compare_with_unimax(
-                    runs, cache, mixture, unimax, self.config.compare, lambda n, of: advance(n, of)
-                )
-            info["verdict"] = found.verdict()
-            info["by_skill"] = {k: v.model_dump(mode="json") for k, v in found.by_skill.items()}
-            ctx.console.say(f"{self.name}: {info['verdict']}")
+        if not (self.config.compare and unimax and mixture.estimator != "unimax"):
+            return None, info
+        with ctx.steps(self.name) as advance:
+            found = compare_with_unimax(runs, cache, mixture, unimax, self.config.compare, advance)
+        info["verdict"] = found.verdict()
+        info["by_skill"] = {k: v.model_dump(mode="json") for k, v in found.by_skill.items()}
+        ctx.console.say(f"{self.name}: {info['verdict']}")
 
-            def save(folder: Path) -> None:
-                found.save(folder / HELDOUT_NAME)
+        def save(folder: Path) -> None:
+            found.save(folder / HELDOUT_NAME)
 
-            files = ctx.save_model("", save)
-        ctx.commit(UnitOutput("heldout", files=files, info=info, seconds=time.perf_counter() - started))
+        return save, info
 
     def _trained(self, ctx: StageContext, runs: SmallRuns) -> dict[str, float]:
         """Losses of the run's own model by skill."""

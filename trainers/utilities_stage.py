@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mixloom.trainers.model_cache import ModelCache
 
 CACHE_NAME = "utilities-cache"
+Save = Callable[[Path], None]  # writes files into a folder
 
 
 def skill_settings(config: UtilitiesConfig, data_root: str) -> list[dict[str, Any]]:
@@ -78,18 +81,14 @@ def small_cache(ctx: StageContext, config: UtilitiesConfig) -> ModelCache:
     return ModelCache(config.cache or ctx.run.store.url(CACHE_NAME))
 
 
-class UtilitiesStage(Stage):
-    """Shards and held-out sets -> utilities.yaml.
+class SmallRunStage(Stage):
+    """A stage that trains small models on the shards and judges them by held-out sets; both kinds share this loop.
 
     Args:
         config: what to train and what to judge by.
         data_root: against which the paths of the held-out sets are resolved.
-        contexts: contexts served by the training the utilities are for, when known.
+        contexts: contexts served by the training of the run, when known.
     """
-
-    name = "utilities"
-    version = 1
-    inputs = ("shards", "tokenizer")
 
     def __init__(self, config: UtilitiesConfig, data_root: str, contexts: int | None) -> None:
         self.config, self.data_root, self.contexts = config, data_root, contexts
@@ -102,15 +101,36 @@ class UtilitiesStage(Stage):
         return None  # no document passes through
 
     def execute(self, ctx: StageContext) -> None:
-        from mixloom.trainers.ablate import ablation_losses, utilities_of
-        from mixloom.trainers.merging import merge_losses, merge_utilities
-        from mixloom.trainers.proxies import save_table
-
         started = time.perf_counter()
         runs, cache = (
             small_runs(ctx, self.config, self.data_root, self.contexts),
             small_cache(ctx, self.config),
         )
+        save, info = self.find(ctx, runs, cache)
+        files = () if save is None else ctx.save_model("", save)
+        ctx.commit(UnitOutput(self.name, files=files, info=info, seconds=time.perf_counter() - started))
+
+    @abstractmethod
+    def find(
+        self, ctx: StageContext, runs: SmallRuns, cache: ModelCache
+    ) -> tuple[Save | None, dict[str, Any]]:
+        """Train and judge: what writes the findings into a folder (None: there are none), and the info of the stage."""
+
+
+class UtilitiesStage(SmallRunStage):
+    """Shards and held-out sets -> utilities.yaml; arguments are those of `SmallRunStage`."""
+
+    name = "utilities"
+    version = 1
+    inputs = ("shards", "tokenizer")
+
+    def find(
+        self, ctx: StageContext, runs: SmallRuns, cache: ModelCache
+    ) -> tuple[Save | None, dict[str, Any]]:
+        from mixloom.trainers.ablate import ablation_losses, utilities_of
+        from mixloom.trainers.merging import merge_losses, merge_utilities
+        from mixloom.trainers.proxies import save_table
+
         with ctx.steps(self.name) as advance:
             if self.config.method == "ablation":
                 found = utilities_of(ablation_losses(runs, cache, advance=advance), runs)
@@ -130,9 +150,7 @@ class UtilitiesStage(Stage):
             for name, table in tables.items():
                 save_table(folder / name, table)
 
-        files = ctx.save_model("", save)
-        info = {"method": found.method, "skills": list(found.skills), "sources": len(found.sources)}
-        ctx.commit(UnitOutput("utilities", files=files, info=info, seconds=time.perf_counter() - started))
+        return save, {"method": found.method, "skills": list(found.skills), "sources": len(found.sources)}
 
     def _tables(self, runs: SmallRuns, cache: ModelCache, advance: Advance) -> dict[str, Trace | Trials]:
         """What RegMix and DoReMi need, where it is asked for, by the name of its file."""
