@@ -1,6 +1,6 @@
 """Annotate: one row of numbers per document, computed once; what to drop is decided later, by rules over these rows.
 
-A thousand documents are measured per call. Text is joined and measured without any Python per document (but for
+A part is measured per call, two megabytes of text at a time. Text is joined and measured without any Python per document (but for
 one call of the content hash); the kernels release the GIL.
 """
 

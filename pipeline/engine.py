@@ -1,6 +1,6 @@
 """The engine: Apache Beam over Arrow record batches.
 
-An element is one part: a record batch of about a thousand documents, with the part's name in its schema
+An element is one part: a record batch of some thousand documents, with the part's name in its schema
 metadata. A run works on Beam's `FnApiRunner` by name (plain `DirectRunner` first tries to download Prism);
 any other runner is chosen with Beam's own flags.
 """

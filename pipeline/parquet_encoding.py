@@ -1,6 +1,6 @@
-"""How the columns of a part are written in Parquet: encodings that suit batches of a thousand documents.
+"""How the columns of a part are written in Parquet: encodings that suit batches of some thousand documents.
 
-Parquet's own default is a dictionary for every column. For numbers of a thousand documents, hashes and vectors that
+Parquet's own default is a dictionary for every column. For numbers of so few documents, hashes and vectors that
 costs a third of the time of writing and often bytes too; row numbers and offsets are best written as differences.
 """
 

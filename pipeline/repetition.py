@@ -330,8 +330,7 @@ def _hash_grams(hashes, first, last, grams):  # type: ignore[no-untyped-def]
         for i in range(count):
             grams[i] = (grams[i] ^ (grams[i] >> _S32)) * _GRAM + part[i]
     for i in range(count):
-        g = (grams[i] ^ (grams[i] >> _S32)) * _GRAM
-        grams[i] = g ^ (g >> _S32)
+        grams[i] ^= grams[i] >> _S32
     return count
 
 
