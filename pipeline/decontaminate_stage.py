@@ -35,7 +35,7 @@ class DecontaminateStage(Stage):
     """
 
     name = "decontaminate"
-    version = 1
+    version = 2
 
     def __init__(
         self, config: DecontaminateConfig, survivors: str, annotate: AnnotateConfig, data_root: str = "."

@@ -7,9 +7,10 @@ give the same bytes.
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +182,15 @@ def _load(root: str, digest: str) -> OverlapIndex:
 
 
 def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIndex:
-    """The index of some items; texts of equal words are one, under the name of the first."""
+    """The index of some items; texts of equal words are one, under the name of the first.
+
+    A text with accents, or in Hangul, is there composed and decomposed: words are compared by their characters.
+    """
+    given = items
+    items, origin = _in_both_forms(given)
     terms = locate_terms(pa.array([i.text for i in items], pa.large_string()))
-    chosen, copies, skipped = _distinct(items, terms, config)
+    chosen, copies, skipped = _distinct(items, terms, config, len(given))
+    item_of = np.array([origin[i] for i in chosen], np.int64)
     terms = locate_terms(pa.array([items[i].text for i in chosen], pa.large_string()))
     texts = tuple(
         Text(items[i].set, items[i].id, items[i].field, n) for i, n in zip(chosen, copies, strict=True)
@@ -195,7 +202,7 @@ def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIn
     evident = kernel.evident_grams(terms.ends, terms.hashes, terms.wordy, config.ngram, config.min_distinct)
     at = np.flatnonzero(inside & evident)
     keys, which = np.unique(hashes[at], return_inverse=True)
-    pairs = np.unique(np.stack([which, owner[at]], axis=1), axis=0)
+    pairs = np.unique(np.stack([which, item_of[owner[at]]], axis=1), axis=0)
     template = np.bincount(pairs[:, 0], minlength=len(keys)) > config.common_items
     shared = np.zeros(len(owner), np.bool_)
     shared[at[template[which]]] = True
@@ -238,8 +245,23 @@ def build_index(items: Sequence[Item], config: DecontaminateConfig) -> OverlapIn
         posting_at=posting_at,
         posting_text=owner[posting_at],
     )
-    index.report.update(_report(items, index, skipped, inside & ~evident, shared, owner))
+    other_form = np.array(chosen, np.int64) >= len(given)
+    index.report.update(_report(given, index, skipped, inside & ~evident, shared, owner, other_form))
     return index
+
+
+def _in_both_forms(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
+    """The items, then those whose text is another when it is composed (NFC) or decomposed (NFD); and whose each one is."""
+    out, origin = list(items), list(range(len(items)))
+    for i, item in enumerate(items):
+        if item.text.isascii():
+            continue
+        for form in ("NFC", "NFD"):
+            text = unicodedata.normalize(form, item.text)
+            if text != item.text:
+                out.append(replace(item, text=text))
+                origin.append(i)
+    return out, origin
 
 
 def _distinct_words(terms: Terms, text: int) -> int:
@@ -249,23 +271,28 @@ def _distinct_words(terms: Terms, text: int) -> int:
 
 
 def _distinct(
-    items: Sequence[Item], terms: Terms, config: DecontaminateConfig
+    items: Sequence[Item], terms: Terms, config: DecontaminateConfig, given: int
 ) -> tuple[list[int], list[int], Counter[str]]:
     """The first of the texts of a set with equal words, in order, and how many there are of each.
 
-    Also how many of each set are too short and left out.
+    Also how many of each set are too short and left out. Of the items the first `given` are counted; the others are
+    other forms of these.
     """
     count: dict[tuple[str, bytes], list[int]] = {}
     skipped: Counter[str] = Counter()
     for i, item in enumerate(items):
         a, b = int(terms.ends[i]), int(terms.ends[i + 1])
         if b - a < min(config.min_words, config.ngram):
-            skipped[item.set] += 1
+            skipped[item.set] += i < given
             continue
         low = terms.bounds[a : b + 1]
         words = (low - low[0]).tobytes() + terms.normal[low[0] : low[-1]].tobytes()
         count.setdefault((item.set, words), []).append(i)
-    return [c[0] for c in count.values()], [len(c) for c in count.values()], skipped
+    return (
+        [c[0] for c in count.values()],
+        [max(1, sum(i < given for i in c)) for c in count.values()],
+        skipped,
+    )
 
 
 def _report(
@@ -275,8 +302,12 @@ def _report(
     empty: NDArray[np.bool_],
     template: NDArray[np.bool_],
     owner: I64,
+    other_form: NDArray[np.bool_],
 ) -> dict[str, Any]:
-    """What of each set went into the index, by set. empty, template: bool [terms], such an n-gram begins there."""
+    """What of each set went into the index, by set. empty, template: bool [terms], such an n-gram begins there.
+
+    owner: int64 [terms], the text of each. other_form: bool [texts], those that are another form of a text: not counted.
+    """
     sets = np.array([t.set for t in index.texts], dtype=object)
     sizes = np.diff(index.ends)
     known = index.gram_key >= 0
@@ -284,7 +315,7 @@ def _report(
     held[owner[known]] = True
     out: dict[str, Any] = {}
     for name in dict.fromkeys(i.set for i in items):
-        mine = sets == name
+        mine = (sets == name) & ~other_form
         of_set = mine[owner]
         out[name] = {
             "items": len({i.id for i in items if i.set == name}),

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -214,6 +215,34 @@ def test_a_phrase_of_many_documents_counts_only_with_half_of_its_item():
     assert contaminated(*texts, planted(QUESTION, 50)) == [12]
     assert contaminated(*[planted(QUESTION, i) for i in range(12)]) == list(range(12))
     assert contaminated(*texts, planted(phrase + " " + SENTENCES[2][:80], 60)) == [12]
+
+
+ACCENTED = {
+    "vi": "Nam có mười hai quả táo, bạn ấy cho em gái ba quả rồi mua thêm năm quả cam tươi ở chợ gần nhà hôm nay.",
+    "ko": "철수는 사과 열두 개를 가지고 있었는데 영희에게 세 개를 주고 시장에서 오렌지 다섯 개를 더 샀습니다 그리고 집에 갔습니다",
+    "fr": "Léa a acheté à côté du marché trois pêches très mûres, puis elle a mangé la première pêche à l'école, étonnée.",
+    "ja": "太郎くんはどんぐりを十二個ひろいました。そのうち三個をいもうとにあげて、のこりをはこに入れました。",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("copied", ["NFC", "NFD"])
+def test_composed_and_decomposed_copies_are_found(stored, copied):
+    items = [Item("sums", k, "q", unicodedata.normalize(stored, t)) for k, t in ACCENTED.items()]
+    copies = [filler(i) + "\n" + unicodedata.normalize(copied, t) for i, t in enumerate(ACCENTED.values())]
+    assert contaminated(*copies, filler(9), items=items) == [0, 1, 2, 3]
+    index = build_index(items, DecontaminateConfig())
+    assert {k: index.report["sums"][k] for k in ("items", "texts", "distinct_texts")} == {
+        "items": 4, "texts": 4, "distinct_texts": 4
+    }  # fmt: skip
+
+
+def test_two_forms_of_one_item_are_one_item_to_the_rule_on_templates():
+    shared = "the seller counts every melon on the long wooden table near the gate before noon"
+    items = [
+        Item("sums", str(i), "q", f"Zoé{i} goes to Orléans and {shared} with Chloé{i}.") for i in range(8)
+    ]
+    assert contaminated(filler(1) + " " + shared, items=items) == [0]
 
 
 def test_equal_items_are_one_and_the_first_names_it():
