@@ -18,6 +18,7 @@ LOOKS = 4  # that are compared
 FALL = 0.98  # of the loss: less has fallen
 GROWTH = 2.0  # of logits or residual stream: more has grown
 LOGITS = 1e4
+LARGE_LOGITS, LARGE_UPDATE = 1e3, 0.02  # together: the latter as a share of the weights
 
 
 @dataclass
@@ -69,15 +70,19 @@ class Watchman:
 
     The rule: over the last four looks the loss has not fallen by 2 % (mean of the last two stretches against that of
     the first two), while the attention logits or the residual stream have doubled. A model that has learnt what it can
-    stands still inside as well; one whose rate is too high goes on growing. Logits from about 10,000 on are told of
-    whatever the loss does: there Wortsman et al. found runs to become unstable. That attention logits grow before a run
+    stands still inside as well; one whose rate is too high goes on growing. A rate may also be too high while the loss still
+    falls: logits of 1,000 together with updates of 2 % of the weights (of the tower with the largest) are told of. In
+    trainings of small models with sound rates logits stayed below 30 and updates soon fell under 2 %; at thirty times the
+    rate both were passed in every one. Logits from about 10,000 on are told of
+    whatever else is seen: there Wortsman et al. found runs to become unstable. That attention logits grow before a run
     diverges, and that norms drift apart in mixed-modal ones, is from Wortsman et al. (arXiv 2309.14322, section
     3.1) and the Chameleon team (arXiv 2405.09818, section 2.2); the numbers are ours.
     """
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         state = state or {"looks": [], "loss": 0.0, "tokens": 0}
-        self._looks: list[list[float]] = [list(x) for x in state["looks"]]
+        # Looks of an earlier version have no size of the update.
+        self._looks: list[list[float]] = [[*x, 0.0][:4] for x in state["looks"]]
         self._loss, self._tokens = float(state["loss"]), int(state["tokens"])
 
     def see(self, record: Record) -> str | None:
@@ -88,7 +93,8 @@ class Watchman:
             return None
         mean = self._loss / max(1, self._tokens)
         self._loss, self._tokens = 0.0, 0
-        now = [mean, max(record["attention_logits"]), max(record["residual_rms"])]
+        moved = max(record.get("update_to_weight", {}).values(), default=0.0)
+        now = [mean, max(record["attention_logits"]), max(record["residual_rms"]), moved]
         self._looks = [*self._looks, now][-LOOKS:]
         return self.caution()
 
@@ -99,8 +105,14 @@ class Watchman:
         if self._looks[-1][1] >= LOGITS:
             reach = self._looks[-1][1]
             return f"the learning rate may be too high: attention logits reach {reach:.3g}; model.qk_norm bounds them"
+        reach, moved = self._looks[-1][1], self._looks[-1][3]
+        if reach >= LARGE_LOGITS and moved >= LARGE_UPDATE:
+            return (
+                f"the learning rate may be too high: attention logits reach {reach:.3g} and one update moves weights by "
+                f"{100 * moved:.2g} % of their size"
+            )
         half = LOOKS // 2
-        losses, logits, residual = (list(column) for column in zip(*self._looks))
+        losses, logits, residual, _ = (list(column) for column in zip(*self._looks))
         fell = sum(losses[half:]) < FALL * sum(losses[:half])
         if fell or max(logits[-1] / logits[0], residual[-1] / residual[0]) < GROWTH:
             return None

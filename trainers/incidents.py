@@ -6,7 +6,8 @@ What is told apart, and how:
               read everything else as well as before, so the fault lies in these contexts
     weights   more than `patience` updates in a row were left out, and not because of a few contexts: nothing was
               applied in between, so different data meet the same weights, and the weights are at fault (learning
-              rate too high, warmup too short); or activations were growing already (`diagnostics.Watchman`)
+              rate too high, warmup too short); or activations had grown too far already
+              (`diagnostics.Watchman`): then contexts are named, but neither blamed nor excluded
     unclear   an update whose contexts are all bad, or whose gradient alone is
 
 Spikes of bad data go away when the batch is left out, others come again: Chowdhery et al., PaLM (arXiv 2204.02311,
@@ -98,12 +99,14 @@ class Incidents:
         changed = False
         for one in skipped:
             found = locate(one.sums, one.counts, level)
+            # What the weights do not read any more is no fault of the contexts that show it first.
+            blamed = found if caution is None else None
             if one.step != self._last:
                 self.streak = 0
             self._last = one.step + 1
-            self.streak = 0 if found else self.streak + 1
+            self.streak = 0 if blamed else self.streak + 1
             incident = self._describe(one, found, level, caution)
-            quarantined = bool(found) and self.config.action == "skip" and self.config.quarantine
+            quarantined = bool(blamed) and self.config.action == "skip" and self.config.quarantine
             if quarantined and isinstance(self._stream, Excluding):
                 reason = f"spike in update {one.step + 1}: loss {one.loss:.4g}"
                 rows = [(one.step, row) for row in found or []]
@@ -127,7 +130,7 @@ class Incidents:
     ) -> dict[str, Any]:
         rows = self._rows(one, found)
         weights = caution is not None or self.streak > self.config.patience
-        cause = "data" if found else ("weights" if weights else "unclear")
+        cause = "data" if found and caution is None else ("weights" if weights else "unclear")
         finite = math.isfinite(one.loss) and math.isfinite(one.grad_norm)
         expected = _finite(_expected(one, level))
         return {

@@ -14,10 +14,15 @@ from safetensors.torch import load_file
 from mixloom.pipeline.errors import UserError
 from mixloom.trainers.config import ModelConfig, TrainConfig
 from mixloom.trainers.data import Arrays
-from mixloom.trainers.incidents import read_incidents
+from mixloom.trainers.diagnostics import Watchman
+from mixloom.trainers.distributed import World
+from mixloom.trainers.incidents import Incidents, read_incidents
 from mixloom.trainers.metrics import read_metrics
 from mixloom.trainers.replay import replay, told
+from mixloom.trainers.spikes import Level
+from mixloom.trainers.totals import Skipped
 from mixloom.trainers.trainer import train
+from mixloom.trainers.watch_config import SpikeConfig
 
 LENGTH, CONTEXTS = 32, 8
 MODEL = ModelConfig(dim=32, layers=1, heads=4)
@@ -101,13 +106,56 @@ def test_noise_in_the_data_is_told_by_its_contexts_left_out_and_excluded(tmp_pat
     assert [s for s in range(1, 61) if s not in {r["step"] for r in records}] == [41, 46]
 
 
-def test_a_learning_rate_thirty_times_too_high_is_told_from_noise(tmp_path, vocabulary):
-    stream = CountingStream()
-    run(stream, vocabulary, tmp_path, steps=100, lr=0.3, min_lr=0.3)
-    assert len(cautions(tmp_path)) >= 1
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("norm", ["pre", "swin"])
+def test_a_learning_rate_thirty_times_too_high_is_told_from_noise(tmp_path, vocabulary, seed, norm):
+    stream, model = CountingStream(), MODEL.model_copy(update={"norm": norm})
+    config = TrainConfig(**{**QUICK, "spike": SPIKE, "steps": 50, "lr": 0.3, "min_lr": 0.3, "seed": seed})
+    train(stream, vocabulary, model, config, tmp_path, on_record=lambda record: None)
     assert "the learning rate may be too high" in cautions(tmp_path)[0]
     assert stream.excluded == []
     assert all(x["cause"] != "data" for x in read_incidents(tmp_path / "spikes.jsonl"))
+
+
+@pytest.mark.parametrize("norm", ["pre", "swin"])
+def test_a_sound_learning_rate_gives_no_caution(tmp_path, vocabulary, norm):
+    model = MODEL.model_copy(update={"norm": norm})
+    config = TrainConfig(**{**QUICK, "spike": SPIKE, "steps": 50, "lr": 0.03})
+    train(CountingStream(), vocabulary, model, config, tmp_path, on_record=lambda record: None)
+    assert cautions(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("logits", "moved", "told"), [(2000, 0.05, True), (2000, 0.005, False), (40, 0.05, False)]
+)
+def test_large_logits_and_large_updates_are_told_of_together_only(logits, moved, told):
+    """Though the loss falls; and an older checkpoint's looks, without the size of updates, are read."""
+    watchman = Watchman({"looks": [[5.0, 1.0, 1.0]], "loss": 0.0, "tokens": 0})
+    said = None
+    for n in range(3):
+        looked = {
+            "attention_logits": [3.0, logits],
+            "residual_rms": [1.0],
+            "update_to_weight": {"text": moved},
+        }
+        said = watchman.see({"loss": 4.0 / (n + 1), "tokens": 10, **looked})
+    assert (said is not None) == told
+
+
+def test_contexts_are_not_blamed_where_the_rate_is_too_high(tmp_path):
+    sums, counts = np.full((8, 1), 100.0), np.full((8, 1), 100)
+    sums[2] = 900.0
+    level = Level(np.array([1.0]), 0.2, 1.0)
+    skipped = [Skipped(10, 2.0, 1.0, sums, counts)]
+    for caution, cause, excluded in ((None, "data", 1), ("the learning rate may be too high", "weights", 0)):
+        stream, folder = CountingStream(), tmp_path / cause
+        folder.mkdir()
+        incidents = Incidents(SpikeConfig(), stream, folder, World(), last_step=0)
+        assert incidents.deal(skipped, level, 11, caution) == bool(excluded)
+        (found,) = read_incidents(folder / "spikes.jsonl")
+        assert found["cause"] == cause
+        assert [c["context"] for c in found["contexts"]] == [2]
+        assert len(stream.excluded) == excluded
 
 
 def test_an_update_left_out_touches_neither_weights_nor_moments(tmp_path, vocabulary):
