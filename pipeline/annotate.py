@@ -7,6 +7,7 @@ one call of the content hash); the kernels release the GIL.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -96,15 +97,30 @@ def cut_for(texts: pa.Array, config: AnnotateConfig, terms: bool = True) -> Cuts
     )
 
 
+_COLUMNS = {name: k for k, name in enumerate((*COUNTS, *REPEATS))}
+
+
+@cache
+def _places(names: tuple[str, ...]) -> dict[str, int]:
+    """The counts that these measures take, numbered; a difference after the two it is made of."""
+    taken = [c for name in names for c in (MEASURES[name].count, MEASURES[name].over) if c is not None]
+    made_of = [part for c in taken if c in DIFFERENCES for part in DIFFERENCES[c]]
+    return {name: k for k, name in enumerate(dict.fromkeys([*made_of, *taken]))}
+
+
 def text_measures(cuts: Cuts, config: AnnotateConfig = ALL) -> dict[str, pa.Array]:
     """The measures of n documents that `config` asks for: int64, int32 or float32 arrays of length n, without nulls."""
     names = measured(config)
     repeats = repetition(cuts, needs(tuple(names)))
-    place = {name: k for k, name in enumerate((*COUNTS, *REPEATS, *DIFFERENCES))}
-    counts = np.empty((len(place), len(repeats)), np.int64)  # a row for each count
-    counts[: len(COUNTS)], counts[len(COUNTS) : -len(DIFFERENCES)] = cuts.counts.T, repeats.T
-    for name, (a, b) in DIFFERENCES.items():
-        counts[place[name]] = counts[place[a]] - counts[place[b]]
+    place = _places(tuple(names))
+    counts = np.empty((len(place), len(repeats)), np.int64)  # a row for each count that is asked for
+    for name, k in place.items():
+        if name in DIFFERENCES:
+            a, b = DIFFERENCES[name]
+            counts[k] = counts[place[a]] - counts[place[b]]
+        else:
+            column = _COLUMNS[name]
+            counts[k] = cuts.counts[:, column] if column < len(COUNTS) else repeats[:, column - len(COUNTS)]
     shares = [(name, m.count, m.over) for name in names if (m := MEASURES[name]).over is not None]
     over = counts[[place[c] for _, _, c in shares]]
     part = counts[[place[c] for _, c, _ in shares]] / np.maximum(over, 1)
@@ -130,8 +146,13 @@ def document_text(documents: pa.RecordBatch) -> pa.LargeStringArray:
     """
     bounds, segments = flat_segments(documents)
     chosen = pc.equal(pc.struct_field(segments, "kind"), "text")
-    texts = pc.fill_null(pc.struct_field(segments, "text").filter(chosen).cast(pa.large_string()), "")
+    texts = pc.struct_field(segments, "text")
+    if chosen.false_count:
+        texts = texts.filter(chosen)
+    texts = pc.fill_null(texts.cast(pa.large_string()), "")
     offsets = _before(chosen.to_numpy(zero_copy_only=False), bounds)
+    if len(texts) == len(documents) and (np.diff(offsets) == 1).all():
+        return texts  # one text each, as most of the web has: nothing to join or to copy
     lists = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), texts)
     return pc.binary_join(lists, pa.scalar("\n\n", pa.large_string()))
 
