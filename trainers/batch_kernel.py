@@ -10,6 +10,7 @@ from numba import njit
 
 OK, ID_OUTSIDE, MODALITY_OUTSIDE, TOO_LONG, NEGATIVE = 0, 1, 2, 3, 4
 IGNORE = -100
+_TILE = 2048  # ids read twice while they are near
 _BLOCK = 64  # ids compared at once; with fewer the loop is not made of vector instructions
 
 
@@ -159,10 +160,13 @@ def fill(ids, pieces, padding, runs, found, none, sizes, out, target_modality): 
         target_modality: uint8 [T], written.
     """
     input_ids, targets, perm, inverse = out[0], out[1], out[2], out[3]
-    for i in range(ids.shape[0]):
-        input_ids[i] = ids[i]
-    for i in range(ids.shape[0] - 1):
-        targets[i] = ids[i + 1]
+    for start in range(0, ids.shape[0], _TILE):
+        same, ahead = ids[start : start + _TILE], ids[start + 1 : start + 1 + _TILE]
+        here, there = input_ids[start : start + _TILE], targets[start : start + _TILE]
+        for i in range(same.shape[0]):
+            here[i] = same[i]
+        for i in range(ahead.shape[0]):
+            there[i] = ahead[i]
     place = np.zeros(sizes.shape[0], np.int64)
     for m in range(1, sizes.shape[0]):
         place[m] = place[m - 1] + sizes[m - 1]
@@ -173,9 +177,9 @@ def fill(ids, pieces, padding, runs, found, none, sizes, out, target_modality): 
         # Slices first: what is counted from 0 needs no check for negative places, and becomes vector instructions.
         order, back = perm[first : first + n], inverse[begin:end]
         for j in range(n):
-            order[j] = begin + j
+            order[j] = np.int32(begin) + np.int32(j)
         for j in range(n):
-            back[j] = first + j
+            back[j] = np.int32(first) + np.int32(j)
         target_modality[max(begin - 1, 0) : end - 1] = kind
         place[kind] += n
         begin = end
@@ -197,6 +201,6 @@ def number_pieces(pieces, positions, documents):  # type: ignore[no-untyped-def]
         n = pieces[p]
         place = positions[at : at + n]
         for i in range(n):
-            place[i] = i
+            place[i] = np.int32(i)
         documents[at : at + n] = p
         at += n

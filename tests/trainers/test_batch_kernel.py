@@ -109,3 +109,19 @@ def test_memory_is_used_again_only_when_no_array_view_or_tensor_refers_to_it():
     assert kept[1].tolist() == [2, IGNORE, 2, 2]
     assert kept[2].tolist() == [[0] * 5, [1] * 5]
     assert last.input_ids.tolist() == [8] * 10
+
+
+@pytest.mark.parametrize("contexts", [1, 2, 3, 7])
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_batches_of_many_tokens_are_those_of_the_plain_way(contexts, dtype):
+    rng = np.random.Generator(np.random.PCG64(contexts))
+    table = np.repeat(np.arange(3, dtype=np.uint8), [600, 300, 124])
+    ids = rng.integers(0, 600, (contexts, 2048))
+    for row, at in zip(ids, rng.integers(0, 1800, (contexts, 9))):
+        for i in at:
+            row[i : i + 150] = rng.integers(600, 1024, 150)
+    lengths = [np.diff(np.append(0, np.sort(rng.integers(0, 2049, 8)))) for _ in range(contexts)]
+    batch = make_batch(ids.astype(dtype), lengths, table)
+    want = plain(ids.astype(dtype), lengths, table, modalities=3, document_mask=True)
+    for name, value in want.items():
+        assert np.array_equal(np.asarray(getattr(batch, name)), value), name
