@@ -224,6 +224,29 @@ def _next_newline(newlines, breaks, place, r, size):  # type: ignore[no-untyped-
 
 
 @njit(**LEAN)
+def _breaks_within(data, breaks, place, begin, i, stop):  # type: ignore[no-untyped-def]
+    """Whether a line break of `str.splitlines` stands in data[i:stop], of a document that starts at `begin`.
+
+    Many quotes and dashes begin with the same byte as two of these, so what the mask names is looked at.
+    """
+    r, size = i - begin, stop - begin
+    while r < size:
+        other = _from(breaks, place, r)
+        while other != _U0:
+            at = begin + r + low_zeros(other)
+            other &= other - _U1
+            if at >= stop:
+                return False
+            b = data[at]
+            if b < 128 or (b == 0xC2 and at + 1 < stop and data[at + 1] == 0x85):
+                return True
+            if b == 0xE2 and at + 2 < stop and data[at + 1] == 0x80 and 0xA8 <= data[at + 2] <= 0xA9:
+                return True
+        r += 64
+    return False
+
+
+@njit(**LEAN)
 def _cut_document(  # type: ignore[no-untyped-def]
     data, i, stop, newlines, breaks, place, flags, short_line, blocks, row, lines, paras,
     raw_hashes, raw_chars, line_hashes, line_chars, block_hashes, block_chars, para_hashes, para_chars,
@@ -243,6 +266,7 @@ def _cut_document(  # type: ignore[no-untyped-def]
         start = i
         at, special = _next_newline(newlines, breaks, place, i - begin, stop - begin)
         i = begin + at
+        special = special and _breaks_within(data, breaks, place, begin, start, i)
         at_end = i >= stop
         row[9] += not at_end
         empty = i == start
