@@ -48,7 +48,9 @@ def real_lengths(root: Path) -> np.ndarray:
     roots = {s.name: resolve(config.data_root, s.path) for s in config.sources}
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory(folder)
-        stage = IngestStage(config.sources, roots, config.part_documents, config.part_bytes, config.part_media)
+        stage = IngestStage(
+            config.sources, roots, config.part_documents, config.part_bytes, config.part_media
+        )
         manifest, _ = run_stage(stage, run, RunSettings(), Console(quiet=True), {})
         reader = PartReader(run.stage(stage.name).store, {p.name: p for p in manifest.parts})
         rows = pa.concat_tables([reader.read(n, ["segments"]) for n in sorted(reader.parts)])[

@@ -103,9 +103,7 @@ def chunks(items: Iterable[Document | Failure], size: PartSize) -> Iterator[list
         yield held
 
 
-def ingest_unit(
-    name: str, items: Iterable[Document | Failure], directory: Any, size: PartSize
-) -> UnitOutput:
+def ingest_unit(name: str, items: Iterable[Document | Failure], directory: Any, size: PartSize) -> UnitOutput:
     """Write the documents of one split as parts `part-<split>-<chunk>`, one at a time; return its record."""
     import pyarrow as pa
 

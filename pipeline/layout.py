@@ -53,7 +53,9 @@ def cut_layout(
     """
     data, offsets = utf8_buffers(texts)
     bits, places, _ = byte_masks(data, offsets) if masks is None else masks
-    return Layout(*layout_kernel(data, offsets, bits, places, ch.character_flags(), short_line_chars, paragraphs))
+    return Layout(
+        *layout_kernel(data, offsets, bits, places, ch.character_flags(), short_line_chars, paragraphs)
+    )
 
 
 def no_layout(n: int) -> Layout:
