@@ -131,6 +131,13 @@ class Experts(nn.Module):
         else:
             mine_TN = self._logits(x_TD, group) > 0
         out_TD = torch.zeros_like(x_TD)
+        if (
+            torch.compiler.is_compiling()
+        ):  # where a number of tokens that only the device knows cannot be a size
+            for e in range(n):
+                y_TD = _swiglu(x_TD[None], up_NED[e : e + 1], down_NDF[e : e + 1])[0]
+                out_TD = out_TD + torch.where(mine_TN[:, e, None], y_TD * scores_TN[:, e, None], 0.0)
+            return out_TD
         for e in range(n):
             rows = mine_TN[:, e].nonzero(as_tuple=True)[0]
             y_TD = _swiglu(x_TD[rows][None], up_NED[e : e + 1], down_NDF[e : e + 1])[0]
