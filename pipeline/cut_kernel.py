@@ -181,7 +181,7 @@ def _cut_mixed(  # type: ignore[no-untyped-def]
     return i, terms, stop_seen
 
 
-@njit(**LEAN)
+@njit(**LEAN, forceinline=True)
 def _cut_document(  # type: ignore[no-untyped-def]
     data, begin, stop, words, letters, highs, hards, unevens, place, flags, kinds, lower, stops, stop_words, slots, shift, row,
     starts, ends, special, mixed, sites, low_bytes, sizes, states, hashes, capitals, longs, parts, rests, outs, state, tally, seen,
