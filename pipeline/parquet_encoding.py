@@ -46,7 +46,8 @@ def encodings(table: pa.Table) -> dict[str, Any]:
             number = flat and (pa.types.is_integer(kind) or pa.types.is_floating(kind))
             compression[path] = "none" if vector or pa.types.is_fixed_size_binary(kind) else "zstd"
             if path == "doc_id":
-                compression[path] = "none"  # 32 digits of a hash: zstd finds nothing but that they are digits, slowly
+                # 32 digits of a hash: zstd finds nothing but that they are digits, and takes long for it.
+                compression[path] = "none"
             if number and not vector and table.num_rows < _MANY_ROWS:
                 compression[path] = "snappy"  # on so few numbers zstd takes longer to begin than to work
             statistics += [] if vector else [path]
