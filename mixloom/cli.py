@@ -134,6 +134,7 @@ def _call(name: str, args: list[str]) -> int:
     import typer
 
     from mixloom.pipeline.errors import UserError
+    from mixloom.pipeline.interrupts import noticed
 
     # Libraries warn about optional parts of their own; nobody here can act on it.
     logging.basicConfig(level=logging.ERROR)
@@ -143,7 +144,8 @@ def _call(name: str, args: list[str]) -> int:
         command, app = app, typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command()(command)
     try:
-        result = app(args, prog_name=f"mixloom {name}", standalone_mode=False)
+        with noticed():
+            result = app(args, prog_name=f"mixloom {name}", standalone_mode=False)
     except UserError as e:
         print(f"mixloom {name}: {e}", file=sys.stderr)
         return 2

@@ -28,6 +28,7 @@ from apache_beam.transforms import environments
 
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.graph import Spread, Work
+from mixloom.pipeline.interrupts import stop_if_asked
 from mixloom.pipeline.run import PartReader, StageDirectory, one_batch
 from mixloom.pipeline.stage import UnitOutput, commit_unit
 
@@ -343,6 +344,7 @@ def _wait(thread: threading.Thread, watched: bool, poll: Callable[[], None] | No
     lost_since: float | None = None
     while thread.is_alive():
         thread.join(timeout=0.05 if poll is None else 0.4)
+        stop_if_asked()
         if poll is not None:
             poll()
         if watched and thread.is_alive():

@@ -33,6 +33,7 @@ from mixloom.pipeline.image_dedup_stage import ImageDedupStage
 from mixloom.pipeline.incremental_stage import AgainstDedupStage, DedupIndexStage
 from mixloom.pipeline.ingest.config import SourceConfig
 from mixloom.pipeline.ingest_stage import IngestStage
+from mixloom.pipeline.interrupts import stop_if_asked
 from mixloom.pipeline.noise_config import NoiseConfig
 from mixloom.pipeline.order_config import OrderConfig
 from mixloom.pipeline.order_stage import OrderStage
@@ -349,6 +350,7 @@ def run_stages(
         if did:
             console.say(_line(manifest, time.perf_counter() - began))
         _check_alive(manifest, run)
+        stop_if_asked()
     return worked
 
 
