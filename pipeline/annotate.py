@@ -212,14 +212,14 @@ def media_measures(documents: pa.RecordBatch) -> dict[str, pa.Array]:
     """`MEDIA_MEASURES` of n documents, by name, from what the segments say of their media."""
     bounds, segments = flat_segments(documents)
     n = len(documents)
-    if pc.all(pc.equal(pc.struct_field(segments, "kind"), "text")).as_py():
+    kind = pc.struct_field(segments, "kind")
+    if pc.all(pc.equal(kind, "text")).as_py():
         none = pa.array(np.zeros(n, np.int32))  # what follows takes longer than the text of a small batch
         return {
-            name: none if name in ("images", "speech_clips") else pa.nulls(n, kind)
-            for name, (kind, _) in MEDIA_MEASURES.items()
+            name: none if name in ("images", "speech_clips") else pa.nulls(n, stored)
+            for name, (stored, _) in MEDIA_MEASURES.items()
         }
     owner = np.repeat(np.arange(n, dtype=np.int64), np.diff(bounds))
-    kind = pc.struct_field(segments, "kind")
     image, speech = pc.equal(kind, "image"), pc.equal(kind, "speech")
     width, height = (
         pc.if_else(image, pc.struct_field(segments, ["media", side]), None) for side in ("width", "height")

@@ -11,7 +11,7 @@ from numba import njit
 
 from mixloom.pipeline import byte_masks as bm
 from mixloom.pipeline import characters as ch
-from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.bit_counts import from_bit, low_zeros
 from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 
@@ -46,7 +46,7 @@ _ALPHA, _MARK, _SPACE = ch.ALPHA, ch.MARK, ch.SPACE
 _DIGIT, _UPPER, _PUNCTUATION, _SYMBOL = ch.DIGIT, ch.UPPER, ch.PUNCTUATION, ch.SYMBOL
 _CONTROL, _LATIN, _VOWEL = ch.CONTROL, ch.LATIN, ch.VOWEL
 _ELLIPSIS = 0x2026
-_U0, _U1, _U6, _BITS = np.uint64(0), np.uint64(1), np.uint64(6), np.uint64(63)
+_U0 = np.uint64(0)
 _HIGHS = bm.BYTE_COUNTS.index("high")
 
 
@@ -76,19 +76,12 @@ def _count_high(data, i, stop, flags, row):  # type: ignore[no-untyped-def]
     return i
 
 
-@njit(**LEAN, forceinline=True)
-def _from(bits, place, r):  # type: ignore[no-untyped-def]
-    """64 bits of a row of masks from bit r of word `place` on."""
-    k, s = np.uint64(place) + (np.uint64(r) >> _U6), np.uint64(r) & _BITS
-    return (bits[k] >> s) | ((bits[k + _U1] << _U1) << (_BITS - s))
-
-
 @njit(**LEAN)
 def _count_highs(data, begin, stop, highs, place, flags, row):  # type: ignore[no-untyped-def]
     """Add to `row` what the characters of data[begin:stop] count that are no ASCII."""
     r, size = np.int64(0), stop - begin
     while r < size:
-        high = _from(highs, place, r)
+        high = from_bit(highs, place, r)
         if high == _U0:
             r += 64
             continue

@@ -10,7 +10,7 @@ from numba import njit
 
 from mixloom.pipeline import byte_masks as bm
 from mixloom.pipeline import characters as ch
-from mixloom.pipeline.bit_counts import low_zeros
+from mixloom.pipeline.bit_counts import from_bit, low_zeros
 from mixloom.pipeline.code_points import REPLACEMENT, decode
 from mixloom.pipeline.lean import LEAN
 
@@ -46,7 +46,6 @@ _S6, _S7, _S56 = np.uint64(6), np.uint64(7), np.uint64(56)
 _LOW_BITS = np.uint64(0x0101010101010101)
 # Indices into bytes are uint64, which spares a test for negative ones; mixed with int64 they would become floats.
 _U0, _U1, _U2, _U3, _U4, _U5 = (np.uint64(k) for k in range(6))
-_U63 = np.uint64(63)
 _S16, _S24, _S32, _S40, _S48 = np.uint64(16), np.uint64(24), np.uint64(32), np.uint64(40), np.uint64(48)
 _ELLIPSIS = 0x2026
 
@@ -203,18 +202,11 @@ def _reserve(a, used, more):  # type: ignore[no-untyped-def]
 
 
 @njit(**LEAN, forceinline=True)
-def _from(bits, place, r):  # type: ignore[no-untyped-def]
-    """64 bits of a row of masks from bit r of word `place` on."""
-    k, s = np.uint64(place) + (np.uint64(r) >> _S6), np.uint64(r) & _U63
-    return (bits[k] >> s) | ((bits[k + _U1] << _U1) << (_U63 - s))
-
-
-@njit(**LEAN, forceinline=True)
 def _next_newline(newlines, breaks, place, r, size):  # type: ignore[no-untyped-def]
     """The first newline from byte r of a document on, or its `size`; and whether another line break may stand before it."""
     seen = _U0
     while r < size:
-        newline, other = _from(newlines, place, r), _from(breaks, place, r)
+        newline, other = from_bit(newlines, place, r), from_bit(breaks, place, r)
         if newline != _U0:
             at = low_zeros(newline)
             return min(r + at, size), (seen | (other & ((_U1 << np.uint64(at)) - _U1))) != _U0
@@ -231,7 +223,7 @@ def _breaks_within(data, breaks, place, begin, i, stop):  # type: ignore[no-unty
     """
     r, size = i - begin, stop - begin
     while r < size:
-        other = _from(breaks, place, r)
+        other = from_bit(breaks, place, r)
         while other != _U0:
             at = begin + r + low_zeros(other)
             other &= other - _U1

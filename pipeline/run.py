@@ -56,10 +56,6 @@ class Part:
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A reader goes to the workers with all its parts; a dataclass with slots takes five times as long by itself.
-        return Part, (self.name, self.file, self.rows, self.bytes, self.sha256)
-
 
 @dataclass(frozen=True, slots=True)
 class UnitRecord:

@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from mixloom.pipeline.ascending import last_at_most
 from mixloom.pipeline.beside_tokens import DURATIONS, PATCHES, places
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.manifest import ShardEntry, ShardManifest, token_dtype
@@ -144,13 +145,7 @@ def find(domains, numbers, domain_first, first, shard, width, bases, checked, co
         context = domain_first[d] + numbers[i]
         if numbers[i] < 0 or context >= domain_first[d + 1]:
             return -1, False, False
-        low, high = 0, first.shape[0] - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            if first[middle] <= context:
-                low = middle
-            else:
-                high = middle
+        low = last_at_most(first, first.shape[0], context)
         contexts[i], sample[i] = context, low
         most = max(most, width[low])
         mapped = mapped and bases[shard[low]] != 0

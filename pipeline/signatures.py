@@ -18,13 +18,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mixloom.pipeline.annotate_config import MinHashConfig
+from mixloom.pipeline.doc_ids import mix as mix_all
 from mixloom.pipeline.lean import LEAN
 from mixloom.pipeline.splitmix import mix
 from mixloom.pipeline.words import Cuts, TermCuts, cut_terms
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX1, _MIX2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
+_S32 = np.uint64(32)
 _TOP = np.uint64(0xFFFFFFFFFFFFFFFF)
 __all__ = ["MinHashConfig", "cut_signatures", "jaccard", "permutations", "shingle_sets", "signatures"]
 
@@ -86,17 +86,14 @@ def _sign(offsets, term_hashes, ngram, a, b):  # type: ignore[no-untyped-def]
 def _sort_uniform(values, out, ends):  # type: ignore[no-untyped-def]
     """`values`, sorted, into `out`: uniform numbers lie near their place once they are ordered by their highest bits."""
     n = values.size
-    bits = np.uint64(0)
-    while (np.int64(1) << np.int64(bits + _ONE)) <= n and np.int64(2) << np.int64(bits) <= ends.size:
-        bits += _ONE
-    if bits == 0:
-        bits = _ONE
-    shift = np.uint64(64) - bits
-    ends[: np.int64(1) << np.int64(bits)] = 0
+    buckets, shift = 2, np.uint64(63)
+    while 2 * buckets <= min(n, ends.size):
+        buckets, shift = 2 * buckets, shift - _ONE
+    ends[:buckets] = 0
     for i in range(n):
         ends[values[i] >> shift] += 1
     total = 0
-    for k in range(np.int64(1) << np.int64(bits)):
+    for k in range(buckets):
         total += ends[k]
         ends[k] = total
     for i in range(n - 1, -1, -1):
@@ -114,13 +111,12 @@ def _sort_uniform(values, out, ends):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _shingle_sets(offsets, term_hashes, ngram):  # type: ignore[no-untyped-def]
     n = offsets.size - 1
-    total = 0
+    total = most = 0
     for d in range(n):
-        total += max(0, offsets[d + 1] - offsets[d] - ngram + 1)
+        count = offsets[d + 1] - offsets[d]
+        total += max(0, count - ngram + 1)
+        most = max(most, count)
     values, bounds = np.empty(total, np.uint64), np.zeros(n + 1, np.int64)
-    most = 0
-    for d in range(n):
-        most = max(most, offsets[d + 1] - offsets[d])
     own, ordered, ends = np.empty(most, np.uint64), np.empty(most, np.uint64), np.empty(_BUCKETS, np.int64)
     used = 0
     for d in range(n):
@@ -160,9 +156,7 @@ def permutations(num_perm: int, seed: int) -> tuple[NDArray[np.uint64], NDArray[
     """
     with np.errstate(over="ignore"):
         state = np.uint64(seed) + _GOLDEN * np.arange(1, 2 * num_perm + 1, dtype=np.uint64)
-        state = (state ^ (state >> _S30)) * _MIX1
-        state = (state ^ (state >> _S27)) * _MIX2
-        drawn = state ^ (state >> _S31)
+    drawn = mix_all(state)
     return drawn[:num_perm].copy(), drawn[num_perm:].copy()
 
 

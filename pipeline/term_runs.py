@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mixloom.pipeline.bit_counts import popcount
+from mixloom.pipeline.bit_counts import from_bit, popcount
 from mixloom.pipeline.bit_places import spread
 from mixloom.pipeline.lean import LEAN
 
@@ -21,7 +21,7 @@ CAPITAL, FIGURE, UNEVEN = np.uint64(1 << 11), np.uint64(1 << 12), np.uint64(3 <<
 
 _U0, _U1, _U2, _U4, _U5, _U6, _U15 = (np.uint64(k) for k in (0, 1, 2, 4, 5, 6, 15))
 _S59, _S60, _S62 = np.uint64(59), np.uint64(60), np.uint64(62)
-_BITS, _TOP, _ALL = np.uint64(63), np.uint64(63), np.uint64(2**64 - 1)
+_TOP, _ALL = np.uint64(63), np.uint64(2**64 - 1)
 _FULL = np.uint64(HELD - 32)  # with so many runs there may be no room for those of another word
 
 
@@ -44,13 +44,6 @@ def _latin(data, i, stop, kinds):  # type: ignore[no-untyped-def]
     if letters == 0:
         return 0, 0
     return 1, np.int64((vowels == 0 and letters >= 4) or worst >= 5 or 2 * changes >= size)
-
-
-@njit(**LEAN, forceinline=True)
-def _from(bits, place, r):  # type: ignore[no-untyped-def]
-    """64 bits of a row of masks from bit r of word `place` on."""
-    k, s = np.uint64(place) + (np.uint64(r) >> _U6), np.uint64(r) & _BITS
-    return (bits[k] >> s) | ((bits[k + _U1] << _U1) << (_TOP - s))
 
 
 @njit(**LEAN, forceinline=True)
@@ -122,9 +115,9 @@ def _is_odd(data, i, length, r, place, hards, unevens, letters, kinds):  # type:
         latin, odd = _latin(data, np.uint64(i), np.uint64(i + length), kinds)
         return np.int64(latin), np.int64(odd)
     mask = (_U1 << np.uint64(length)) - _U1
-    uneven = _from(unevens, place, r) & mask
-    letter = _from(letters, place, r) & mask
-    hard = _from(hards, place, r) & mask
+    uneven = from_bit(unevens, place, r) & mask
+    letter = from_bit(letters, place, r) & mask
+    hard = from_bit(hards, place, r) & mask
     run = hard & (hard >> _U1)
     run = run & (run >> _U2) & (hard >> _U4)
     # Capitals and digits are uneven, digits no letters: from one character to the next, what changes?
@@ -157,7 +150,7 @@ def judge_runs(  # type: ignore[no-untyped-def]
         latin_terms += latin - 1
         odd_terms += odd
         if length == 4:
-            odd_terms -= np.int64(_from(hards, place, r) & _U15 == _U15)
+            odd_terms -= np.int64(from_bit(hards, place, r) & _U15 == _U15)
     for p in range(x):
         run = mixed[p]
         if run < runs:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mixloom.pipeline.ascending import last_at_most
 from mixloom.pipeline.splitmix import mix
 from mixloom.tokenizers.objective_settings import (
     DENOISE_R,
@@ -88,15 +89,9 @@ def find_cuts(ids, modality, cuts):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def _nearest(cuts, count, at):  # type: ignore[no-untyped-def]
     """Number of the cut nearest to a position; of two equally near the first."""
-    low, high = 0, count - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if cuts[middle] <= at:
-            low = middle
-        else:
-            high = middle
-    if count > 1 and cuts[high] - at < at - cuts[low]:
-        return high
+    low = last_at_most(cuts, count, at)
+    if count > 1 and cuts[low + 1] - at < at - cuts[low]:
+        return low + 1
     return low
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from mixloom.pipeline.ascending import last_at_most
+
 OK, ID_OUTSIDE, MODALITY_OUTSIDE, TOO_LONG, NEGATIVE = 0, 1, 2, 3, 4
 IGNORE = -100
 _TILE = 2048  # ids read twice while they are near
@@ -93,19 +95,6 @@ def _run_end(ids, begin, end, low, top):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _edge_before(edges, one):  # type: ignore[no-untyped-def]
-    """The last place in `edges` with a number not above `one`; they ascend from 0 to more than `one`."""
-    low, high = 0, edges.shape[0] - 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if edges[middle] <= one:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-@njit(cache=True, nogil=True)
 def find_runs(ids, pieces, padding, modality, edges, runs, sizes, target_counts):  # type: ignore[no-untyped-def]
     """Cut the tokens into runs of one modality that lie in one piece, and count.
 
@@ -132,7 +121,7 @@ def find_runs(ids, pieces, padding, modality, edges, runs, sizes, target_counts)
             if one >= vocabulary:
                 return ID_OUTSIDE, one
             if one < edges[edge] or one >= edges[edge + 1]:
-                edge = _edge_before(edges, one)
+                edge = last_at_most(edges, edges.shape[0], one)
             kind = 0 if padding[p] else int(modality[one])
             if kind >= modalities:
                 return MODALITY_OUTSIDE, kind
