@@ -205,13 +205,14 @@ def main() -> None:
         "--data", type=Path, metavar="ROOT", help="folder of the real data sets; without it nothing learns"
     )
     parser.add_argument("--workers", type=int, default=2, help="models that learn at a time (2)")
-    parser.add_argument("--rounds", type=int, help="updates of each model that count")
+    parser.add_argument("--rounds", type=int, help="updates of each model that count (7, on a GPU 21)")
     parser.add_argument("--threads", type=int, help="CPU threads; 1 is the steadier figure on a busy machine")
     parser.add_argument("--only", help="only the case of this name")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    rounds, warm = options.rounds or (7 if options.quick else 21), 2 if options.quick else 4
+    warm = 2 if options.quick else 4
+    rounds = {"cpu": options.rounds or 7, "cuda": options.rounds or (7 if options.quick else 21)}
     machine = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -228,7 +229,7 @@ def main() -> None:
             results.append({"case": case.name, "device": case.device, "not_measured": "no CUDA device"})
             continue
         try:
-            rows = rows_of(case, rounds, warm)
+            rows = rows_of(case, rounds[case.device], warm)
         except torch.OutOfMemoryError:
             print(f"{case.name:<20}{case.device:<8}{'mot / dense':<30}not measured: not enough memory")
             results.append({"case": case.name, "device": case.device, "not_measured": "not enough memory"})
@@ -248,7 +249,9 @@ def main() -> None:
 
         size = Size.quick() if options.quick else Size()
         case = Case("learning", "cpu", size.dim, size.layers, size.dim // 32, 4096, size.batch, size.length)
-        figures |= learning(options.data, size, options.workers, seconds_of(case, MODELS, rounds))
+        figures |= learning(
+            options.data, size, options.workers, seconds_of(case, MODELS, rounds[case.device])
+        )
         for row in figures["learning"]:
             print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
     save(options.json, options.quick, figures, ("mixloom", "numpy", "torch"))

@@ -70,7 +70,7 @@ class InMemory:
         if self.dedup.near is not None:
             search = alone(self.texts, parts, self.dedup, self.annotate.minhash)
             near = [search.signed(self._near_rows(p, b)) for p, b in self.survivors.items()]
-            self._drop(search.drops(np.concatenate(near)))
+            self._drop(search.drops(near))
         return sum(self._write(part) for part in self.survivors)
 
     def _near_rows(self, part: str, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -198,4 +198,4 @@ class LoopNear(NearDedupStage):
             batch = read_part(part, annotations, wanted, survivors)
             near = near_rows(batch, part_media_keys(part, batch, documents), self.config)
             signed.append(search.signed(with_part(near, part)))
-        _settle(ctx, search.drops(np.concatenate(signed)), survivors, "near_duplicate", self.near.threshold)
+        _settle(ctx, search.drops(signed), survivors, "near_duplicate", self.near.threshold)

@@ -211,8 +211,11 @@ def distinct_pairs(pairs: U64) -> U64:
     return distinct_rows(flipped)[:, [3, 4, 5, 0, 1, 2, *rest]]
 
 
-def signed_rows(batch: pa.RecordBatch, parts: Sequence[str], bands: int, rows: int) -> tuple[U64, U64]:
-    """The bucket keys of a `ROWS` batch, uint64 [n, bands], and the other columns of `BUCKETS`, uint64 [n, 4].
+def signed_rows(
+    batch: pa.RecordBatch, parts: Sequence[str], bands: int, rows: int
+) -> tuple[U64, U64, npt.NDArray[np.uint32]]:
+    """Of a `ROWS` batch the bucket keys, uint64 [n, bands], the other columns of `BUCKETS`, uint64 [n, 4], and the
+    signatures, uint32 [n, num_perm].
 
     Documents without a signature are left out.
     """
@@ -222,7 +225,7 @@ def signed_rows(batch: pa.RecordBatch, parts: Sequence[str], bands: int, rows: i
     documents[:, 0] = columns(batch, ["preference"])[alive, 0]
     documents[:, 1:3] = pack_ids(batch.column("doc_id"))[alive]
     documents[:, 3] = places(part_of(batch), np.asarray(batch.column("row")), parts)[alive]
-    return keys, documents
+    return keys, documents, signatures
 
 
 class _KeyByBandDoFn(Work):
@@ -234,10 +237,10 @@ class _KeyByBandDoFn(Work):
         self._bytes = 0
 
     def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        signed = signed_rows(batch, self._parts, self._bands, self._rows)
-        if len(signed[0]):
-            self._held.append(signed)
-            self._bytes += 40 * signed[0].size
+        keys, documents, _ = signed_rows(batch, self._parts, self._bands, self._rows)
+        if len(keys):
+            self._held.append((keys, documents))
+            self._bytes += 40 * keys.size
         if self._bytes > GATHERED:
             yield from self._rest()
 

@@ -42,7 +42,7 @@ class ExactDedupStage(Stage):
         return {"priority": list(self.config.priority)}  # partitions change no byte
 
     def execute(self, ctx: StageContext) -> None:
-        from mixloom.pipeline.engine import Commit, ReadParts
+        from mixloom.pipeline.engine import Commit, ReadPart, ReadParts
         from mixloom.pipeline.exact import DropCopies, KeyHashes
         from mixloom.pipeline.exact_alone import AloneCopies
         from mixloom.pipeline.graph import Given
@@ -56,14 +56,15 @@ class ExactDedupStage(Stage):
             ctx.directory.store.remove(WORK)
             return
         documents = ctx.manifest(self.inputs[0]).counts.kept
-        given = Given(parts, spread=False)
-        read = ReadParts(annotations, ["doc_id", "source", "content_hash"], survivors)
+        wanted = ["doc_id", "source", "content_hash"]
         settlement = Settlement(frozenset(todo), survivors, annotations, self.name, "exact_duplicate", 1.0)
         if documents <= MOST_HELD:
-            find, write = AloneCopies(parts, self.config.priority), SettleParts(settlement)
-            ctx.beam(lambda p: p | given | read | find | write | Commit(ctx.directory), len(parts))
+            find = AloneCopies(parts, self.config.priority, ReadPart(annotations, wanted, survivors))
+            settled = SettleParts(settlement)
+            ctx.beam(lambda p: p | find | settled | Commit(ctx.directory), len(parts))
             return
         partitions = partitions_of(self.config, documents)
+        given, read = Given(parts, spread=False), ReadParts(annotations, wanted, survivors)
         key = KeyHashes(parts, self.config.priority, partitions)
         settle = Settle.of(settlement)
         hashes = ctx.directory.store.child(f"{WORK}/{partitions}")
@@ -101,7 +102,7 @@ class NearDedupStage(Stage):
 
     def execute(self, ctx: StageContext) -> None:
         from mixloom.pipeline.near import Search
-        from mixloom.pipeline.near_rows import ReadNearRows, ReadTextsOf
+        from mixloom.pipeline.near_rows import NearRowsOf, ReadTextsOf
         from mixloom.pipeline.settle import Settlement
 
         check_columns(self.config, ctx.manifest("annotate").config)
@@ -112,11 +113,11 @@ class NearDedupStage(Stage):
         bands, rows = banding_of(self.near, signature)
         if ctx.todo([SEARCH, *parts]):
             self._warn_of_banding(ctx, bands, rows)
-            read = ReadNearRows(parts, documents, annotations, survivors, self.config)
+            rows_of = NearRowsOf(documents, annotations, survivors, self.config)
             partitions = partitions_of(self.config, ctx.manifest(self.inputs[0]).counts.kept)
             work = ctx.directory.store.child(f"{WORK}/{partitions}")
             texts, ngram = ReadTextsOf(documents), signature.ngram
-            search = Search(lambda p: p | read, texts, parts, self.near, ngram, bands, rows, partitions, work)
+            search = Search(rows_of, texts, parts, self.near, ngram, bands, rows, partitions, work)
             ledger = self.name, "near_duplicate", self.near.threshold
             settlement = Settlement(frozenset(ctx.todo(parts)), survivors, annotations, *ledger)
             find = self._in_one_piece if self._fits(ctx) else self._in_steps
@@ -140,8 +141,8 @@ class NearDedupStage(Stage):
         from mixloom.pipeline.near_alone import Alone, AloneDuplicates
         from mixloom.pipeline.settle import SettleParts
 
-        find, settle = AloneDuplicates(Alone.of(search)), SettleParts(settlement)
-        ctx.beam(lambda p: search.documents(p) | find | settle | Commit(ctx.directory), len(search.parts) + 1)
+        find, settle = AloneDuplicates(Alone.of(search), search.rows_of), SettleParts(settlement)
+        ctx.beam(lambda p: p | find | settle | Commit(ctx.directory), len(search.parts) + 1)
 
     def _in_steps(self, ctx: StageContext, search: Search, settlement: Settlement) -> None:
         from mixloom.pipeline.engine import Commit

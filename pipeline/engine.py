@@ -27,7 +27,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms import environments
 
 from mixloom.pipeline.errors import UserError
-from mixloom.pipeline.graph import Spread, Work
+from mixloom.pipeline.graph import Spread, Work, each
 from mixloom.pipeline.interrupts import stop_if_asked
 from mixloom.pipeline.run import PartReader, StageDirectory, one_batch
 from mixloom.pipeline.stage import UnitOutput, commit_unit
@@ -85,13 +85,17 @@ def seconds_since_start(batch: pa.RecordBatch) -> float:
     return max(0.0, time.time() - started) if started else 0.0
 
 
-class _ReadPartDoFn(Work):
-    def __init__(self, reader: PartReader, columns: list[str] | None, survivors: PartReader | None) -> None:
+class ReadPart:
+    """Reads a part by its name, as `ReadParts` does; picklable."""
+
+    def __init__(
+        self, reader: PartReader, columns: list[str] | None = None, survivors: PartReader | None = None
+    ) -> None:
         self._reader, self._columns, self._survivors = reader, columns, survivors
 
-    def process(self, part: str) -> Iterator[pa.RecordBatch]:
+    def __call__(self, part: str) -> pa.RecordBatch:
         started = time.time()
-        yield with_part(read_part(part, self._reader, self._columns, self._survivors), part, started)
+        return with_part(read_part(part, self._reader, self._columns, self._survivors), part, started)
 
 
 def read_part(
@@ -123,11 +127,11 @@ class ReadParts(beam.PTransform):
         self, reader: PartReader, columns: list[str] | None = None, survivors: PartReader | None = None
     ) -> None:
         super().__init__()
-        self._args = (reader, columns, survivors)
+        self._read = ReadPart(reader, columns, survivors)
 
     def expand(self, pcoll: Any) -> Any:
         spread = pcoll | "Spread" >> Spread()
-        return spread | "Read" >> beam.ParDo(_ReadPartDoFn(*self._args)).with_output_types(pa.RecordBatch)
+        return spread | "Read" >> each(self._read).with_output_types(pa.RecordBatch)
 
 
 class _CommitDoFn(Work):

@@ -20,6 +20,7 @@ from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.doc_ids import U64, columns, concatenate, id_batch, partition_of, ranks, split
 from mixloom.pipeline.exact import drops_at
 from mixloom.pipeline.graph import Work
+from mixloom.pipeline.near_rows import ReadNearRows, RowsOf
 from mixloom.pipeline.shuffle import (
     ARROW,
     DONE,
@@ -203,7 +204,7 @@ class Search:
     Every step is a pipeline of its own with files between, so that memory is bounded by a partition.
 
     Attributes:
-        documents: applied to a pipeline, gives one batch per part with the columns `candidates.ROWS`.
+        rows_of: reads a part; see `near_rows.RowsOf`.
         read_texts: reads the texts of some rows of a part; must be picklable.
         parts: names of all the parts, sorted.
         config: thresholds and knobs.
@@ -213,7 +214,7 @@ class Search:
         work: a folder for intermediate files; what is finished in it is not done again.
     """
 
-    documents: Callable[[beam.Pipeline], Any]
+    rows_of: RowsOf
     read_texts: ReadTexts
     parts: Sequence[str]
     config: NearConfig
@@ -244,7 +245,7 @@ class Search:
         key = KeyBands(self.parts, self.bands, self.rows, n)
         read = ReadPairs(self.read_texts, self.parts, self.ngram, c.max_shingles)
         search: list[Step] = [
-            (keys, lambda p: self.documents(p) | key | SpillBatches(keys)),
+            (keys, lambda p: p | ReadNearRows(self.parts, self.rows_of) | key | SpillBatches(keys)),
             (
                 pairs,
                 lambda p: p | ReadSpilled(keys) | PairBuckets(self.bounds, n, told) | SpillBatches(pairs),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
+import numba
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from mixloom.pipeline.candidates import (
@@ -19,12 +22,12 @@ from mixloom.pipeline.candidates import (
     signed_rows,
 )
 from mixloom.pipeline.dedup_config import NearConfig
-from mixloom.pipeline.doc_ids import U64, concatenate, id_batch, packed_rows, unpacked_rows
+from mixloom.pipeline.doc_ids import I64, U64, concatenate, id_batch
 from mixloom.pipeline.exact import DROPS
-from mixloom.pipeline.graph import Spread, Work
+from mixloom.pipeline.graph import Given, Spread, Work
 from mixloom.pipeline.near import Search, choose_survivors, root_edges
+from mixloom.pipeline.near_rows import RowsOf
 from mixloom.pipeline.settle import PartDrops, drops_by_part
-from mixloom.pipeline.shuffle import Grouped, Keyed
 from mixloom.pipeline.storage import Store
 from mixloom.pipeline.verify import (
     EDGES,
@@ -36,6 +39,52 @@ from mixloom.pipeline.verify import (
     verified_edges,
     wanted_of,
 )
+
+MISSED = (
+    1e-9  # the chance that a pair at the threshold is left out because its signatures agree in too few values
+)
+U16 = npt.NDArray[np.uint16]
+
+
+class Signed(NamedTuple):
+    """Documents of a part that have a signature.
+
+    Attributes:
+        documents: uint64 [n, 4], the columns of `candidates.BUCKETS` but the first.
+        keys: uint64 [n, bands], their buckets.
+        values: uint16 [n, num_perm], the lower halves of their signatures' values.
+    """
+
+    documents: U64
+    keys: U64
+    values: U16
+
+
+def least_agreement(values: int, threshold: float, missed: float = MISSED) -> int:
+    """In how many of so many MinHash values two documents agree at least, if their Jaccard similarity is the threshold.
+
+    The number is binomial (Broder 1997); documents of this or a greater similarity agree in fewer values than are returned
+    with a probability of at most `missed`.
+    """
+    below = 0.0
+    for k in range(values + 1):
+        below += math.comb(values, k) * threshold**k * (1.0 - threshold) ** (values - k)
+        if below > missed:
+            return k
+    return values
+
+
+@numba.njit(cache=True, nogil=True)
+def _agreeing(values: U16, left: I64, right: I64, least: int) -> npt.NDArray[np.bool_]:
+    """bool [m]: which of the pairs of documents agree in at least so many of their values."""
+    out = np.empty(len(left), dtype=np.bool_)
+    for k in range(len(left)):
+        a, b = values[left[k]], values[right[k]]
+        same = 0
+        for p in range(values.shape[1]):
+            same += a[p] == b[p]
+        out[k] = same >= least
+    return out
 
 
 @dataclass(frozen=True)
@@ -67,60 +116,65 @@ class Alone:
         how = search.ngram, search.bands, search.rows
         return cls(search.read_texts, tuple(search.parts), search.config, *how, search.bounds, search.told_in)
 
-    def signed(self, batch: pa.RecordBatch) -> U64:
-        """What `drops` asks of a `candidates.ROWS` batch: uint64 [n, 4 + bands]."""
-        keys, documents = signed_rows(batch, self.parts, self.bands, self.rows)
-        return np.concatenate([documents, keys], axis=1)
+    def signed(self, batch: pa.RecordBatch) -> Signed:
+        """What `drops` asks of a `candidates.ROWS` batch."""
+        keys, documents, signatures = signed_rows(batch, self.parts, self.bands, self.rows)
+        return Signed(documents, keys, signatures.astype(np.uint16))
 
-    def drops(self, rows: U64) -> pa.RecordBatch:
-        """The rows of all parts -> `DROPS`."""
+    def drops(self, signed: Sequence[Signed]) -> pa.RecordBatch:
+        """The documents of all parts, in the order of these -> `DROPS`."""
         b, c = self.bounds, self.config
-        buckets = banded_buckets(rows[:, 4:], rows[:, :4])
-        pairs = bucket_pairs(buckets, b.cap, b.leaders, b.neighbours)
+        if not signed:
+            return concatenate([], DROPS)
+        documents = np.concatenate([s.documents for s in signed])
+        buckets = banded_buckets(np.concatenate([s.keys for s in signed]), documents)
+        candidates = bucket_pairs(buckets, b.cap, b.leaders, b.neighbours)
+        pairs = self._likely(candidates, documents[:, 3], np.concatenate([s.values for s in signed]))
         sets = Sets(self._sketches(pairs))
         found, similarity = verified_edges(pairs[:, [0, 1, 3, 4, 2, 5, 6, 7]], sets, c.threshold)
         if self.told is not None:
             self.told.write_json(f"0{CAPPED}", capped_buckets(buckets, b.cap, b.warn))
-            self.told.write_json(f"0{VERIFIED}", {"pairs": len(pairs), "edges": len(found)})
+            self.told.write_json(f"0{VERIFIED}", {"pairs": len(candidates), "edges": len(found)})
         if not len(found):
             return concatenate([], DROPS)
         edges, _ = root_edges(id_batch(EDGES, found, similarity))
         return choose_survivors(edges, sets, c, self.parts)
+
+    def _likely(self, pairs: U64, places: U64, values: U16) -> U64:
+        """The pairs whose signatures leave open that they are duplicates: most others share a passage, and no more.
+
+        Args:
+            pairs: schema `candidates.RANKED`. places: ascending, of the documents whose values are given.
+        """
+        left, right = (np.searchsorted(places, pairs[:, column]) for column in (2, 5))
+        least = least_agreement(values.shape[1], self.config.threshold)
+        return pairs[_agreeing(values, left, right, least)]
 
     def _sketches(self, pairs: U64) -> pa.RecordBatch:
         how = self.read_texts, self.parts, self.ngram, self.config.max_shingles
         return concatenate(read_sketches(wanted_of(pairs, 0), *how), SKETCHES)
 
 
-class _SignDoFn(Work):
-    def __init__(self, search: Alone) -> None:
-        self._search = search
-
-    def process(self, batch: pa.RecordBatch) -> Iterator[Keyed]:
-        yield 0, packed_rows(self._search.signed(batch))
-
-
 class _DropDoFn(Work):
-    def __init__(self, search: Alone) -> None:
-        self._search = search
+    def __init__(self, search: Alone, rows_of: RowsOf) -> None:
+        self._search, self._rows_of = search, rows_of
 
-    def process(self, element: Grouped) -> Iterator[PartDrops]:
-        rows = unpacked_rows(element[1], 4 + self._search.bands)
-        yield from drops_by_part(self._search.drops(rows), self._search.parts)
+    def process(self, _: int) -> Iterator[PartDrops]:
+        parts = self._search.parts
+        signed = [self._search.signed(self._rows_of(part)) for part in parts]
+        yield from drops_by_part(self._search.drops(signed), parts)
 
 
 class AloneDuplicates(beam.PTransform):
-    """One `candidates.ROWS` batch per part -> (part, `DROPS` of it), every part once."""
+    """Pipeline root -> (part, `DROPS` of it), every part once.
 
-    def __init__(self, search: Alone) -> None:
+    Nothing is shuffled: a runner copies what goes through a shuffle ten times, which took longer than the search.
+    """
+
+    def __init__(self, search: Alone, rows_of: RowsOf) -> None:
         super().__init__()
-        self._search = search
+        self._drop = _DropDoFn(search, rows_of)
 
-    def expand(self, pcoll: Any) -> Any:
-        return (
-            pcoll
-            | "Sign" >> beam.ParDo(_SignDoFn(self._search)).with_output_types(Keyed)
-            | "Together" >> beam.GroupByKey()
-            | "Drop" >> beam.ParDo(_DropDoFn(self._search)).with_output_types(PartDrops)
-            | Spread()
-        )
+    def expand(self, root: Any) -> Any:
+        given = root | Given([0], int, spread=False)
+        return given | "Drop" >> beam.ParDo(self._drop).with_output_types(PartDrops) | Spread()

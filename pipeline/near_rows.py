@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -16,9 +16,12 @@ from mixloom.pipeline.candidates import ROWS
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.doc_ids import U64, distinct_rows, mix, pack_ids
 from mixloom.pipeline.engine import one_batch, read_part, with_part
-from mixloom.pipeline.graph import Given, Work
+from mixloom.pipeline.graph import Given, each
 from mixloom.pipeline.preference import preference, source_priority
 from mixloom.pipeline.run import PartReader
+
+RowsOf = Callable[[str], pa.RecordBatch]
+"""The columns `candidates.ROWS` of a part. Must be picklable."""
 
 _SHA256 = "^[0-9a-fA-F]{64}$"
 _DIGESTS = "segments.list.element.media.sha256"
@@ -104,26 +107,29 @@ def part_media_keys(part: str, annotations: pa.RecordBatch, documents: PartReade
     return media_keys(pack_ids(annotations.column("doc_id")), *_media_of(one_batch(media)))
 
 
-class _ReadNearRowsDoFn(Work):
+class NearRowsOf:
+    """Reads what near deduplication needs of a part: a batch with the columns `candidates.ROWS`, of survivors only.
+
+    Args:
+        documents, annotations, survivors: the stages it is read from.
+        config: names the columns and sources that rank duplicates.
+    """
+
     def __init__(
-        self,
-        documents: PartReader,
-        annotations: PartReader,
-        survivors: PartReader,
-        config: DedupConfig,
+        self, documents: PartReader, annotations: PartReader, survivors: PartReader, config: DedupConfig
     ) -> None:
         self._documents, self._annotations, self._survivors = documents, annotations, survivors
         self._config = config
         names = ["doc_id", "source", config.length, *([config.quality] if config.quality else [])]
         self._columns = list(dict.fromkeys([*names, "minhash", "images", "speech_clips"]))
 
-    def process(self, part: str) -> Iterator[pa.RecordBatch]:
+    def __call__(self, part: str) -> pa.RecordBatch:
         annotations = read_part(part, self._annotations, self._columns, self._survivors)
         assert self._config.near is not None
         keys = np.zeros(annotations.num_rows, dtype=np.uint64)
         if self._config.near.media == "equal":
             keys = part_media_keys(part, annotations, self._documents)
-        yield with_part(near_rows(annotations, keys, self._config), part)
+        return with_part(near_rows(annotations, keys, self._config), part)
 
 
 class ReadNearRows(beam.PTransform):
@@ -131,22 +137,13 @@ class ReadNearRows(beam.PTransform):
 
     Args:
         parts: names of the parts to read.
-        documents, annotations, survivors: the stages they are read from; only survivors are read.
-        config: names the columns and sources that rank duplicates.
+        rows_of: reads one.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[str],
-        documents: PartReader,
-        annotations: PartReader,
-        survivors: PartReader,
-        config: DedupConfig,
-    ) -> None:
+    def __init__(self, parts: Sequence[str], rows_of: RowsOf) -> None:
         super().__init__()
-        self._parts = list(parts)
-        self._read = _ReadNearRowsDoFn(documents, annotations, survivors, config)
+        self._parts, self._rows_of = list(parts), rows_of
 
     def expand(self, root: Any) -> Any:
         names = root | "Parts" >> Given(self._parts)
-        return names | "Read" >> beam.ParDo(self._read).with_output_types(pa.RecordBatch)
+        return names | "Read" >> each(self._rows_of).with_output_types(pa.RecordBatch)

@@ -531,9 +531,10 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(corpus, server, monkeypat
     with log.open("ab") as f:
         f.write(b'{"key": "half a li')  # as if it had been killed in the middle of a line
     server.answer = good_answer
-    with counting(server) as asked:
-        assert judge(corpus, server, "--yes") == 0
-    assert asked == [29 - kept]
+    before = len(server.requests)
+    assert judge(corpus, server, "--yes") == 0
+    # Questions, not requests: one that the killed process had sent may be read only now.
+    assert len({json.dumps(body) for _, _, body, _ in server.requests[before:]}) == 29 - kept
     assert len(ledger(corpus)) == 29
     assert Utilities.load(corpus / "u.yaml").values.tolist() == wanted
 
