@@ -5,7 +5,7 @@
 The documents are real ones and re-mixes of them (see remix.py), as Parquet parts of a run. Four things are done to
 them in turn, in one process pinned to one core, and CPU seconds are compared round by round:
 
-    copy     every part is read, decompressed, compressed again with the same settings and written
+    copy     every part is read, decompressed, compressed again with the same settings and written, by pyarrow alone
     loop     annotate, judge, find exact and near duplicates, write the surviving documents: plain functions called one
              after the other, everything between them in memory
     files    the same loops, but each step writes and reads back what the stages of a run write and check
@@ -46,7 +46,8 @@ from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
 from mixloom.pipeline.engine import Commit, ReadParts, one_batch, read_part, with_part
 from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.graph import Given, each
-from mixloom.pipeline.run import RunDirectory, StageManifest, parquet_bytes
+from mixloom.pipeline.parquet_encoding import encodings
+from mixloom.pipeline.run import RunDirectory, StageManifest
 from mixloom.pipeline.stage import RunSettings, Stage, StageContext, run_stage
 from mixloom.pipeline.transforms import rows_output
 
@@ -159,12 +160,14 @@ class Bench:
                 shutil.rmtree(path)
 
     def copy(self) -> None:
-        """Read, decompress, compress and write every part."""
+        """Read, decompress, compress and write every part, by pyarrow alone, from file to file, with a run's own settings."""
         source = self.reader.store
-        out = RunDirectory(str(self.folder / "copy")).store
+        folder = self.folder / "copy"
+        folder.mkdir()
         for part in self.reader.parts.values():
-            table = pq.read_table(pa.BufferReader(source.read(part.file)), use_threads=False)
-            out.write(part.file, parquet_bytes(table))
+            table = pq.read_table(source.url(part.file), use_threads=False)
+            how: dict[str, Any] = {**encodings(table), "write_page_checksum": True}
+            pq.write_table(table, folder / part.file, row_group_size=table.num_rows, **how)
 
     def loop(self, case: Case) -> int:
         """Curation in loops and in memory; returns how many documents survive."""

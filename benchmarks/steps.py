@@ -32,6 +32,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "duplicates: buckets, pairs": (
         "exact:exact_rows",
         "exact:exact_drops",
+        "exact_alone:exact_rows",
         "exact_alone:exact_drops",
         "candidates:signed_rows",
         "candidates:by_partition",
@@ -39,7 +40,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "candidates:bucket_pairs",
         "near_alone:signed_rows",
         "near_alone:banded_buckets",
-        "near_alone:bucket_pairs",
+        "near_alone:met_pairs",
+        "near_alone:ranked_pairs",
     ),
     "duplicates: shingles": ("signatures:shingle_sets", "verify:sketch"),
     "duplicates: compare, keep": (

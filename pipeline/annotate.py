@@ -67,8 +67,8 @@ def annotations_schema(config: AnnotateConfig) -> pa.Schema:
             *(pa.field(name, kind) for name, kind in _scores(config).items()),
             pa.field("content_hash", pa.binary(16), nullable=False),
             pa.field(
-                "minhash", pa.binary(4 * config.minhash.num_perm)
-            ),  # little-endian uint32; null: no shingle
+                "minhash", pa.binary(2 * config.minhash.num_perm)
+            ),  # little-endian uint16; null: no shingle
         ]
     )
 
@@ -183,7 +183,7 @@ def content_hashes(documents: pa.RecordBatch) -> pa.FixedSizeBinaryArray:
         np.frombuffer(starts, np.int64)[encoded.offset :][bounds] if len(encoded) else np.zeros_like(bounds)
     )
     view = memoryview(data) if data is not None else memoryview(b"")
-    digests = [xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(ends)]
+    digests = [xxhash.xxh3_128_digest(view[a:b]) for a, b in pairwise(ends.tolist())]
     return pa.array(digests, pa.binary(16))
 
 
@@ -192,8 +192,8 @@ def _packed(signatures: pa.FixedSizeListArray) -> pa.FixedSizeBinaryArray:
     width, n = signatures.type.list_size, len(signatures)
     values = signatures.values.slice(signatures.offset * width, n * width)
     bits = pa.array(signatures.is_valid()).buffers()[1]
-    data = pa.py_buffer(np.ascontiguousarray(values.to_numpy(), dtype="<u4").tobytes())
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(4 * width), n, [bits, data])
+    data = pa.py_buffer(np.ascontiguousarray(values.to_numpy(), dtype="<u2").tobytes())
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(2 * width), n, [bits, data])
 
 
 def _reduced(values: pa.Array, owner: NDArray[np.int64], n: int, how: str, kind: pa.DataType) -> pa.Array:

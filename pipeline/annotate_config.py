@@ -19,6 +19,7 @@ from mixloom.pipeline.quality.config import QualityModelConfig
 
 Family = Literal["tokens", "word_ngrams", "segments"]  # `measures.FAMILIES`
 GOPHER_STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
+SIGNATURES = 2  # how signatures are computed and kept; those of another number do not compare
 _MOST_STOP_WORDS = 64  # the kernel remembers which ones it has seen in the bits of one integer
 
 

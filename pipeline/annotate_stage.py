@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mixloom.pipeline.annotate_config import SIGNATURES
 from mixloom.pipeline.stage import Stage, StageContext
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class AnnotateStage(Stage):
     """ingest -> one row of measures per document, same parts, same order; lines and media beside them."""
 
     name = "annotate"
-    version = 4
+    version = 5
     inputs = ("ingest",)
 
     def __init__(self, config: AnnotateConfig, roots: dict[str, str] | None = None) -> None:
@@ -28,7 +29,7 @@ class AnnotateStage(Stage):
         self.roots = roots or {}  # where sources lie; moving them changes nothing
 
     def settings(self) -> dict[str, Any]:
-        settings = self.config.model_dump(mode="json")
+        settings = {**self.config.model_dump(mode="json"), "signatures": SIGNATURES}
         if self.config.language is not None:
             from mixloom.pipeline.language import language_fingerprint
 

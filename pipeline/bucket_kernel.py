@@ -6,19 +6,22 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from mixloom.pipeline.doc_ids import I64, U64
+from mixloom.pipeline.doc_ids import I64, U16, U64
 from mixloom.pipeline.splitmix import mix
 
 
 @numba.njit(cache=True, nogil=True)
-def fold_bands(signatures: npt.NDArray[np.uint32], bands: int, rows: int) -> U64:
+def fold_bands(signatures: U16, bands: int, rows: int) -> U64:
     """A hash of each band of each signature, uint64 [n, bands]; those of different bands differ."""
     out = np.empty((signatures.shape[0], bands), dtype=np.uint64)
     for i in range(signatures.shape[0]):
         for b in range(bands):
             h = np.uint64(b + 1) * np.uint64(0x9E3779B97F4A7C15)
-            for r in range(rows):
-                h = mix(h ^ np.uint64(signatures[i, b * rows + r]))
+            for first in range(b * rows, (b + 1) * rows, 4):
+                four = np.uint64(0)
+                for r in range(first, min(first + 4, (b + 1) * rows)):
+                    four = (four << np.uint64(16)) | np.uint64(signatures[i, r])
+                h = mix(h ^ four)
             out[i, b] = h
     return out
 

@@ -165,8 +165,8 @@ def decide(
         )
         v, names = judged.verdicts, ruleset.names
         keep[of], value[of], limit[of] = v.keep, v.value, v.limit
-        for at, rule in zip(of.tolist(), v.rule.tolist()):
-            reason[at] = names[rule] if rule >= 0 else None
+        for at in np.flatnonzero(v.rule >= 0).tolist():
+            reason[of[at]] = names[v.rule[at]]
         fired.update(dict(zip(names, v.fired.tolist())))
         if judged.edits is not None and judged.edits.num_rows:
             edits.append(judged.edits)

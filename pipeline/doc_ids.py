@@ -13,12 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+U16 = npt.NDArray[np.uint16]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-_HEX = np.full(256, 255, dtype=np.uint8)
-_HEX[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16, dtype=np.uint8)
 _DIGITS = np.frombuffer(b"0123456789abcdef", dtype=np.uint8)
+
+
+def _each(byte: int) -> np.uint64:
+    return np.uint64(byte * 0x0101010101010101)
+
 
 ROW_BITS = np.uint64(32)  # a place is part << 32 | row
 
@@ -41,12 +45,19 @@ def pack_ids(doc_ids: pa.Array | pa.ChunkedArray) -> U64:
     except pa.ArrowInvalid:
         bad = next(x for x in doc_ids.to_pylist() if x is None or len(x.encode()) != 32)
         raise ValueError(f"doc_id {bad!r} is not 32 hex digits") from None
-    nibbles = _HEX[fixed_bytes(fixed, 32)]
-    wrong = np.flatnonzero((nibbles > 15).any(axis=1))
-    if len(wrong):
-        raise ValueError(f"doc_id {doc_ids[int(wrong[0])].as_py()!r} is not 32 lower-case hex digits")
-    octets = (nibbles[:, 0::2] << 4) | nibbles[:, 1::2]
-    return np.ascontiguousarray(octets).view(">u8").astype(np.uint64)
+    digits = (
+        np.ascontiguousarray(fixed_bytes(fixed, 32)).view(">u8").astype(np.uint64)
+    )  # eight digits in each
+    # Digits end in their value, letters in theirs less nine and have bit 6.
+    nibbles = (digits & _each(0x0F)) + ((digits >> np.uint64(6)) & _each(1)) * np.uint64(9)
+    letters = ((nibbles + _each(6)) >> np.uint64(4)) & _each(1)
+    again = nibbles + _each(ord("0")) + letters * np.uint64(ord("a") - ord("0") - 10)
+    if (nibbles & _each(0xF0)).any() or not np.array_equal(again, digits):
+        wrong = next(x for x in doc_ids.to_pylist() if set(x) - set("0123456789abcdef"))
+        raise ValueError(f"doc_id {wrong!r} is not 32 lower-case hex digits")
+    for bits, mask in ((4, 0x00FF00FF00FF00FF), (8, 0x0000FFFF0000FFFF), (16, 0x00000000FFFFFFFF)):
+        nibbles = (nibbles | (nibbles >> np.uint64(bits))) & np.uint64(mask)
+    return np.ascontiguousarray((nibbles[:, 0::2] << np.uint64(32)) | nibbles[:, 1::2])
 
 
 def unpack_ids(ids: U64) -> pa.StringArray:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mixloom.pipeline.annotate_config import MinHashConfig
+from mixloom.pipeline.annotate_config import SIGNATURES, MinHashConfig
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.overlay import EDITS_FOLDER, edited_annotations, edited_documents
 from mixloom.pipeline.run import PartReader, RunDirectory, StageDirectory, StageManifest
@@ -48,13 +48,14 @@ class EarlierRun:
     Attributes:
         corpus: how its documents are read.
         root: its run directory, absolute.
-        signature: how its signatures were made.
+        signature: how its signatures were made. scheme: and by which arithmetic (`annotate_config.SIGNATURES`).
         fingerprints: of the stages read, by name.
     """
 
     corpus: Corpus
     root: str
     signature: MinHashConfig
+    scheme: int
     fingerprints: dict[str, str]
 
 
@@ -68,9 +69,10 @@ def find_earlier(path: str) -> EarlierRun:
     index = run.stage(INDEX_STAGE)
     manifest = index.manifest()
     if manifest is not None and manifest.info.get(SIGNATURE):
-        signature = MinHashConfig(**manifest.info[SIGNATURE]["minhash"])
+        told = manifest.info[SIGNATURE]
+        how = MinHashConfig(**told["minhash"]), told.get("signatures", 1)
         corpus = Corpus(path, "index", _parts(manifest), index=_reader(index, manifest))
-        return EarlierRun(corpus, run.store.root, signature, {INDEX_STAGE: manifest.fingerprint})
+        return EarlierRun(corpus, run.store.root, *how, {INDEX_STAGE: manifest.fingerprint})
     return _by_signatures(path, run)
 
 
@@ -93,9 +95,10 @@ def _by_signatures(path: str, run: RunDirectory) -> EarlierRun:
         annotations=edited_annotations(_reader(run.stage("annotate"), manifests["annotate"]), layers),
         survivors=_reader(run.stage(decided), manifests[decided]),
     )
-    signature = MinHashConfig(**manifests["annotate"].config["minhash"])
+    annotated = manifests["annotate"].config
+    how = MinHashConfig(**annotated["minhash"]), annotated.get("signatures", 1)
     read = ["annotate", *edits, decided]
-    return EarlierRun(corpus, run.store.root, signature, {n: manifests[n].fingerprint for n in read})
+    return EarlierRun(corpus, run.store.root, *how, {n: manifests[n].fingerprint for n in read})
 
 
 def _parts(manifest: StageManifest) -> tuple[str, ...]:
@@ -119,6 +122,12 @@ def check_signatures(mine: MinHashConfig, runs: Sequence[EarlierRun]) -> None:
     """Refuse earlier runs whose signatures do not compare with this run's (UserError, which names both)."""
     wanted = _comparable(mine)
     for earlier in runs:
+        if earlier.scheme != SIGNATURES:
+            raise UserError(
+                f"signatures of {earlier.corpus.name} were made by another version of Mixloom (arithmetic "
+                f"{earlier.scheme}, here {SIGNATURES}) and do not compare with those of this run",
+                fix="run that one again: what this version does otherwise is redone; or leave it out of dedup.against",
+            )
         theirs = _comparable(earlier.signature)
         if theirs == wanted:
             continue

@@ -18,9 +18,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from apache_beam import coders
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -35,6 +38,7 @@ from mixloom.pipeline.stage import UnitOutput, commit_unit
 PART_KEY = b"mixloom.part"
 STARTED_KEY = b"mixloom.started"
 WATCHDOG_SECONDS = 10.0
+_RUN = 50  # rows in a run, on average, from which on cutting is faster than taking
 
 
 class RecordBatchCoder(coders.Coder):
@@ -106,10 +110,18 @@ def read_part(
     if survivors is not None:
         rows = survivors.read(part, ["row"])["row"]
         if len(rows) < table.num_rows:  # they ascend, so as many rows are all rows
-            table = table.take(rows)
+            table = _ascending(table, np.asarray(rows))
         if "row" not in table.column_names:
             table = table.append_column("row", rows)
     return one_batch(table)
+
+
+def _ascending(table: pa.Table, rows: npt.NDArray[np.int32]) -> pa.Table:
+    """Some rows of a table, which ascend: where few are missing cut out run by run, which copies a text once, not twice."""
+    stops = np.append(np.flatnonzero(np.diff(rows) > 1) + 1, len(rows)).tolist()
+    if len(stops) * _RUN > len(rows):
+        return table.take(pa.array(rows))
+    return pa.concat_tables([table.slice(int(rows[a]), b - a) for a, b in pairwise([0, *stops])])
 
 
 class ReadParts(beam.PTransform):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mixloom.pipeline.annotate_config import MinHashConfig
+from mixloom.pipeline.annotate_config import SIGNATURES, MinHashConfig
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import banding_of
 from mixloom.pipeline.earlier_runs import (
@@ -116,7 +116,7 @@ class DedupIndexStage(Stage):
     """
 
     name = INDEX_STAGE
-    version = 1
+    version = 2
 
     def __init__(self, config: DedupConfig, survivors: str) -> None:
         if config.index is None:
@@ -134,7 +134,7 @@ class DedupIndexStage(Stage):
 
         minhash = ctx.manifest("annotate").config["minhash"]
         if ctx.todo([SIGNATURE]):
-            ctx.commit(UnitOutput(SIGNATURE, info={"minhash": minhash}))
+            ctx.commit(UnitOutput(SIGNATURE, info={"minhash": minhash, "signatures": SIGNATURES}))
         survivors = ctx.reader(self.inputs[0])
         parts = tuple(sorted(ctx.part_names(self.inputs[0])))
         corpus = Corpus(

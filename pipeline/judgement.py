@@ -352,4 +352,5 @@ def judge_document(
         edits.append(_item_edits(media, keep, ruleset))
     order = [(name, "ascending") for name in ("row", "segment", "start")]
     verdicts = Verdicts(keep, reasons.first, reasons.value, reasons.limit, fired)
-    return Judgement(ruleset.names, verdicts, pa.concat_tables(edits).sort_by(order), left)
+    changes = pa.concat_tables(edits).sort_by(order) if len(edits) > 1 else edits[0]
+    return Judgement(ruleset.names, verdicts, changes, left)

@@ -17,12 +17,13 @@ from mixloom.pipeline.candidates import (
     CAPPED,
     BucketBounds,
     banded_buckets,
-    bucket_pairs,
     capped_buckets,
+    met_pairs,
+    ranked_pairs,
     signed_rows,
 )
 from mixloom.pipeline.dedup_config import NearConfig
-from mixloom.pipeline.doc_ids import I64, U64, concatenate, id_batch
+from mixloom.pipeline.doc_ids import I64, U16, U64, concatenate, id_batch
 from mixloom.pipeline.exact import DROPS
 from mixloom.pipeline.graph import Given, Spread, Work
 from mixloom.pipeline.near import Search, choose_survivors, root_edges
@@ -43,7 +44,6 @@ from mixloom.pipeline.verify import (
 MISSED = (
     1e-9  # the chance that a pair at the threshold is left out because its signatures agree in too few values
 )
-U16 = npt.NDArray[np.uint16]
 
 
 class Signed(NamedTuple):
@@ -51,8 +51,8 @@ class Signed(NamedTuple):
 
     Attributes:
         documents: uint64 [n, 4], the columns of `candidates.BUCKETS` but the first.
-        keys: uint64 [n, bands], their buckets.
-        values: uint16 [n, num_perm], the lower halves of their signatures' values.
+        keys: uint64 [bands, n], their buckets.
+        values: uint16 [n, num_perm], their signatures.
     """
 
     documents: U64
@@ -119,7 +119,7 @@ class Alone:
     def signed(self, batch: pa.RecordBatch) -> Signed:
         """What `drops` asks of a `candidates.ROWS` batch."""
         keys, documents, signatures = signed_rows(batch, self.parts, self.bands, self.rows)
-        return Signed(documents, keys, signatures.astype(np.uint16))
+        return Signed(documents, np.ascontiguousarray(keys.T), signatures)
 
     def drops(self, signed: Sequence[Signed]) -> pa.RecordBatch:
         """The documents of all parts, in the order of these -> `DROPS`."""
@@ -127,28 +127,29 @@ class Alone:
         if not signed:
             return concatenate([], DROPS)
         documents = np.concatenate([s.documents for s in signed])
-        buckets = banded_buckets(np.concatenate([s.keys for s in signed]), documents)
-        candidates = bucket_pairs(buckets, b.cap, b.leaders, b.neighbours)
-        pairs = self._likely(candidates, documents[:, 3], np.concatenate([s.values for s in signed]))
+        place, documents[:, 3] = documents[:, 3].copy(), np.arange(len(documents))  # numbers that fit 32 bits
+        buckets = banded_buckets(np.concatenate([s.keys for s in signed], axis=1), documents)
+        left, right = met_pairs(buckets, b.cap, b.leaders, b.neighbours)
+        likely = self._likely(np.concatenate([s.values for s in signed]), buckets[left, 4], buckets[right, 4])
+        pairs = ranked_pairs(buckets, left[likely], right[likely])
+        pairs[:, [2, 5]] = place[pairs[:, [2, 5]].astype(np.int64)]
         sets = Sets(self._sketches(pairs))
         found, similarity = verified_edges(pairs[:, [0, 1, 3, 4, 2, 5, 6, 7]], sets, c.threshold)
         if self.told is not None:
             self.told.write_json(f"0{CAPPED}", capped_buckets(buckets, b.cap, b.warn))
-            self.told.write_json(f"0{VERIFIED}", {"pairs": len(candidates), "edges": len(found)})
+            self.told.write_json(f"0{VERIFIED}", {"pairs": len(left), "edges": len(found)})
         if not len(found):
             return concatenate([], DROPS)
         edges, _ = root_edges(id_batch(EDGES, found, similarity))
         return choose_survivors(edges, sets, c, self.parts)
 
-    def _likely(self, pairs: U64, places: U64, values: U16) -> U64:
-        """The pairs whose signatures leave open that they are duplicates: most others share a passage, and no more.
+    def _likely(self, values: U16, left: U64, right: U64) -> npt.NDArray[np.bool_]:
+        """bool [m]: the pairs of documents, by number, that may be duplicates for all that their signatures tell.
 
-        Args:
-            pairs: schema `candidates.RANKED`. places: ascending, of the documents whose values are given.
+        Most pairs of a bucket share a passage, and no more.
         """
-        left, right = (np.searchsorted(places, pairs[:, column]) for column in (2, 5))
         least = least_agreement(values.shape[1], self.config.threshold)
-        return pairs[_agreeing(values, left, right, least)]
+        return _agreeing(values, left.astype(np.int64), right.astype(np.int64), least)
 
     def _sketches(self, pairs: U64) -> pa.RecordBatch:
         how = self.read_texts, self.parts, self.ngram, self.config.max_shingles

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 _LEVEL = 3  # of zstd
 _MANY_ROWS = 20_000  # from so many rows on numbers have a dictionary
+_FEW_ROWS = 1_000  # up to so many rows zstd takes longer to begin than to work
 _DISTINCT = ("doc_id", "text")  # strings no two rows share
 _ASCENDING = ("row", "start", "stop", "next")
 
@@ -50,6 +51,8 @@ def encodings(table: pa.Table) -> dict[str, Any]:
                 compression[path] = "none"
             if number and not vector and table.num_rows < _MANY_ROWS:
                 compression[path] = "snappy"  # on so few numbers zstd takes longer to begin than to work
+            if compression[path] == "zstd" and name != "text" and table.num_rows <= _FEW_ROWS:
+                compression[path] = "snappy"
             statistics += [] if vector else [path]
             if flat and name in _ASCENDING and pa.types.is_integer(kind):
                 column_encoding[path] = "DELTA_BINARY_PACKED"

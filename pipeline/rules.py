@@ -172,8 +172,11 @@ def column_of(table: pa.RecordBatch | pa.Table, name: str) -> Column:
     array = table.column(name)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
+    values: NDArray[Any]
     if name == LANGUAGE:
-        values: NDArray[Any] = np.array(array.to_pylist(), dtype=object)
+        values = np.array(array.to_pylist(), dtype=object)
+    elif not array.null_count:  # as most measures are
+        return array.to_numpy(zero_copy_only=False), np.ones(len(array), np.bool_)
     else:
         values = array.fill_null(0).to_numpy(zero_copy_only=False)
     return values, array.is_valid().to_numpy(zero_copy_only=False)

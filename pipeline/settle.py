@@ -39,8 +39,10 @@ def settle_part(
     """
     order = np.argsort(np.asarray(drops.column("row")), kind="stable")
     drops = drops.take(pa.array(order))
-    rows = np.asarray(survivors.column("row"))
-    gone = np.isin(rows, np.asarray(drops.column("row")))
+    rows, dropped = np.asarray(survivors.column("row")), np.asarray(drops.column("row"))
+    is_dropped = np.zeros(int(max(rows.max(initial=-1), dropped.max(initial=-1))) + 1, dtype=np.bool_)
+    is_dropped[dropped] = True
+    gone = is_dropped[rows]
     n = drops.num_rows
     if int(gone.sum()) != n:
         raise AssertionError(f"{stage}: {n} drops name {int(gone.sum())} of the documents of their part")

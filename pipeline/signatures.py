@@ -4,10 +4,10 @@ A shingle is n consecutive terms (`mixloom.pipeline.words`): lower-cased words o
 punctuation nor spacing counts. A document with fewer than n terms has no shingle, no signature (null, never a value
 that two documents could share) and an empty shingle set, which is similar to nothing.
 
-The permutations are the strongly universal multiply-shift family of Dietzfelbinger (1996, "Universal hashing
-and k-wise independent random variables via integer arithmetic without primes"): for a 32-bit key x (the
-upper half of the shingle's hash) h(x) = ((a x + b) mod 2^64) >> 32 with a, b uniform in 64 bits. The share of
-equal values in two signatures estimates the Jaccard similarity of the shingle sets (Broder 1997).
+The permutations are h(x) = (a x + b) mod 2^32 with a odd, each one to one on the 32-bit numbers; x is the upper half of
+the shingle's hash, and that these are uniform is what makes so plain a family do. The share of equal least values of two
+documents estimates the Jaccard similarity of their shingle sets (Broder 1997). Of each least value the lower 16 bits are
+kept: two that differ agree there once in 65,536 times (b-bit minwise hashing; Li and Koenig 2010).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from mixloom.pipeline.words import Cuts, TermCuts, cut_terms
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S32 = np.uint64(32)
-_TOP = np.uint64(0xFFFFFFFFFFFFFFFF)
+_TOP = np.uint32(0xFFFFFFFF)
 __all__ = ["MinHashConfig", "cut_signatures", "jaccard", "permutations", "shingle_sets", "signatures"]
 
-_ONE = np.uint64(1)
+_ONE, _LOW = np.uint64(1), np.uint32(0xFFFF)
 _BUCKETS, _LONG = 1 << 16, 1 << 20  # where shingles are sorted; those of a longer document would crowd there
 _BLOCK = 256  # shingles hashed at a time, a multiple of four: their keys stay in the first-level cache
 
@@ -57,28 +57,30 @@ def _lower(keys, count, a, b, least):  # type: ignore[no-untyped-def]
     for i in range(0, count, 4):
         w, x, y, z = keys[i], keys[i + 1], keys[i + 2], keys[i + 3]
         for p in range(a.size):
-            scale, shift = a[p], b[p]
-            low = min(min(w * scale + shift, x * scale + shift), min(y * scale + shift, z * scale + shift))
-            least[p] = min(least[p], low)
+            a_p, b_p = a[p], b[p]
+            one, two = min(np.uint32(w * a_p + b_p), np.uint32(x * a_p + b_p)), np.uint32(y * a_p + b_p)
+            least[p] = min(least[p], min(one, min(two, np.uint32(z * a_p + b_p))))
 
 
 @njit(cache=True, nogil=True)
 def _sign(offsets, term_hashes, ngram, a, b):  # type: ignore[no-untyped-def]
     n = offsets.size - 1
-    out = np.zeros((n, a.size), np.uint32)
-    keys, least = np.empty(_BLOCK, np.uint64), np.empty(a.size, np.uint64)
+    out = np.zeros((n, a.size), np.uint16)
+    hashes, keys = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.uint32)
+    least = np.empty(a.size, np.uint32)
     for d in range(n):
         least[:] = _TOP
         last = offsets[d + 1]
         for first in range(offsets[d], last - ngram + 1, _BLOCK):
-            count = _shingles(term_hashes, first, min(last, first + _BLOCK + ngram - 1), ngram, keys)
+            count = _shingles(term_hashes, first, min(last, first + _BLOCK + ngram - 1), ngram, hashes)
             for i in range(count):
-                keys[i] >>= _S32
+                keys[i] = hashes[i] >> _S32
             padded = (count + 3) // 4 * 4
             keys[count:padded] = keys[0]  # which changes no minimum
             _lower(keys, padded, a, b, least)
-        for p in range(a.size):
-            out[d, p] = least[p] >> _S32
+        if last - offsets[d] >= ngram:
+            for p in range(a.size):
+                out[d, p] = least[p] & _LOW
     return out
 
 
@@ -149,15 +151,15 @@ def _intersection(a, b):  # type: ignore[no-untyped-def]
     return common
 
 
-def permutations(num_perm: int, seed: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The multipliers a and the shifts b of `num_perm` hash functions, uint64 [num_perm] each.
+def permutations(num_perm: int, seed: int) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """The multipliers a (odd) and the shifts b of `num_perm` permutations, uint32 [num_perm] each.
 
-    They are outputs 1, 2, ... of SplitMix64 started at `seed`, so they depend on no library's generator.
+    They are the upper halves of outputs 1, 2, ... of SplitMix64 started at `seed`, so they depend on no library's generator.
     """
     with np.errstate(over="ignore"):
         state = np.uint64(seed) + _GOLDEN * np.arange(1, 2 * num_perm + 1, dtype=np.uint64)
-    drawn = mix_all(state)
-    return drawn[:num_perm].copy(), drawn[num_perm:].copy()
+    drawn = (mix_all(state) >> _S32).astype(np.uint32)
+    return drawn[:num_perm] | np.uint32(1), drawn[num_perm:].copy()
 
 
 def cut_signatures(cuts: Cuts | TermCuts, config: MinHashConfig) -> pa.FixedSizeListArray:
@@ -166,14 +168,14 @@ def cut_signatures(cuts: Cuts | TermCuts, config: MinHashConfig) -> pa.FixedSize
     values = _sign(cuts.term_offsets, cuts.term_hashes, config.ngram, a, b)
     missing = np.diff(cuts.term_offsets) < config.ngram
     return pa.FixedSizeListArray.from_arrays(
-        pa.array(values.reshape(-1), pa.uint32()), config.num_perm, mask=pa.array(missing, pa.bool_())
+        pa.array(values.reshape(-1), pa.uint16()), config.num_perm, mask=pa.array(missing, pa.bool_())
     )
 
 
 def signatures(texts: pa.Array, config: MinHashConfig) -> pa.FixedSizeListArray:
-    """MinHash signatures of n texts: fixed_size_list<uint32>[num_perm] of length n; null under `ngram` words.
+    """MinHash signatures of n texts: fixed_size_list<uint16>[num_perm] of length n; null under `ngram` words.
 
-    Value p of a signature is the least h_p over the shingles. Band j is the values j * rows to (j + 1) * rows - 1.
+    Value p of a signature is the lower half of the least h_p over the shingles. Band j is the values j * rows to (j + 1) * rows - 1.
     Raises TypeError unless `texts` is a string or large_string array.
     """
     return cut_signatures(cut_terms(texts), config)

@@ -33,7 +33,7 @@ def resolve(base: str, path: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
-def sha256_hex(data: bytes) -> str:
+def sha256_hex(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
@@ -83,7 +83,8 @@ class Store:
 
     def read(self, relative: str) -> bytes:
         if self.local:
-            return Path(self.url(relative)).read_bytes()
+            with open(self.url(relative), "rb") as f:
+                return f.read()
         fs, path = self._path(relative)
         with fs.open(path, "rb") as f:
             return bytes(f.read())
@@ -91,7 +92,7 @@ class Store:
     def read_json(self, relative: str) -> Any:
         return json.loads(self.read(relative))
 
-    def write(self, relative: str, data: bytes) -> None:
+    def write(self, relative: str, data: bytes | memoryview) -> None:
         """Write whole or not at all: to a temporary name beside it, then rename."""
         if self.local:
             _write_local(self.url(relative), data)
@@ -141,13 +142,15 @@ def _temporary(path: str) -> str:
     return f"{path}{TEMPORARY}{uuid.uuid4().hex}"
 
 
-def _write_local(path: str, data: bytes) -> None:
+def _write_local(path: str, data: bytes | memoryview) -> None:
     temporary = _temporary(path)
     try:
-        Path(temporary).write_bytes(data)
+        file = open(temporary, "wb")  # noqa: SIM115 (closed below)
     except FileNotFoundError:  # mostly the folder is there
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        Path(temporary).write_bytes(data)
+        file = open(temporary, "wb")  # noqa: SIM115
+    with file:
+        file.write(data)
     os.replace(temporary, path)
 
 

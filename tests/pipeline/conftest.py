@@ -8,6 +8,7 @@ import pytest
 
 from mixloom.pipeline.annotate import annotate
 from mixloom.pipeline.annotate_config import AnnotateConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.run import RunDirectory, StageManifest, parquet_bytes
 from mixloom.pipeline.schema import SURVIVORS, Document, Locator, Media, Segment, documents_batch
@@ -77,7 +78,7 @@ def _up_to_filter(root, documents, per_part=100, without=(), config=None) -> Sma
         columns = [pa.array([ids[r] for r in rows], pa.string()), pa.array(rows, pa.int32())]
         alive[part] = pa.Table.from_arrays(columns, schema=SURVIVORS)
     run.written("ingest", ingest)
-    run.written("annotate", annotations, config.model_dump(mode="json"))
+    run.written("annotate", annotations, AnnotateStage(config).settings())
     run.written("filter", alive)
     return run
 

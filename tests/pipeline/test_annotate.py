@@ -93,7 +93,7 @@ def test_annotations_have_one_row_per_document_in_order_and_do_not_depend_on_the
     assert whole.column("source").to_pylist() == [d.source for d in docs]
     expected = signatures(document_text(batch), config.minhash).to_pylist()
     packed = whole.column("minhash").to_pylist()
-    assert [p and np.frombuffer(p, "<u4").tolist() for p in packed] == expected
+    assert [p and np.frombuffer(p, "<u2").tolist() for p in packed] == expected
     for i in range(len(docs)):
         assert annotate(batch.slice(i, 1), config).equals(whole.slice(i, 1))
 
@@ -106,7 +106,7 @@ def test_the_metadata_of_the_part_is_kept_and_every_measure_is_a_described_colum
     assert result.schema.metadata == {b"part": b"part-00001"}
     assert result.schema.names == ANNOTATIONS.names
     assert set(MEASURE_NAMES) < set(ANNOTATIONS.names)
-    assert ANNOTATIONS.field("minhash").type == pa.binary(4 * 112)
+    assert ANNOTATIONS.field("minhash").type == pa.binary(2 * 112)
     assert ANNOTATIONS.field("content_hash").type == pa.binary(16)
     assert all(m.description for m in MEASURES.values())
 

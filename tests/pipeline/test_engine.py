@@ -10,7 +10,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from mixloom.pipeline import engine
-from mixloom.pipeline.engine import RecordBatchCoder, part_of, run_pipeline, with_part
+from mixloom.pipeline.engine import RecordBatchCoder, part_of, read_part, run_pipeline, with_part
 from mixloom.pipeline.errors import UserError
 from mixloom.pipeline.run import RunDirectory
 from mixloom.pipeline.stage import OutputTable, UnitOutput
@@ -148,3 +148,23 @@ def test_buffers_sent_at_any_moment_do_not_cut_elements_in_two(monkeypatch):
         ),
         workers=2,
     )
+
+
+class Held:
+    """A stage of one part, in memory."""
+
+    def __init__(self, table):
+        self.table = table
+
+    def read(self, part, columns=None):
+        return self.table if columns is None else self.table.select(columns)
+
+
+@pytest.mark.parametrize("gone", [[], [0], [0, 7, 8, 999], range(0, 1000, 3), range(999), range(1000)])
+def test_only_rows_still_alive_are_read_whether_many_or_few_are_missing(gone):
+    texts = [f"text {i}" for i in range(1000)]
+    alive = np.setdiff1d(np.arange(1000, dtype=np.int32), list(gone)).astype(np.int32)
+    documents = pa.table({"segments": pa.array([[{"kind": "text", "text": t}] for t in texts])})
+    batch = read_part("p", Held(documents), None, Held(pa.table({"row": alive})))
+    assert batch["row"].to_pylist() == alive.tolist()
+    assert [s[0]["text"] for s in batch["segments"].to_pylist()] == [texts[i] for i in alive]

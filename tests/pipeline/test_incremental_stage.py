@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mixloom.pipeline import annotate_stage
 from mixloom.pipeline.annotate import document_text
 from mixloom.pipeline.annotate_config import AnnotateConfig, MinHashConfig
 from mixloom.pipeline.console import Console
@@ -171,13 +172,17 @@ def test_a_change_of_an_earlier_run_redoes_the_stage(tmp_path, small_run, words,
     assert AgainstDedupStage(config).settings() != before
 
 
-def test_runs_that_cannot_be_compared_are_refused_by_name(tmp_path, small_run, document):
+def test_runs_that_cannot_be_compared_are_refused_by_name(tmp_path, small_run, document, monkeypatch):
     one = [document("a b c d e f g", "1")]
+    with monkeypatch.context() as patch:
+        patch.setattr(annotate_stage, "SIGNATURES", 1)
+        small_run(tmp_path / "older", one)
     for name, minhash in (("seed", MinHashConfig(seed=7)), ("ngram", MinHashConfig(ngram=4))):
         small_run(tmp_path / name, one, config=AnnotateConfig(minhash=minhash))
     run = small_run(tmp_path / "new", one)
     told = {
         "seed": r"seed do not compare .*: seed is 7 there and 1 here",
+        "older": r"older were made by another version of Mixloom \(arithmetic 1, here 2\) and do not compare",
         "ngram": r"ngram do not compare .*: ngram is 4 there and 5 here",
         "new": r"new, which is this run itself",
         "nothing": r"nothing does not exist",

@@ -46,14 +46,14 @@ def alone(texts, read, bands=18, rows=6, threshold=0.8):
 
 def signed(search, texts):
     made = signatures(pa.array(texts, pa.large_string()), MINHASH)
-    width = pa.binary(4 * MINHASH.num_perm)
+    width = pa.binary(2 * MINHASH.num_perm)
     ids = [hashlib.md5(f"{i}".encode()).hexdigest() for i in range(len(texts))]
     columns = [
         pa.array(ids),
         pa.array(np.arange(len(texts), dtype=np.int32)),
         pa.array(np.arange(len(texts), dtype=np.uint64)),
         pa.array(np.zeros(len(texts), np.uint64)),
-        pa.array([None if s is None else np.array(s, "<u4").tobytes() for s in made.to_pylist()], width),
+        pa.array([None if s is None else np.array(s, "<u2").tobytes() for s in made.to_pylist()], width),
     ]
     return search.signed(with_part(pa.RecordBatch.from_arrays(columns, names=list(ROWS)), "p"))
 

@@ -50,7 +50,7 @@ def test_every_column_of_the_file_is_named_in_the_compression() -> None:
 
 
 def test_hashes_and_vectors_are_stored_as_they_are_and_the_rest_is_compressed() -> None:
-    found = columns(parquet_bytes(table(1000)))
+    found = columns(parquet_bytes(table(1001)))
     plain = ("doc_id", "hash", "vector.list.element")
     assert {found[name].compression for name in plain} == {"UNCOMPRESSED"}
     numbers = ("row", "words", "share")
@@ -58,6 +58,10 @@ def test_hashes_and_vectors_are_stored_as_they_are_and_the_rest_is_compressed() 
     assert {c.compression for name, c in found.items() if name not in (*plain, *numbers)} == {"ZSTD"}
     many = columns(parquet_bytes(table(24_000)))
     assert {many[name].compression for name in numbers} == {"ZSTD"}
+    few = columns(parquet_bytes(table(1000)))
+    text = "segments.list.element.text"
+    assert {c.compression for name, c in few.items() if name not in (*plain, text)} == {"SNAPPY"}
+    assert few[text].compression == "ZSTD"
     assert {name for name, c in found.items() if c.statistics is None} == {"vector.list.element"}
 
 

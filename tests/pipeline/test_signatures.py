@@ -68,7 +68,10 @@ def test_a_signature_is_the_least_hash_per_permutation_over_the_shingles(
             assert signature is None
             continue
         keys = [int(v) >> 32 for v in values]
-        expected = [min((a * x + b) % 2**64 for x in keys) >> 32 for a, b in zip(drawn[:6], drawn[6:])]
+        expected = [
+            min(((a >> 32 | 1) * x + (b >> 32)) % 2**32 for x in keys) % 2**16
+            for a, b in zip(drawn[:6], drawn[6:])
+        ]
         assert signature == expected
 
 
@@ -76,16 +79,16 @@ def test_a_long_document_is_signed_as_the_whole_of_its_shingles() -> None:
     text = " ".join(f"w{i}" for i in range(3000))
     config = MinHashConfig(bands=2, rows=2, seed=9)
     a, b = permutations(4, 9)
-    keys = sets([text])[0] >> np.uint64(32)
+    keys = (sets([text])[0] >> np.uint64(32)).astype(np.uint32)
     with np.errstate(over="ignore"):
-        expected = [int((keys * x + y).min() >> np.uint64(32)) for x, y in zip(a, b)]
+        expected = [int((keys * x + y).min() & np.uint32(0xFFFF)) for x, y in zip(a, b)]
     assert signed([text], config) == [expected]
 
 
 def test_documents_with_fewer_words_than_a_shingle_have_no_signature_and_share_nothing() -> None:
     texts = ["", "one two three four", "...", "one two three four five"]
     result = signatures(pa.array(texts), MinHashConfig())
-    assert result.type == pa.list_(pa.uint32(), 112)
+    assert result.type == pa.list_(pa.uint16(), 112)
     assert result.is_null().to_pylist() == [True, True, True, False]
     found = sets(texts)
     assert [len(s) for s in found] == [0, 0, 0, 1]
@@ -129,7 +132,7 @@ def test_the_share_of_equal_values_is_an_unbiased_estimate_of_the_jaccard_simila
             texts.append(" ".join(words[i] for i in rng.permutation(size)))
     config = MinHashConfig(ngram=1, seed=3)
     found = sets(texts, 1)
-    matrix = np.array(signed(texts, config), np.uint32).reshape(pairs, 2, config.num_perm)
+    matrix = np.array(signed(texts, config), np.uint16).reshape(pairs, 2, config.num_perm)
     exact = np.array([jaccard(found[2 * p], found[2 * p + 1]) for p in range(pairs)])
     assert abs(exact.mean() - similarity) < 0.01
     estimate = (matrix[:, 0] == matrix[:, 1]).mean(axis=1)
@@ -148,7 +151,7 @@ def test_the_chance_that_a_band_agrees_is_the_similarity_to_the_power_of_its_row
         for side in "ab"
     ]
     config = MinHashConfig(ngram=1, bands=14, rows=4, seed=11)
-    matrix = np.array(signed(texts, config), np.uint32).reshape(pairs, 2, config.bands, config.rows)
+    matrix = np.array(signed(texts, config), np.uint16).reshape(pairs, 2, config.bands, config.rows)
     agree = (matrix[:, 0] == matrix[:, 1]).all(axis=2)
     expected = (common / (common + 2 * own)) ** config.rows
     sigma = np.sqrt(expected * (1 - expected) / agree.size)
