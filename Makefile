@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint install clean bench-tables
+.PHONY: demo test fuzz lint install clean bench-tables
 
 install: $(STAMP)
 
@@ -25,6 +25,10 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Property tests with examples that no run before had; a failure prints the line that repeats it.
+fuzz: $(STAMP)
+	MIXLOOM_FUZZ=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m hypothesis
 
 bench-tables: $(STAMP)
 	$(BIN)/python benchmarks/tables.py

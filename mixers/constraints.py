@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 
 _ROUNDS = 300
 _CLOSE = 1e-11  # of a total; weights are shares of 1
+_EXACT = 1e-10  # totals that are missed by no more are met
 _PATIENCE = 12  # rounds without progress; at the very edge of what can be met, steps go to and fro
 
 
@@ -117,9 +118,35 @@ def _solve(free: Callable[[Floats], Floats], slope: Callable[[Floats], Floats], 
             break
         v = v + size * step
         w = weights(v)
-    if least > 1e-8:
-        raise ValueError("no weights meet the floors, the caps and the shares of modalities together")
-    return best
+    return best if least <= _EXACT else _repaired(best, bounds)
+
+
+def _repaired(weights: Floats, bounds: Bounds) -> Floats:
+    """The weights within the bounds that differ least from these, in sum. Where a domain may hardly move, steps over its two ends
+    go to and fro, and what they come to is near the solution but off the totals.
+
+    Raises:
+        ValueError: nothing meets the bounds.
+    """
+    from scipy.optimize import linprog
+
+    n = len(weights)
+    same = np.eye(n)
+    found = linprog(
+        np.concatenate([np.zeros(n), np.ones(n)]),  # the weights, and by how much each differs
+        A_ub=np.block([[same, -same], [-same, -same]]),
+        b_ub=np.concatenate([weights, -weights]),
+        A_eq=np.hstack([bounds.matrix, np.zeros_like(bounds.matrix)]),
+        b_eq=bounds.wanted,
+        bounds=[*zip(bounds.lower, bounds.upper), *[(0.0, None)] * n],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10},
+    )
+    if found.success:
+        made = np.clip(found.x[:n], bounds.lower, bounds.upper)
+        if bounds.violation(made) <= 10 * _EXACT:
+            return np.asarray(made, np.float64)
+    raise ValueError("no weights meet the floors, the caps and the shares of modalities together")
 
 
 def _line(gain: Callable[[float], float]) -> float | None:

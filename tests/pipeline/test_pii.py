@@ -84,7 +84,7 @@ def plain_ipv4(text: str) -> Iterator[tuple[int, int]]:
             continue
         head = text[: m.start()]
         numbered = re.search(
-            rf"(?:(?<![0-9A-Za-z_])(?:{words})|§)[ \t\n.:=#(\"']{{0,3}}\Z", head, re.I | re.A
+            rf"(?:(?<![0-9A-Za-z_])(?:{words})|§)[ \t\n.:=#(\"']{{0,3}}\Z|[=<>~!^]=[ ]?\Z", head, re.I | re.A
         )
         heading = (
             len(m.group()) == 7
@@ -157,10 +157,14 @@ PLAIN: dict[str, Finder] = {"email": plain_email, "ipv4": plain_ipv4, "ipv6": pl
 
 
 def plain(kind: str, text: str) -> list[str]:
-    """The values of a kind, searched again and again in what remains between those found."""
+    """The values of a kind from left to right, none over another, and again in what remains between those found."""
+    found: list[str] = []
+    end = 0
     for a, b in PLAIN[kind](text):
-        return [*plain(kind, text[:a]), text[a:b], *plain(kind, text[b:])]
-    return []
+        if a >= end:
+            found += [*plain(kind, text[end:a]), text[a:b]]
+            end = b
+    return [*found, *plain(kind, text[end:])] if found else []
 
 
 # ---- what to try ----------------------------------------------------------------------------------------
@@ -428,6 +432,8 @@ def test_what_is_nobodys_data_is_left_alone(text: str) -> None:
 @settings(max_examples=250, deadline=None)
 @given(text=texts)
 @example(text="a@b.c@d.org@e.net 1.2.3.4.5.6.7.8 ::1::2 DE8937040044DE89")
+@example(text="a@b.orgjane.doe+tag@mail.example.co.uka@b.org")
+@example(text="name==203.0.114.77 name>= 203.0.114.78 x=203.0.114.79")
 @example(text="ver 80.8.8.8\n8.8.8.8 X\nIP: 9.9.9.9\nfoo-70.7.7.7 60.6.6.6-x ip 1.1.1.1, 8.8.8.8")
 def test_the_finder_equals_the_plain_definition(kind: str, text: str) -> None:
     assert [v for _, v in values(text, only(kind))] == plain(kind, text)
