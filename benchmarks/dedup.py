@@ -38,6 +38,7 @@ from text_sets import documents as texts_of
 
 from mixloom.pipeline.annotate import annotate
 from mixloom.pipeline.annotate_config import AnnotateConfig, MinHashConfig
+from mixloom.pipeline.annotate_stage import AnnotateStage
 from mixloom.pipeline.console import Console
 from mixloom.pipeline.dedup_config import DedupConfig, IndexConfig, NearConfig, candidate_probability
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage
@@ -105,7 +106,7 @@ class Bench:
                 ids = reader.read(name, ["doc_id"])["doc_id"]
                 yield name, pa.table([ids, pa.array(np.arange(len(ids), dtype=np.int32))], schema=SURVIVORS)
 
-        self.stage(Written("annotate", annotated(), config.model_dump(mode="json")))
+        self.stage(Written("annotate", annotated(), AnnotateStage(config).settings()))
         self.stage(Written("filter", alive(), {}))
 
     def _ingest(self, batches: Iterator[pa.RecordBatch]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mixloom.pipeline.annotate_config import MinHashConfig
-from mixloom.pipeline.candidates import band_keys, bucket_pairs, signature_matrix, sorted_buckets
+from mixloom.pipeline.candidates import band_keys, bucket_pairs, sorted_buckets
 from mixloom.pipeline.components import components_local
 from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.signatures import shingle_sets, signatures
@@ -27,7 +27,9 @@ def timed_steps(texts: pa.LargeStringArray) -> list[dict[str, Any]]:
         taken.append((name, time.process_time() - began))
 
     began = time.process_time()
-    matrix, alive = signature_matrix(signatures(texts, config))
+    found = signatures(texts, config)
+    matrix = found.drop_null().flatten().to_numpy().reshape(-1, config.num_perm)
+    alive = np.flatnonzero(np.asarray(found.is_valid()))
     timed("signatures (cut, shingles, 112 values)", began)
     ids = np.stack([np.zeros(n, np.uint64), np.arange(n, dtype=np.uint64)], axis=1)
     began = time.process_time()
