@@ -20,11 +20,11 @@ from mixloom.pipeline.decide import RulePlan, decide
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage, banding_of
 from mixloom.pipeline.edits import apply_edits, changed_rows
-from mixloom.pipeline.engine import one_batch, read_part, with_part
+from mixloom.pipeline.engine import ReadPart, one_batch, read_part, with_part
 from mixloom.pipeline.exact import exact_drops, exact_rows
 from mixloom.pipeline.filter_stage import FilterStage, _Refilter
 from mixloom.pipeline.near_alone import Alone
-from mixloom.pipeline.near_rows import ReadTextsOf, near_rows, part_media_keys
+from mixloom.pipeline.near_rows import NearRowsOf, ReadTextsOf, near_rows, part_media_keys
 from mixloom.pipeline.overlay import LINES_FOLDER
 from mixloom.pipeline.run import PartReader, parquet_bytes
 from mixloom.pipeline.settle import Settlement, drops_by_part
@@ -175,12 +175,8 @@ class LoopExact(ExactDedupStage):
         survivors, annotations = ctx.reader(self.inputs[0]), ctx.annotations()
         wanted = ["doc_id", "source", "content_hash"]
         parts = sorted(ctx.part_names(self.inputs[0]))
-        rows = [
-            exact_rows(
-                with_part(read_part(p, annotations, wanted, survivors), p), parts, self.config.priority
-            )
-            for p in parts
-        ]
+        read = ReadPart(annotations, wanted, survivors)
+        rows = [exact_rows(read(part), parts, self.config.priority) for part in parts]
         _settle(ctx, exact_drops(np.concatenate(rows), parts), survivors, "exact_duplicate", 1.0)
 
 
@@ -189,13 +185,9 @@ class LoopNear(NearDedupStage):
 
     def execute(self, ctx: StageContext) -> None:
         survivors, annotations, documents = ctx.reader(self.inputs[0]), ctx.annotations(), ctx.documents()
-        wanted = ["doc_id", "source", "minhash", "images", "speech_clips", self.config.length]
         minhash = MinHashConfig(**ctx.manifest("annotate").config["minhash"])
         parts = sorted(ctx.part_names(self.inputs[0]))
         search = alone(ReadTextsOf(documents), parts, self.config, minhash)
-        signed = []
-        for part in parts:
-            batch = read_part(part, annotations, wanted, survivors)
-            near = near_rows(batch, part_media_keys(part, batch, documents), self.config)
-            signed.append(search.signed(with_part(near, part)))
+        rows_of = NearRowsOf(documents, annotations, survivors, self.config)
+        signed = [search.signed(rows_of(part)) for part in parts]
         _settle(ctx, search.drops(signed), survivors, "near_duplicate", self.near.threshold)

@@ -118,15 +118,19 @@ def _solve(free: Callable[[Floats], Floats], slope: Callable[[Floats], Floats], 
             break
         v = v + size * step
         w = weights(v)
-    return best if least <= _EXACT else _repaired(best, bounds)
+    if least <= _EXACT:
+        return best
+    repaired = _repaired(best, bounds)
+    if repaired is not None:
+        return repaired
+    if least > 1e-8:
+        raise ValueError("no weights meet the floors, the caps and the shares of modalities together")
+    return best  # bounds that were rounded when they were written down, and meet no better
 
 
-def _repaired(weights: Floats, bounds: Bounds) -> Floats:
-    """The weights within the bounds that differ least from these, in sum. Where a domain may hardly move, steps over its two ends
-    go to and fro, and what they come to is near the solution but off the totals.
-
-    Raises:
-        ValueError: nothing meets the bounds.
+def _repaired(weights: Floats, bounds: Bounds) -> Floats | None:
+    """The weights within the bounds that differ least from these, in sum; None where none are found. Where a domain may hardly
+    move, steps over its two ends go to and fro, and what they come to is near the solution but off the totals.
     """
     from scipy.optimize import linprog
 
@@ -146,7 +150,7 @@ def _repaired(weights: Floats, bounds: Bounds) -> Floats:
         made = np.clip(found.x[:n], bounds.lower, bounds.upper)
         if bounds.violation(made) <= 10 * _EXACT:
             return np.asarray(made, np.float64)
-    raise ValueError("no weights meet the floors, the caps and the shares of modalities together")
+    return None
 
 
 def _line(gain: Callable[[float], float]) -> float | None:

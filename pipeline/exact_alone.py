@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from mixloom.pipeline.exact import exact_drops, exact_rows
-from mixloom.pipeline.graph import Given, Spread, Work
+from mixloom.pipeline.graph import Spread, Work
 from mixloom.pipeline.settle import PartDrops, drops_by_part
 
 
@@ -20,7 +20,7 @@ class _DropDoFn(Work):
     ) -> None:
         self._parts, self._priority, self._read = parts, priority, read
 
-    def process(self, _: int) -> Iterator[PartDrops]:
+    def process(self, impulse: bytes) -> Iterator[PartDrops]:
         rows = [exact_rows(self._read(part), self._parts, self._priority) for part in self._parts]
         yield from drops_by_part(exact_drops(np.concatenate(rows), self._parts), self._parts)
 
@@ -43,5 +43,5 @@ class AloneCopies(beam.PTransform):
         self._drop = _DropDoFn(tuple(parts), tuple(priority), read)
 
     def expand(self, root: Any) -> Any:
-        given = root | Given([0], int, spread=False)
-        return given | "Drop" >> beam.ParDo(self._drop).with_output_types(PartDrops) | Spread()
+        drops = "Drop" >> beam.ParDo(self._drop).with_output_types(PartDrops)
+        return root | beam.Impulse() | drops | Spread()

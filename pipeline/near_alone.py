@@ -25,7 +25,7 @@ from mixloom.pipeline.candidates import (
 from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.doc_ids import I64, U16, U64, concatenate, id_batch
 from mixloom.pipeline.exact import DROPS
-from mixloom.pipeline.graph import Given, Spread, Work
+from mixloom.pipeline.graph import Spread, Work
 from mixloom.pipeline.near import Search, choose_survivors, root_edges
 from mixloom.pipeline.near_rows import RowsOf
 from mixloom.pipeline.settle import PartDrops, drops_by_part
@@ -160,7 +160,7 @@ class _DropDoFn(Work):
     def __init__(self, search: Alone, rows_of: RowsOf) -> None:
         self._search, self._rows_of = search, rows_of
 
-    def process(self, _: int) -> Iterator[PartDrops]:
+    def process(self, impulse: bytes) -> Iterator[PartDrops]:
         parts = self._search.parts
         signed = [self._search.signed(self._rows_of(part)) for part in parts]
         yield from drops_by_part(self._search.drops(signed), parts)
@@ -177,5 +177,5 @@ class AloneDuplicates(beam.PTransform):
         self._drop = _DropDoFn(search, rows_of)
 
     def expand(self, root: Any) -> Any:
-        given = root | Given([0], int, spread=False)
-        return given | "Drop" >> beam.ParDo(self._drop).with_output_types(PartDrops) | Spread()
+        drops = "Drop" >> beam.ParDo(self._drop).with_output_types(PartDrops)
+        return root | beam.Impulse() | drops | Spread()
