@@ -49,7 +49,7 @@ from mixloom.pipeline.filter_stage import FilterStage
 from mixloom.pipeline.graph import Given, each
 from mixloom.pipeline.parquet_encoding import encodings
 from mixloom.pipeline.run import RunDirectory, StageManifest
-from mixloom.pipeline.stage import RunSettings, Stage, StageContext, run_stage
+from mixloom.pipeline.stage import RunSettings, Stage, StageContext, UnitOutput, run_stage
 from mixloom.pipeline.transforms import rows_output
 
 WEB_RULES = ["gopher@datatrove", "c4@fineweb", "fineweb@code"]
@@ -103,7 +103,7 @@ class SurvivingStage(Stage):
                 p
                 | Given(ctx.todo(parts), spread=False)
                 | ReadParts(ctx.documents(), None, ctx.reader(self.inputs[0]))
-                | each(rows_output)
+                | each(rows_output).with_output_types(UnitOutput)
                 | Commit(ctx.directory)
             ),
             len(parts),

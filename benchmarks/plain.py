@@ -15,7 +15,6 @@ import pyarrow as pa
 from mixloom.pipeline.annotate import Annotator, document_text
 from mixloom.pipeline.annotate_config import AnnotateConfig, MinHashConfig
 from mixloom.pipeline.annotate_stage import AnnotateStage
-from mixloom.pipeline.candidates import BucketBounds
 from mixloom.pipeline.decide import RulePlan, decide
 from mixloom.pipeline.dedup_config import DedupConfig
 from mixloom.pipeline.dedup_stage import ExactDedupStage, NearDedupStage, banding_of
@@ -24,6 +23,7 @@ from mixloom.pipeline.engine import ReadPart, one_batch, read_part, with_part
 from mixloom.pipeline.exact import exact_drops, exact_rows
 from mixloom.pipeline.filter_stage import FilterStage, _Refilter
 from mixloom.pipeline.near_alone import Alone
+from mixloom.pipeline.near_pairs import PairSearch
 from mixloom.pipeline.near_rows import NearRowsOf, ReadTextsOf, near_rows, part_media_keys
 from mixloom.pipeline.overlay import LINES_FOLDER
 from mixloom.pipeline.run import PartReader, parquet_bytes
@@ -34,12 +34,14 @@ from mixloom.pipeline.transforms import annotation_output, decision_output
 from mixloom.pipeline.verify import ReadTexts
 
 
-def alone(read_texts: ReadTexts, parts: Sequence[str], config: DedupConfig, minhash: MinHashConfig) -> Alone:
-    """The search for near duplicates in these parts (sorted), in one process."""
+def alone(
+    read_texts: ReadTexts, parts: Sequence[str], config: DedupConfig, minhash: MinHashConfig, documents: int
+) -> Alone:
+    """The search for near duplicates in these parts (sorted), of so many documents, in one process."""
     near = config.near
     assert near is not None
-    bounds = BucketBounds(near.bucket_cap, near.leaders, near.neighbours, near.bucket_warn)
-    return Alone(read_texts, tuple(parts), near, minhash.ngram, *banding_of(near, minhash), bounds)
+    pairs = PairSearch.of(parts, near, minhash.num_perm, banding_of(near, minhash), documents)
+    return Alone(pairs, read_texts, near, minhash.ngram)
 
 
 @dataclass
@@ -68,8 +70,9 @@ class InMemory:
         exact = [exact_rows(with_part(b, p), parts, self.dedup.priority) for p, b in self.survivors.items()]
         self._drop(exact_drops(np.concatenate(exact), parts))
         if self.dedup.near is not None:
-            search = alone(self.texts, parts, self.dedup, self.annotate.minhash)
-            near = [search.signed(self._near_rows(p, b)) for p, b in self.survivors.items()]
+            documents = sum(batch.num_rows for batch in self.survivors.values())
+            search = alone(self.texts, parts, self.dedup, self.annotate.minhash, documents)
+            near = (search.pairs.signed(self._near_rows(p, b)) for p, b in self.survivors.items())
             self._drop(search.drops(near))
         return sum(self._write(part) for part in self.survivors)
 
@@ -187,7 +190,8 @@ class LoopNear(NearDedupStage):
         survivors, annotations, documents = ctx.reader(self.inputs[0]), ctx.annotations(), ctx.documents()
         minhash = MinHashConfig(**ctx.manifest("annotate").config["minhash"])
         parts = sorted(ctx.part_names(self.inputs[0]))
-        search = alone(ReadTextsOf(documents), parts, self.config, minhash)
+        kept = ctx.manifest(self.inputs[0]).counts.kept
+        search = alone(ReadTextsOf(documents), parts, self.config, minhash, kept)
         rows_of = NearRowsOf(documents, annotations, survivors, self.config)
-        signed = [search.signed(rows_of(part)) for part in parts]
+        signed = (search.pairs.signed(rows_of(part)) for part in parts)
         _settle(ctx, search.drops(signed), survivors, "near_duplicate", self.near.threshold)

@@ -5,7 +5,9 @@
 Corpora of each size are re-mixed from real text (see remix.py): documents of ordinary lengths, about 1.5 KB each, one in
 ten a copy of an earlier one, half of these exact and half with a word changed. The larger corpora begin with the smaller
 ones. The stages annotate, filter, dedup_exact and dedup_near run with their defaults and one worker, each size in a process
-of its own pinned to one core; memory is the peak of that process and its children. Making the corpus is not counted.
+of its own pinned to one core; memory is the peak of that process and its children. Making the corpus is not counted, nor
+are three passes over a corpus of 10,000 documents, after which kernels are compiled and memory has been touched. Of small
+sizes, whose runs take a second, the median of several rounds is told, made before and after those of larger ones.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,12 @@ SHORTEST, LONGEST, PIECES = (
 )  # characters of the real documents whose shape is used; pieces, at least
 COPIES = 0.1
 SAMPLE = 5000  # documents whose text is measured
+WARM, PASSES = 10_000, 3  # documents gone through before anything is measured
+ROUNDS = (
+    (20_000, (0, 1, 2, 3, 4)),
+    (200_000, (0, 2, 4)),
+    (None, (2,)),
+)  # in which rounds sizes up to this are run: around each other, as a machine's speed drifts
 PACKAGES = ("mixloom", "apache-beam", "numba", "numpy", "pyarrow")
 
 
@@ -75,11 +84,11 @@ def stages(dedup: DedupConfig) -> list[Stage]:
 
 
 def warm_up(texts: Path) -> None:
-    """Compile the kernels and import everything, for deduplication in one piece and in steps."""
-    for partitions in (1, 2):
+    """Compile the kernels and import everything, for deduplication in one piece and in steps; touch memory."""
+    for partitions, documents in ((2, 200), *[(1, WARM)] * PASSES):
         with tempfile.TemporaryDirectory() as folder:
-            make(texts, 200, Path(folder))
-            curate(200, Path(folder), DedupConfig(partitions=partitions))
+            make(texts, documents, Path(folder))
+            curate(documents, Path(folder), DedupConfig(partitions=partitions))
 
 
 def curate(documents: int, folder: Path, dedup: DedupConfig) -> dict[str, Any]:
@@ -120,18 +129,36 @@ def child(phase: str, texts: Path, documents: int, folder: Path) -> dict[str, An
     return row
 
 
-def measured(texts: Path, documents: int, folder: Path, rounds: int) -> dict[str, Any]:
-    """The row of one size: the median round by documents per CPU second."""
-    made = child("make", texts, documents, folder)
-    rows = []
-    for _ in range(rounds):
-        for path in folder.iterdir():
-            if path.is_dir() and path.name != "ingest":
-                shutil.rmtree(path)
-        rows.append(child("run", texts, documents, folder))
-    row = sorted(rows, key=lambda r: float(r["documents per CPU s"]))[len(rows) // 2]
+def rounds_of(documents: int) -> tuple[int, ...]:
+    """The rounds in which a size is run."""
+    return next(rounds for most, rounds in ROUNDS if most is None or documents <= most)
+
+
+def run_once(texts: Path, documents: int, folder: Path) -> dict[str, Any]:
+    """The row of one run of a corpus, whose earlier run is removed."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != "ingest":
+            shutil.rmtree(path)
+    row = child("run", texts, documents, folder)
     written = _bytes(folder) - _bytes(folder / "ingest")
-    return {**row, **made, "bytes written per document": written / documents}
+    return {**row, "bytes written per document": written / documents}
+
+
+def measured(texts: Path, sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    """The row of each size: its median round by documents per CPU second."""
+    folders = {n: folder / str(n) for n in sizes}
+    made, rows = {}, {n: [] for n in sizes}
+    for n, path in folders.items():
+        path.mkdir()
+        made[n] = child("make", texts, n, path)
+    for at in range(1 + max(max(rounds_of(n)) for n in sizes)):
+        for n, path in folders.items():
+            if at in rounds_of(n):
+                rows[n].append(run_once(texts, n, path))
+    middle = {
+        n: sorted(r, key=lambda row: float(row["documents per CPU s"]))[len(r) // 2] for n, r in rows.items()
+    }
+    return [{**middle[n], **made[n]} for n in sizes]
 
 
 def compared(rows: list[dict[str, Any]]) -> None:
@@ -179,15 +206,11 @@ def main() -> None:
         texts = Path(folder, "texts.json")
         found = ordinary(real_documents(options.data))
         texts.write_text(json.dumps([[t.source, t.text] for t in found]), encoding="utf-8")
-        for documents in sizes:
-            with tempfile.TemporaryDirectory(dir=folder) as run:
-                rows.append(measured(texts, documents, Path(run), 3 if documents <= sizes[0] else 1))
+        for row in measured(texts, sizes, Path(folder)):
+            rows.append(row)
             compared(rows)
             row = rows[-1]
-            print(
-                "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
-                flush=True,
-            )
+            print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
     save(options.json, options.quick, {"growth": rows}, PACKAGES)
 
 

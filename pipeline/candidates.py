@@ -147,10 +147,12 @@ def met_pairs(rows: U64, cap: int, leaders: int, neighbours: int) -> tuple[I64, 
 
 def ranked_pairs(rows: U64, a: I64, b: I64) -> U64:
     """Pairs of rows (uint64 [n, 5], see `bucket_pairs`) as uint64 [m, 8] of schema `RANKED`, sorted."""
-    better, worse = rows[a], rows[b]
-    return distinct_pairs(
-        np.concatenate([better[:, 2:], worse[:, 2:], better[:, 1:2], worse[:, 1:2]], axis=1)
-    )
+    return ranked_documents(rows[a, 1:], rows[b, 1:])
+
+
+def ranked_documents(better: U64, worse: U64) -> U64:
+    """Preferred documents and others, uint64 [m, 4] (columns of `BUCKETS` but the first), as `RANKED`, uint64 [m, 8], sorted."""
+    return distinct_pairs(np.concatenate([better[:, 1:], worse[:, 1:], better[:, :1], worse[:, :1]], axis=1))
 
 
 _FEW = 64  # rows of a bucket that are sorted by insertion

@@ -66,7 +66,7 @@ class ClusterStage(Stage):
                 | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.reader("embed"))
                 | AssignDomains(model)
-                | "Rows" >> beam.Map(domains_output, documents=documents)
+                | "Rows" >> beam.Map(domains_output, documents=documents).with_output_types(UnitOutput)
                 | Commit(ctx.directory)
             ),
             len(parts) + 3,

@@ -63,7 +63,11 @@ class FindMatches(beam.PTransform):
         self._find = _FindDoFn(documents, survivors, index, config)
 
     def expand(self, parts: Any) -> Any:
-        return parts | "Spread" >> beam.Reshuffle() | "Find" >> beam.ParDo(self._find)
+        return (
+            parts
+            | "Spread" >> beam.Reshuffle()
+            | "Find" >> beam.ParDo(self._find).with_output_types(UnitOutput)
+        )
 
 
 class _JudgeDoFn(beam.DoFn):
@@ -121,4 +125,8 @@ class JudgeMatches(beam.PTransform):
         self._judge = _JudgeDoFn(matches, index, counts, config, writer)
 
     def expand(self, parts: Any) -> Any:
-        return parts | "Spread" >> beam.Reshuffle() | "Judge" >> beam.ParDo(self._judge)
+        return (
+            parts
+            | "Spread" >> beam.Reshuffle()
+            | "Judge" >> beam.ParDo(self._judge).with_output_types(UnitOutput)
+        )

@@ -22,7 +22,8 @@ WORK = "_work"
 SEARCH = "search"  # the unit whose info tells how the search for edges went
 PIECE = 50_000  # documents of a partition: its bucket keys are 36 MB
 MOST_HELD = 250_000  # documents whose content hashes one process may hold, 48 bytes each
-MOST_SIGNED = 200_000  # documents searched in one piece: their signatures and bucket keys are 80 MB
+MOST_SIGNED = 200_000  # documents searched in one piece: their signatures and bucket keys are 50 MB
+MOST_PAIRED = 1_000_000  # documents whose candidates one process may find: the same, of these 250 MB
 MOST_TEXT = 128 << 20  # bytes of documents as they lie on disk, whose shingles one process may hold
 WARNED = 3  # buckets named on the console; more stand in the manifest
 FEW = 0.8  # a search that finds fewer of the pairs at its own threshold deserves a word
@@ -102,7 +103,8 @@ class NearDedupStage(Stage):
 
     def execute(self, ctx: StageContext) -> None:
         from mixloom.pipeline.near import Search
-        from mixloom.pipeline.near_rows import NearRowsOf, ReadTextsOf
+        from mixloom.pipeline.near_pairs import PairSearch
+        from mixloom.pipeline.near_rows import NearRowsOf, ReadSignaturesOf, ReadTextsOf
         from mixloom.pipeline.settle import Settlement
 
         check_columns(self.config, ctx.manifest("annotate").config)
@@ -114,10 +116,13 @@ class NearDedupStage(Stage):
         if ctx.todo([SEARCH, *parts]):
             self._warn_of_banding(ctx, bands, rows)
             rows_of = NearRowsOf(documents, annotations, survivors, self.config)
-            partitions = partitions_of(self.config, ctx.manifest(self.inputs[0]).counts.kept)
+            kept = ctx.manifest(self.inputs[0]).counts.kept
+            partitions = partitions_of(self.config, kept)
             work = ctx.directory.store.child(f"{WORK}/{partitions}")
-            texts, ngram = ReadTextsOf(documents), signature.ngram
-            search = Search(rows_of, texts, parts, self.near, ngram, bands, rows, partitions, work)
+            reads = rows_of, ReadTextsOf(documents), ReadSignaturesOf(annotations)
+            pairs = PairSearch.of(parts, self.near, signature.num_perm, (bands, rows), kept)
+            at_once = self._few(ctx, MOST_PAIRED)
+            search = Search(*reads, pairs, self.near, signature.ngram, at_once, partitions, work)
             ledger = self.name, "near_duplicate", self.near.threshold
             settlement = Settlement(frozenset(ctx.todo(parts)), survivors, annotations, *ledger)
             find = self._in_one_piece if self._fits(ctx) else self._in_steps
@@ -129,12 +134,16 @@ class NearDedupStage(Stage):
             self._warn_of_buckets(ctx, told)
         ctx.directory.store.remove(WORK)
 
+    def _few(self, ctx: StageContext, most: int) -> bool:
+        """Whether one process may hold what is told of each document, of so many at most."""
+        return self.config.partitions == 1 and ctx.manifest(self.inputs[0]).counts.kept <= most
+
     def _fits(self, ctx: StageContext) -> bool:
-        """Whether one process may hold the bucket keys, and shingles, of everything at once."""
+        """Whether one process may hold that, and shingles, of everything at once."""
         documents = ctx.manifest(self.inputs[0]).counts.kept
         joined = self.near.components == "local" or documents <= self.near.local_edges
         text = sum(p.bytes for p in ctx.manifest("ingest").parts)
-        return joined and self.config.partitions == 1 and documents <= MOST_SIGNED and text <= MOST_TEXT
+        return joined and self._few(ctx, MOST_SIGNED) and text <= MOST_TEXT
 
     def _in_one_piece(self, ctx: StageContext, search: Search, settlement: Settlement) -> None:
         from mixloom.pipeline.engine import Commit
@@ -142,14 +151,16 @@ class NearDedupStage(Stage):
         from mixloom.pipeline.settle import SettleParts
 
         find, settle = AloneDuplicates(Alone.of(search), search.rows_of), SettleParts(settlement)
-        ctx.beam(lambda p: p | find | settle | Commit(ctx.directory), len(search.parts) + 1)
+        ctx.beam(lambda p: p | find | settle | Commit(ctx.directory), len(search.pairs.parts) + 1)
 
     def _in_steps(self, ctx: StageContext, search: Search, settlement: Settlement) -> None:
         from mixloom.pipeline.engine import Commit
         from mixloom.pipeline.settle import Settle
 
         drops = search.run(ctx.beam)
-        ctx.beam(lambda p: drops(p) | Settle.of(settlement) | Commit(ctx.directory), len(search.parts) + 1)
+        ctx.beam(
+            lambda p: drops(p) | Settle.of(settlement) | Commit(ctx.directory), len(search.pairs.parts) + 1
+        )
 
     def _warn_of_banding(self, ctx: StageContext, bands: int, rows: int) -> None:
         found = candidate_probability(self.near.threshold, bands, rows)

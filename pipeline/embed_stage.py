@@ -71,7 +71,7 @@ class EmbedStage(Stage):
                 | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.documents(), ["doc_id", "source", "segments"], ctx.reader(survivors))
                 | Embed(model, self.around)
-                | "Rows" >> beam.Map(vectors_output)
+                | "Rows" >> beam.Map(vectors_output).with_output_types(UnitOutput)
                 | Commit(ctx.directory)
             ),
             2 * len(parts) + 1,

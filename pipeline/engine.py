@@ -12,6 +12,7 @@ import copy
 import functools
 import io
 import logging
+import pickle
 import re
 import shlex
 import sys
@@ -66,6 +67,28 @@ class RecordBatchCoder(coders.Coder):
 
 
 coders.registry.register_coder(pa.RecordBatch, RecordBatchCoder)
+
+
+class UnitOutputCoder(coders.Coder):
+    """Pickled units of work. Transforms that give them name their type, or Beam pickles many of them to learn their size."""
+
+    def encode(self, value: UnitOutput) -> bytes:
+        return pickle.dumps(value, protocol=5)
+
+    def decode(self, encoded: bytes) -> UnitOutput:
+        found: UnitOutput = pickle.loads(encoded)
+        return found
+
+    def estimate_size(self, value: UnitOutput) -> int:
+        return sum(t.table.nbytes for t in value.tables) + (
+            0 if value.rejects is None else value.rejects.nbytes
+        )
+
+    def to_type_hint(self) -> Any:
+        return UnitOutput
+
+
+coders.registry.register_coder(UnitOutput, UnitOutputCoder)
 
 
 def part_of(batch: pa.RecordBatch) -> str:
@@ -317,6 +340,7 @@ def run_pipeline(
         UserError: from a stage, or when a worker process died (Beam's local runner would wait for ever).
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    _ask_once()
     options, runner = _options(workers, runner_args, parallelism)
     failure: list[BaseException] = []
 
@@ -334,6 +358,16 @@ def run_pipeline(
         _wait(thread, parallelism == "processes" and workers > 1, poll)
     if failure:
         raise _cause(failure[0])
+
+
+def _ask_once() -> None:
+    """Have Beam find out once whether it runs in IPython, not at every transform: where that is not installed, it looks through
+    all folders Python imports from."""
+    from apache_beam.utils import interactive_utils
+
+    asked = getattr(interactive_utils, "is_in_ipython", None)
+    if asked is not None and not hasattr(asked, "cache_info"):
+        interactive_utils.is_in_ipython = functools.cache(asked)
 
 
 @contextlib.contextmanager

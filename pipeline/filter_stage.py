@@ -73,7 +73,12 @@ class FilterStage(Stage):
         if self.step:
             work = _Refilter(self, ctx)
             todo = Given(ctx.todo(parts))
-            ctx.beam(lambda p: p | todo | "Judge" >> flat(work) | Commit(ctx.directory), len(parts))
+            ctx.beam(
+                lambda p: (
+                    p | todo | "Judge" >> flat(work).with_output_types(UnitOutput) | Commit(ctx.directory)
+                ),
+                len(parts),
+            )
             return
         needed = self.plan.rulesets(0)
         lines = ctx.reader("annotate") if any(r.needs_lines for r in needed) else None

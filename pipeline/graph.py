@@ -29,7 +29,7 @@ class Work(beam.DoFn):
     """
 
     def __dir__(self) -> Iterable[str]:
-        return _LIFE
+        return [name for name in _LIFE if getattr(type(self), name) is not getattr(beam.DoFn, name)]
 
     def __getattr__(self, name: str) -> Any:
         found = _arguments.get((type(self), name))

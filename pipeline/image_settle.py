@@ -126,5 +126,5 @@ class SettleImages(beam.PTransform):
             (pcoll, announced)
             | "FatesAndParts" >> beam.Flatten()
             | "FatesOfPart" >> beam.GroupByKey()
-            | "Settle" >> beam.ParDo(self._settle)
+            | "Settle" >> beam.ParDo(self._settle).with_output_types(UnitOutput)
         )

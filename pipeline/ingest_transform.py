@@ -33,4 +33,8 @@ class ReadSplits(beam.PTransform):
         self._args = (roots, directory, size)
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | "Spread" >> beam.Reshuffle() | "Read" >> beam.ParDo(_ReadSplitDoFn(*self._args))
+        return (
+            pcoll
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(_ReadSplitDoFn(*self._args)).with_output_types(UnitOutput)
+        )

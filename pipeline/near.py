@@ -14,12 +14,13 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
-from mixloom.pipeline.candidates import CAPPED, BucketBounds, KeyBands, PairBuckets, all_capped
+from mixloom.pipeline.candidates import CAPPED, KeyBands, PairBuckets, all_capped
 from mixloom.pipeline.components import ENDS, STARS, components_local, connected_components
 from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.doc_ids import U64, columns, concatenate, id_batch, partition_of, ranks, split
 from mixloom.pipeline.exact import drops_at
 from mixloom.pipeline.graph import Work
+from mixloom.pipeline.near_pairs import AllPairs, PairSearch
 from mixloom.pipeline.near_rows import ReadNearRows, RowsOf
 from mixloom.pipeline.shuffle import (
     ARROW,
@@ -39,6 +40,7 @@ from mixloom.pipeline.shuffle import (
     read_batches,
     spill_batch,
 )
+from mixloom.pipeline.sieve import SiftPairs
 from mixloom.pipeline.storage import Store
 from mixloom.pipeline.survivors import component_keepers, greedy_keepers, incomplete, members_of
 from mixloom.pipeline.verify import (
@@ -48,9 +50,11 @@ from mixloom.pipeline.verify import (
     SKETCHES,
     VERIFIED,
     ComparePairs,
+    ReadLists,
     ReadPairs,
     ReadTexts,
     Sets,
+    ShinglesOf,
 )
 
 ROOTED = pa.schema([*(pa.field(n, pa.uint64(), nullable=False) for n in ("root_hi", "root_lo")), *EDGES])
@@ -206,29 +210,25 @@ class Search:
     Attributes:
         rows_of: reads a part; see `near_rows.RowsOf`.
         read_texts: reads the texts of some rows of a part; must be picklable.
-        parts: names of all the parts, sorted.
+        read_signatures: reads their signatures, as `sieve.listed` gives them; must be picklable.
+        pairs: how candidates are found, and in which parts.
         config: thresholds and knobs.
         ngram: words per shingle.
-        bands, rows: how the signatures are cut (see `NearConfig.banding`).
+        at_once: one process finds all the pairs, which holds what `near_pairs.Signed` tells of all documents. The pairs do
+            not depend on it.
         partitions: of ids, buckets and pairs; nothing depends on it but memory and the number of files.
         work: a folder for intermediate files; what is finished in it is not done again.
     """
 
     rows_of: RowsOf
     read_texts: ReadTexts
-    parts: Sequence[str]
+    read_signatures: ReadLists
+    pairs: PairSearch
     config: NearConfig
     ngram: int
-    bands: int
-    rows: int
+    at_once: bool
     partitions: int
     work: Store
-
-    @property
-    def bounds(self) -> BucketBounds:
-        """How much is compared in a bucket."""
-        c = self.config
-        return BucketBounds(c.bucket_cap, c.leaders, c.neighbours, c.bucket_warn)
 
     def run(self, run: RunPipeline) -> Callable[[beam.Pipeline], Any]:
         """Run all the pipelines but the last one, which is left to the caller.
@@ -239,26 +239,37 @@ class Search:
         Returns:
             A function that, applied to a pipeline, gives `DROPS` batches.
         """
-        c, n, told = self.config, self.partitions, self.told_in
-        keys, pairs, sets, edges = (self.work.child(x) for x in ("keys", "pairs", "sets", "edges"))
-        sketches = self.work.child("sketches")
-        key = KeyBands(self.parts, self.bands, self.rows, n)
-        read = ReadPairs(self.read_texts, self.parts, self.ngram, c.max_shingles)
+        c, parts = self.config, self.pairs.parts
+        pairs, sets, edges, sketches = (self.work.child(x) for x in ("pairs", "sets", "edges", "sketches"))
+        read = "Read" >> ReadPairs(ShinglesOf(self.read_texts, self.ngram, c.max_shingles), parts)
+        compare = ComparePairs(c.threshold, self.told_in)
         search: list[Step] = [
-            (keys, lambda p: p | ReadNearRows(self.parts, self.rows_of) | key | SpillBatches(keys)),
-            (
-                pairs,
-                lambda p: p | ReadSpilled(keys) | PairBuckets(self.bounds, n, told) | SpillBatches(pairs),
-            ),
+            *(self._pairs_at_once(pairs) if self.at_once else self._pairs_in_steps(pairs)),
             (sets, lambda p: _spilled(p | ReadSpilled(pairs) | read, sets)),
-            (
-                edges,
-                lambda p: _compared(p | ReadSpilled(sets) | ComparePairs(c.threshold, told), edges, sketches),
-            ),
+            (edges, lambda p: _compared(p | ReadSpilled(sets) | compare, edges, sketches)),
         ]
         _run_steps(search, run)
         whole = self._whole(run, edges, sketches)
-        return lambda p: p | ReadSpilled(whole) | ChooseSurvivors(self.parts, c)
+        return lambda p: p | ReadSpilled(whole) | ChooseSurvivors(parts, c)
+
+    def _pairs_at_once(self, pairs: Store) -> list[Step]:
+        """What fills a folder with pairs that may be duplicates."""
+        find = AllPairs(self.pairs, self.rows_of, self.partitions, self.told_in)
+        return [(pairs, lambda p: p | find | SpillBatches(pairs))]
+
+    def _pairs_in_steps(self, pairs: Store) -> list[Step]:
+        """The same with files between, each of a partition."""
+        by, n = self.pairs, self.partitions
+        keys, met, signed = (self.work.child(x) for x in ("keys", "met", "signed"))
+        read, key = ReadNearRows(by.parts, self.rows_of), KeyBands(by.parts, by.bands, by.rows, n)
+        pair, sift = PairBuckets(by.bounds, n, self.told_in), SiftPairs(by.threshold)
+        sign = "Sign" >> ReadPairs(self.read_signatures, by.parts)
+        return [
+            (keys, lambda p: p | read | key | SpillBatches(keys)),
+            (met, lambda p: p | ReadSpilled(keys) | pair | SpillBatches(met)),
+            (signed, lambda p: _spilled(p | ReadSpilled(met) | sign, signed)),
+            (pairs, lambda p: p | ReadSpilled(signed) | sift | SpillBatches(pairs)),
+        ]
 
     def _whole(self, run: RunPipeline, edges: Store, sketches: Store) -> Store:
         """The folder of whole components: their edges, and the shingles of `lacking_members` or of more."""
@@ -285,8 +296,8 @@ class Search:
         read = [(n, self.told_in.read_json(n)) for n in self.told_in.names()]
         verified = [told for name, told in read if name.endswith(VERIFIED)]
         return {
-            "bands": self.bands,
-            "rows": self.rows,
+            "bands": self.pairs.bands,
+            "rows": self.pairs.rows,
             "candidates": sum(v["pairs"] for v in verified),
             "edges": sum(v["edges"] for v in verified),
             **all_capped([told for name, told in read if name.endswith(CAPPED)]),

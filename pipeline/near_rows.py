@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixloom.pipeline.annotate import document_text
-from mixloom.pipeline.candidates import ROWS
+from mixloom.pipeline.candidates import ROWS, signature_matrix
 from mixloom.pipeline.dedup_config import DedupConfig
-from mixloom.pipeline.doc_ids import U64, distinct_rows, mix, pack_ids
+from mixloom.pipeline.doc_ids import I64, U64, distinct_rows, mix, pack_ids
 from mixloom.pipeline.engine import one_batch, read_part, with_part
 from mixloom.pipeline.graph import Given, each
 from mixloom.pipeline.preference import preference, source_priority
 from mixloom.pipeline.run import PartReader
+from mixloom.pipeline.sieve import listed
 
 RowsOf = Callable[[str], pa.RecordBatch]
 """The columns `candidates.ROWS` of a part. Must be picklable."""
@@ -92,6 +93,17 @@ class ReadTextsOf:
 
     def __call__(self, part: str, rows: npt.NDArray[np.int32]) -> pa.LargeStringArray:
         return document_text(one_batch(self._documents.read_rows(part, rows, list(_TEXTS))))
+
+
+class ReadSignaturesOf:
+    """Reads the signatures of some rows of a part of annotations, none of them null, for the sieve (`verify.ReadLists`)."""
+
+    def __init__(self, annotations: PartReader) -> None:
+        self._annotations = annotations
+
+    def __call__(self, part: str, rows: npt.NDArray[np.int32]) -> tuple[pa.LargeListArray, I64]:
+        found = one_batch(self._annotations.read_rows(part, rows, ["minhash"]))
+        return listed(signature_matrix(found.column("minhash"))[0])
 
 
 def part_media_keys(part: str, annotations: pa.RecordBatch, documents: PartReader) -> U64:

@@ -147,5 +147,5 @@ class OrderCells(beam.PTransform):
                 tuple[int, pa.RecordBatch]
             )
             | "Gather" >> beam.GroupByKey()
-            | "Order" >> beam.ParDo(_OrderCellDoFn(self._config, self._threads))
+            | "Order" >> beam.ParDo(_OrderCellDoFn(self._config, self._threads)).with_output_types(UnitOutput)
         )

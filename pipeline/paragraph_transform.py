@@ -86,7 +86,11 @@ class FindUnits(beam.PTransform):
         self._find = _UnitsDoFn(documents, survivors, work, config)
 
     def expand(self, parts: Any) -> Any:
-        return parts | "Spread" >> beam.Reshuffle() | "Find" >> beam.ParDo(self._find)
+        return (
+            parts
+            | "Spread" >> beam.Reshuffle()
+            | "Find" >> beam.ParDo(self._find).with_output_types(UnitOutput)
+        )
 
 
 class _ReadUnitsDoFn(beam.DoFn):
@@ -184,7 +188,9 @@ class FindRepeats(beam.PTransform):
             | "Mark" >> beam.ParDo(_MarkDoFn(self._config)).with_output_types(Keyed)
         )
         keep = _KeepRepeatsDoFn(self._parts, self._step, self._work)
-        return _by_part(repeats, range(len(self._parts))) | "Keep" >> beam.ParDo(keep)
+        return _by_part(repeats, range(len(self._parts))) | "Keep" >> beam.ParDo(keep).with_output_types(
+            UnitOutput
+        )
 
 
 class _PartRepeats:
@@ -322,4 +328,4 @@ class SettleRepeats(beam.PTransform):
             | "ByText" >> beam.GroupByKey()
             | "Mark" >> beam.ParDo(_MarkDoFn(self._config)).with_output_types(Keyed)
         )
-        return _by_part(again, numbers) | "Settle" >> beam.ParDo(self._settle)
+        return _by_part(again, numbers) | "Settle" >> beam.ParDo(self._settle).with_output_types(UnitOutput)

@@ -180,7 +180,7 @@ class Settle(beam.PTransform):
             (drops, parts)
             | beam.Flatten()
             | "OfPart" >> beam.GroupByKey()
-            | "Settle" >> beam.ParDo(_SettleDoFn(self._how))
+            | "Settle" >> beam.ParDo(_SettleDoFn(self._how)).with_output_types(UnitOutput)
         )
 
 
@@ -192,4 +192,4 @@ class SettleParts(beam.PTransform):
         self._settle = _SettleDoFn(settlement)
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(self._settle)
+        return pcoll | beam.ParDo(self._settle).with_output_types(UnitOutput)

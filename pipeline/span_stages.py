@@ -79,7 +79,7 @@ class _SpanStage(Stage):
                 p
                 | beam.Create(ctx.todo(parts), reshuffle=False)
                 | ReadParts(ctx.documents(), ["doc_id", "source", "segments"], survivors)
-                | "Edit" >> beam.FlatMap(work)
+                | "Edit" >> beam.FlatMap(work).with_output_types(UnitOutput)
                 | Commit(ctx.directory)
             ),
             len(parts),

@@ -65,7 +65,7 @@ class Annotate(beam.PTransform):
         self._work = _AnnotateDoFn(Annotator(config), roots or {})
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(self._work)
+        return pcoll | beam.ParDo(self._work).with_output_types(UnitOutput)
 
 
 class _ApplyRulesDoFn(Work):
@@ -103,7 +103,7 @@ class ApplyRules(beam.PTransform):
         self._work = _ApplyRulesDoFn(plan, stage, step, lines, items)
 
     def expand(self, pcoll: Any) -> Any:
-        return pcoll | beam.ParDo(self._work)
+        return pcoll | beam.ParDo(self._work).with_output_types(UnitOutput)
 
 
 def decision_output(

@@ -9,6 +9,7 @@ resemblance and containment of documents"; Cohen and Kaplan 2007, "Summarizing d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -39,6 +40,10 @@ F64 = npt.NDArray[np.float64]
 ReadTexts = Callable[[str, npt.NDArray[np.int32]], pa.LargeStringArray]
 """(part, sorted rows) -> the text of those documents, in that order. Must be picklable."""
 
+ReadLists = Callable[[str, npt.NDArray[np.int32]], tuple[pa.LargeListArray, I64]]
+"""(part, sorted rows) -> a large_list<uint64> for each of those documents, and a size, int64 [n]: shingles or signatures.
+Must be picklable."""
+
 
 def _fields(*names: str) -> list[pa.Field]:
     return [pa.field(n, pa.uint64(), nullable=False) for n in names]
@@ -67,7 +72,7 @@ _BLOB_HASHES = 1 << 18  # 2 MiB: some runners refuse or spill badly on larger el
 
 
 class Sets:
-    """Shingle sets of a partition, found by document id.
+    """Shingle sets (or signatures) of a partition, found by document id.
 
     Args:
         sketches: rows of schema `SKETCHES`; of two rows for one document either serves, they are equal.
@@ -177,31 +182,43 @@ def wanted_of(pairs: U64, partition: int) -> pa.RecordBatch:
     return id_batch(WANTED, both, np.full(len(both), partition, dtype=np.uint64))
 
 
-def part_sketches(
-    wanted: U64, read_texts: ReadTexts, part: str, ngram: int, max_shingles: int
-) -> pa.RecordBatch:
-    """`SKETCHES` of the wanted documents of a part: uint64 [n, 4], distinct rows of schema `WANTED`, sorted."""
-    from mixloom.pipeline.signatures import shingle_sets
+@dataclass(frozen=True, slots=True)
+class ShinglesOf:
+    """Reads the shingles of documents (`ReadLists`).
 
+    Attributes:
+        read_texts: see `ReadTexts`.
+        ngram: words per shingle.
+        max_shingles: larger sets are cut to this many hashes.
+    """
+
+    read_texts: ReadTexts
+    ngram: int
+    max_shingles: int
+
+    def __call__(self, part: str, rows: npt.NDArray[np.int32]) -> tuple[pa.LargeListArray, I64]:
+        from mixloom.pipeline.signatures import shingle_sets
+
+        return sketch(shingle_sets(self.read_texts(part, rows), self.ngram), self.max_shingles)
+
+
+def part_sketches(wanted: U64, read: ReadLists, part: str) -> pa.RecordBatch:
+    """`SKETCHES` of the wanted documents of a part: uint64 [n, 4], distinct rows of schema `WANTED`, sorted."""
     first = run_starts(wanted[:, :1])
-    rows = (wanted[first, 0] & np.uint64(0xFFFFFFFF)).astype(np.int32)
-    hashes, sizes = sketch(shingle_sets(read_texts(part, rows), ngram), max_shingles)
-    document = np.cumsum(first) - 1
+    lists, sizes = read(part, (wanted[first, 0] & np.uint64(0xFFFFFFFF)).astype(np.int32))
     ids = id_batch(pa.schema(_fields("hi", "lo")), wanted[:, 1:3])
     if not first.all():  # a document that several partitions want
-        sizes, hashes = sizes[document], hashes.take(pa.array(document))
-    arrays = [*ids.columns, pa.array(sizes), hashes]
+        document = np.cumsum(first) - 1
+        sizes, lists = sizes[document], lists.take(pa.array(document))
+    arrays = [*ids.columns, pa.array(sizes), lists]
     return pa.RecordBatch.from_arrays(arrays, schema=SKETCHES)
 
 
-def read_sketches(
-    wanted: pa.RecordBatch, read_texts: ReadTexts, parts: Sequence[str], ngram: int, max_shingles: int
-) -> Iterator[pa.RecordBatch]:
+def read_sketches(wanted: pa.RecordBatch, read: ReadLists, parts: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """`SKETCHES` of wanted documents (distinct, sorted) of any parts, one part after the other."""
     rows = columns(wanted, WANTED.names)
     for start, stop in zip(*run_bounds(run_starts(rows[:, :1] >> ROW_BITS)), strict=True):
-        part = parts[int(rows[start, 0] >> ROW_BITS)]
-        yield part_sketches(rows[start:stop], read_texts, part, ngram, max_shingles)
+        yield part_sketches(rows[start:stop], read, parts[int(rows[start, 0] >> ROW_BITS)])
 
 
 class _WantDoFn(GatherDoFn):
@@ -219,17 +236,14 @@ class _WantDoFn(GatherDoFn):
 
 
 class _ReadDoFn(GatherDoFn):
-    """Reads the wanted texts of one part once and sends their shingle sets to whom they concern."""
+    """Reads what is wanted of one part once and sends it to whom it concerns; texts stay here."""
 
-    def __init__(self, read_texts: ReadTexts, parts: tuple[str, ...], ngram: int, max_shingles: int) -> None:
-        self._read_texts, self._parts = read_texts, parts
-        self._ngram, self._max_shingles = ngram, max_shingles
+    def __init__(self, read: ReadLists, parts: tuple[str, ...]) -> None:
+        self._read, self._parts = read, parts
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[Keyed]:
         wanted = distinct_rows(columns(concatenate(element[1], WANTED), WANTED.names))
-        sets = part_sketches(
-            wanted, self._read_texts, self._parts[element[0]], self._ngram, self._max_shingles
-        )
+        sets = part_sketches(wanted, self._read, self._parts[element[0]])
         for found in self.gathered.add(sets, wanted[:, 3].astype(np.int64)):
             yield from blobs_of(found)
 
@@ -251,22 +265,6 @@ def in_blobs(sets: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     block = (ends[:-1] - ends[0]) // _BLOB_HASHES
     for start, stop in zip(*run_bounds(run_starts(block[:, None])), strict=True):
         yield sets.slice(int(start), int(stop - start))
-
-
-class ReadShingles(beam.PTransform):
-    """(part index, `WANTED` batch) -> (wanting partition, `SKETCHES` batch).
-
-    Every part with a wanted document is read once; text stays in the worker that reads it.
-    """
-
-    def __init__(self, read_texts: ReadTexts, parts: Sequence[str], ngram: int, max_shingles: int) -> None:
-        super().__init__()
-        self._read = _ReadDoFn(read_texts, tuple(parts), ngram, max_shingles)
-
-    def expand(self, pcoll: Any) -> Any:
-        return (
-            pcoll | "ByPart" >> beam.GroupByKey() | "Read" >> beam.ParDo(self._read).with_output_types(Keyed)
-        )
 
 
 def of_edges(sketches: pa.RecordBatch, edges: U64) -> pa.RecordBatch:
@@ -298,24 +296,24 @@ class ReadPairs(beam.PTransform):
     """(partition, `RANKED` batches), each partition once -> its distinct pairs, and the shingles of their documents.
 
     Two collections of (partition, batch), of schema `RANKED` and `SKETCHES`. Not one: flattening them would make
-    a runner hold them all.
+    a runner hold them all. Every part with a wanted document is read once.
 
     Args:
-        read_texts: see `ReadTexts`.
+        read: reads the shingles, or signatures, of documents of a part.
         parts: names of all the parts, sorted, as given to `candidates.KeyBands`.
-        ngram: words per shingle.
-        max_shingles: larger sets are cut to this many hashes.
     """
 
-    def __init__(self, read_texts: ReadTexts, parts: Sequence[str], ngram: int, max_shingles: int) -> None:
+    def __init__(self, read: ReadLists, parts: Sequence[str]) -> None:
         super().__init__()
-        self._shingles = ReadShingles(read_texts, parts, ngram, max_shingles)
+        self._read = _ReadDoFn(read, tuple(parts))
 
     def expand(self, pcoll: Any) -> Any:
         want = beam.ParDo(_WantDoFn()).with_output_types(Keyed)
         tagged = pcoll | "Want" >> want.with_outputs(_WANTED, main="pairs")
-        wanted = tagged[_WANTED] | "Wanted" >> Typed()
-        return tagged["pairs"] | "Pairs" >> Typed(), wanted | "Shingles" >> self._shingles
+        wanted = tagged[_WANTED] | "Wanted" >> Typed() | "ByPart" >> beam.GroupByKey()
+        return tagged["pairs"] | "Pairs" >> Typed(), wanted | "Read" >> beam.ParDo(
+            self._read
+        ).with_output_types(Keyed)
 
 
 class ComparePairs(beam.PTransform):

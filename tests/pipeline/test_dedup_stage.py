@@ -181,13 +181,16 @@ def test_planted_duplicates_are_found_and_nothing_else_is_lost(tmp_path):
         tuple(r[c] for c in pick) for r in rejects(other, after2, "dedup_near")
     )
 
-    # And in one piece, without a file between.
+    # And in one piece, without a file between; and with all pairs found at once.
     pieces = after2["dedup_near"].info["search"]
-    other.stage("dedup_exact").store.remove("stage.json")
-    other.stage("dedup_near").store.remove("stage.json")
-    after2 = deduplicate(other, before2, DedupConfig(priority=("s2", "s0")))
-    assert after2["dedup_near"].info["search"] == pieces
-    assert survivors(other, after2, "dedup_near") == kept
+    for most in (dedup_stage.MOST_SIGNED, 0):
+        other.stage("dedup_exact").store.remove("stage.json")
+        other.stage("dedup_near").store.remove("stage.json")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dedup_stage, "MOST_SIGNED", most)
+            after2 = deduplicate(other, before2, DedupConfig(priority=("s2", "s0")))
+        assert after2["dedup_near"].info["search"] == pieces
+        assert survivors(other, after2, "dedup_near") == kept
 
     # What is left has no duplicates to lose.
     left = [d for d in documents if d.doc_id in kept]
@@ -258,17 +261,24 @@ def star() -> list[Document]:
 
 
 @pytest.mark.parametrize(
-    ("components", "steps", "before_interrupt"),
-    [*(("local", 4, at) for at in (1, 3, 4)), *(("distributed", 8, at) for at in (5, 6, 7, 8))],
+    ("components", "partitions", "steps", "before_interrupt"),
+    [
+        *(("local", 2, 6, at) for at in (1, 3, 5, 6)),
+        *(("local", 1, 3, at) for at in (1, 2, 3)),
+        *(("distributed", 2, 10, at) for at in (7, 8, 9, 10)),
+    ],
 )
-def test_an_interrupted_search_continues_from_what_is_finished(tmp_path, components, steps, before_interrupt):
+def test_an_interrupted_search_continues_from_what_is_finished(
+    tmp_path, monkeypatch, components, partitions, steps, before_interrupt
+):
     run, before = make_run(tmp_path, star(), per_part=3)
-    # Keys, pairs, shingles, edges; where components are not joined here two rounds, edges by document, by component;
-    # then the survivors of two parts beside the record of the search.
+    # Keys, buckets, signatures, pairs (or these at once), shingles, edges; where components are not joined here two rounds,
+    # edges by document, by component; then the survivors of two parts beside the record of the search.
+    monkeypatch.setattr(dedup_stage, "MOST_SIGNED", 0)
     near = NearConfig(
         threshold=0.4, components=components, local_edges=0, bucket_cap=2, leaders=1, neighbours=0
     )
-    config = DedupConfig(near=near, partitions=2)
+    config = DedupConfig(near=near, partitions=partitions)
     stage = NearDedupStage(config, "filter")
     directory = run.stage(stage.name)
     directory.begin("key")

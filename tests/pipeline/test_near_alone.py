@@ -3,33 +3,16 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.stats import binom
 
 from mixloom.pipeline.annotate_config import MinHashConfig
-from mixloom.pipeline.candidates import ROWS, BucketBounds
+from mixloom.pipeline.candidates import ROWS
 from mixloom.pipeline.dedup_config import NearConfig
 from mixloom.pipeline.engine import with_part
-from mixloom.pipeline.near_alone import Alone, least_agreement
+from mixloom.pipeline.near_alone import Alone
+from mixloom.pipeline.near_pairs import PairSearch
 from mixloom.pipeline.signatures import signatures
 
 MINHASH = MinHashConfig()
-
-
-@given(st.integers(1, 256), st.floats(0.05, 1.0), st.sampled_from([1e-3, 1e-6, 1e-9]))
-def test_the_bound_is_the_quantile_of_the_binomial(values, threshold, missed):
-    least = least_agreement(values, threshold, missed)
-    assert 0 <= least <= values
-    assert binom.cdf(least - 1, values, threshold) <= missed * (1 + 1e-6)
-    if least < values:
-        assert binom.cdf(least, values, threshold) >= missed * (1 - 1e-6)
-
-
-def test_a_higher_threshold_never_asks_for_less():
-    bounds = [least_agreement(MINHASH.num_perm, t / 100) for t in range(1, 101)]
-    assert bounds == sorted(bounds)
-    assert bounds[-1] == MINHASH.num_perm
 
 
 def edited(words, share, rng):
@@ -40,8 +23,10 @@ def edited(words, share, rng):
 
 
 def alone(texts, read, bands=18, rows=6, threshold=0.8):
-    bounds = BucketBounds(100, 5, 5, 1000)
-    return Alone(read, ("p",), NearConfig(threshold=threshold), MINHASH.ngram, bands, rows, bounds)
+    near = NearConfig(threshold=threshold)
+    return Alone(
+        PairSearch.of(["p"], near, MINHASH.num_perm, (bands, rows), len(texts)), read, near, MINHASH.ngram
+    )
 
 
 def signed(search, texts):
@@ -55,7 +40,7 @@ def signed(search, texts):
         pa.array(np.zeros(len(texts), np.uint64)),
         pa.array([None if s is None else np.array(s, "<u2").tobytes() for s in made.to_pylist()], width),
     ]
-    return search.signed(with_part(pa.RecordBatch.from_arrays(columns, names=list(ROWS)), "p"))
+    return search.pairs.signed(with_part(pa.RecordBatch.from_arrays(columns, names=list(ROWS)), "p"))
 
 
 def pairs(shares, seed):
@@ -97,7 +82,7 @@ def test_no_pair_at_the_threshold_is_left_out(threshold):
 
 
 def test_nothing_to_compare_drops_nothing():
-    search = alone([], None)
+    search = alone(["one"], None)
     assert search.drops([]).num_rows == 0
     assert search.drops([signed(search, [""])]).num_rows == 0
     assert search.drops([signed(search, pairs([0.5], 3)[:1])]).num_rows == 0
