@@ -125,6 +125,7 @@ class EndpointJudge:
                 try:
                     done.put((i, self._ask(requests[i], pace)))
                 except BaseException as e:
+                    pace.stopped.set()  # here, not where it is read: nothing more is asked in between
                     done.put((i, e))
 
         # Daemons: an interrupted run ends at once, and not when the last server has answered.

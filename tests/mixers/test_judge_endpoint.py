@@ -167,7 +167,7 @@ def test_what_every_question_would_meet_ends_the_run_at_once(server, status, fix
     with pytest.raises(UserError, match=f"status {status}") as error:
         ask(server, 5)
     assert fix in error.value.fix
-    assert len(server.requests) < 5
+    assert len(server.requests) == 1
 
 
 def test_the_wait_the_server_asks_for_is_kept(server):
@@ -194,10 +194,10 @@ def test_both_forms_of_retry_after_are_read():
 
 def test_a_server_that_is_silent_runs_into_the_timeout_and_is_asked_again(server):
     def silent(handler):
-        time.sleep(1.0)
+        time.sleep(3.0)
 
     server.in_turn(lambda body: silent, good_answer)
-    (answer,) = ask(server, timeout_s=0.3)
+    (answer,) = ask(server, timeout_s=1)
     assert answer.text is not None
     assert answer.tries == 2
 
@@ -206,7 +206,7 @@ def test_a_server_that_drips_does_not_outlast_the_timeout(server):
     def drips(handler):
         handler.send_response(200)
         handler.end_headers()
-        for _ in range(40):
+        for _ in range(200):
             handler.wfile.write(b" ")
             handler.wfile.flush()
             time.sleep(0.1)
@@ -215,7 +215,7 @@ def test_a_server_that_drips_does_not_outlast_the_timeout(server):
     began = time.monotonic()
     (answer,) = ask(server, timeout_s=0.5, retries=0)
     assert answer.error == "no answer within 0.5 s"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
 
 
 def test_a_connection_that_is_cut_is_tried_again(server):
@@ -286,9 +286,9 @@ def test_several_questions_are_on_their_way_at_once_but_no_more_than_allowed(ser
 
 
 def test_the_rate_is_kept_by_all_threads_together(server):
-    ask(server, 6, concurrency=6, requests_per_minute=1200)
+    ask(server, 13, concurrency=6, requests_per_minute=1200)
     times = sorted(r[3] for r in server.requests)
-    assert times[-1] - times[0] >= 5 * 0.05 * 0.9
+    assert times[-1] - times[0] >= 12 * 0.05 / 2  # the first may have been read late
 
 
 def test_the_key_comes_from_the_environment_and_goes_into_the_header_alone(server, monkeypatch):
@@ -445,7 +445,11 @@ def test_answers_without_a_label_are_counted_and_above_the_share_nothing_is_writ
 
 
 def test_a_judge_that_never_labels_is_not_asked_to_the_end(corpus, server, capsys):
-    server.answer = lambda body: completion("no idea")
+    def clueless(body):
+        time.sleep(0.1)  # time for those that count
+        return completion("no idea")
+
+    server.answer = clueless
     assert judge(corpus, server, "--yes", "max_unparsable_share=0.9") == 2
     assert len(server.requests) < 29
     assert "held no label" in capsys.readouterr().err
@@ -453,7 +457,7 @@ def test_a_judge_that_never_labels_is_not_asked_to_the_end(corpus, server, capsy
 
 def test_nobody_is_asked_any_more_once_a_run_is_given_up(corpus, server):
     def slow(body):
-        time.sleep(0.05)
+        time.sleep(0.1)
         return (
             good_answer(body) if "BEGIN DOCUMENT" not in body["messages"][1]["content"] else completion("?")
         )
@@ -511,7 +515,7 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(corpus, server, monkeypat
     (corpus / "u.yaml").unlink()
 
     def slow(body):
-        time.sleep(0.1)
+        time.sleep(0.1 if len(server.requests) < 14 else 5)
         return good_answer(body)
 
     server.answer = slow
